@@ -1,0 +1,1 @@
+# matrix kernels, packing, decoding, quantising

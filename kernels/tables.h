@@ -1,0 +1,15 @@
+/* tables.h - the accessor of each per-ISA table; table.c is the only caller. A table is a const array in its own ISA library; the accessor is plain
+ * data access and safe on any CPU. */
+#ifndef KT_KERN_TABLES_H
+#define KT_KERN_TABLES_H
+
+#include "kern.h"
+
+const struct kern *kern_ref_mm(size_t *n);
+const struct kern *kern_ref_vec(size_t *n);
+const struct kern *kern_avx2_mm(size_t *n);
+const struct kern *kern_avx2_vec(size_t *n);
+const struct kern *kern_avx512_mm(size_t *n);
+const struct kern *kern_avx512_vec(size_t *n);
+
+#endif

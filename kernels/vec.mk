@@ -1,0 +1,1 @@
+# vector kernels: activations, norms, rope, attention, expert sums; ISA detection

@@ -1,0 +1,33 @@
+# KT_ISA_CHECK: find the compiler flags of each kernel ISA by compiling an intrinsic, not by trusting the flag.
+# Sets KT_AVX2_CFLAGS, KT_AVX512_CFLAGS, conditionals HAVE_AVX2, HAVE_AVX512, defines KT_HAVE_AVX2, KT_HAVE_AVX512 (0 or 1).
+AC_DEFUN([KT_ISA_TRY], [
+  AC_ARG_ENABLE([$1], [AS_HELP_STRING([--disable-$1], [leave out the $2 kernels])], [], [enable_$1=auto])
+  kt_have_$1=no
+  AS_IF([test "x$enable_$1" != xno], [
+    AC_MSG_CHECKING([for $2 kernels ($3)])
+    kt_save_CFLAGS=$CFLAGS
+    CFLAGS="$CFLAGS $3"
+    AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include <immintrin.h>]], [[$4]])], [kt_have_$1=yes])
+    CFLAGS=$kt_save_CFLAGS
+    AC_MSG_RESULT([$kt_have_$1])
+    AS_IF([test "x$enable_$1" = xyes && test "x$kt_have_$1" = xno],
+      [AC_MSG_ERROR([--enable-$1 was given, but $CC cannot compile $2 intrinsics])])
+  ])
+])
+AC_DEFUN([KT_ISA_CHECK], [
+  AC_REQUIRE([AC_CANONICAL_HOST])
+  KT_ISA_TRY([avx2], [AVX2], [-mavx2 -mfma -mf16c],
+    [__m256 a = _mm256_setzero_ps(); a = _mm256_fmadd_ps(a, a, _mm256_cvtph_ps(_mm_setzero_si128())); return (int)_mm256_cvtss_f32(a);])
+  KT_ISA_TRY([avx512], [AVX512], [-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni],
+    [__m512i a = _mm512_setzero_si512(); a = _mm512_dpbusd_epi32(a, a, a); return _mm512_reduce_add_epi32(a);])
+  KT_AVX2_CFLAGS="-mavx2 -mfma -mf16c"
+  KT_AVX512_CFLAGS="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512"
+  AC_SUBST([KT_AVX2_CFLAGS])
+  AC_SUBST([KT_AVX512_CFLAGS])
+  AM_CONDITIONAL([HAVE_AVX2], [test "x$kt_have_avx2" = xyes])
+  AM_CONDITIONAL([HAVE_AVX512], [test "x$kt_have_avx512" = xyes])
+  AS_IF([test "x$kt_have_avx2" = xyes], [kt_v=1], [kt_v=0])
+  AC_DEFINE_UNQUOTED([KT_HAVE_AVX2], [$kt_v], [AVX2 kernels are built])
+  AS_IF([test "x$kt_have_avx512" = xyes], [kt_v=1], [kt_v=0])
+  AC_DEFINE_UNQUOTED([KT_HAVE_AVX512], [$kt_v], [AVX512 kernels are built])
+])

@@ -1,0 +1,28 @@
+/* file.h - whole files: read-only mappings, bounded reads, and writes that are either complete or absent.
+ * A mapping belongs to the caller until file_unmap. Any thread.
+ */
+#ifndef KT_BASE_FILE_H
+#define KT_BASE_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct file_map {
+    const uint8_t *data; /* NULL for an empty file */
+    uint64_t bytes;
+    char *path; /* as given */
+};
+
+/* Map a regular file read-only. KT_E_IO names path and reason; directories and FIFOs are KT_E_IO too. */
+kt_status file_map(const char *path, struct file_map *out, kt_err *err);
+void file_unmap(struct file_map *m);
+
+/* Read a whole file of at most max_bytes into a NUL-terminated block (mem_free it). KT_E_NOT_FOUND when it does not exist, KT_E_LIMIT when larger. */
+kt_status file_read(const char *path, uint64_t max_bytes, char **data, size_t *len, kt_err *err);
+
+/* Write as temp file in the same directory, fsync, rename, fsync of the directory: readers see the old file or the new one. Mode 0644. */
+kt_status file_write_atomic(const char *path, const char *data, size_t len, kt_err *err);
+
+#endif

@@ -1,0 +1,17 @@
+# src/base
+noinst_LTLIBRARIES += %D%/libbase.la
+%C%_libbase_la_CFLAGS = $(STRICT_CFLAGS)
+%C%_libbase_la_SOURCES =
+src_base_libbase_la_SOURCES += \
+	%D%/checked.h \
+	%D%/clock.h \
+	%D%/dtype.c %D%/dtype.h \
+	%D%/file.c %D%/file.h \
+	%D%/fp.h \
+	%D%/json_out.c %D%/json_out.h \
+	%D%/log.c %D%/log.h \
+	%D%/mem.c %D%/mem.h \
+	%D%/sha256.c %D%/sha256.h \
+	%D%/status.c %D%/status.h \
+	%D%/strbuf.c %D%/strbuf.h \
+	%D%/team.c %D%/team.h

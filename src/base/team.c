@@ -1,0 +1,196 @@
+/* team.c - generation-counted barrier. Each waiter spins on one shared word for spin_ns, then sleeps on it as a futex; whoever completes
+ * the barrier bumps the word and wakes sleepers only if there are some. Starting and ending a run are the same barrier, so a run costs two.
+ * With more workers than CPUs allowed to the process spinning would only delay the others: then the spin time is 0.
+ */
+#define _GNU_SOURCE
+#include "base/team.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+struct worker {
+    struct team *team;
+    uint32_t index;
+    pthread_t thread;
+};
+
+struct team {
+    /* guarded by the barrier protocol */
+    _Alignas(64) atomic_uint arrived;
+    _Alignas(64) atomic_uint generation;
+    _Alignas(64) atomic_uint sleepers;
+    _Alignas(64) void (*fn)(void *, uint32_t); /* written by worker 0 before the start barrier */
+    void *ctx;
+    bool stop;
+    uint32_t n, spin_ns, started;
+    int *cpu;
+    struct worker *workers;
+    char name[11];
+};
+
+static void futex_wait(atomic_uint *word, unsigned value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake_all(atomic_uint *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+void team_barrier(struct team *t, uint32_t worker)
+{
+    (void)worker;
+    unsigned gen = atomic_load_explicit(&t->generation, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == t->n) {
+        atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
+        atomic_store(&t->generation, gen + 1);
+        if (atomic_load(&t->sleepers) > 0)
+            futex_wake_all(&t->generation);
+        return;
+    }
+    uint64_t start = 0;
+    for (unsigned spins = 1;; spins++) {
+        if (atomic_load_explicit(&t->generation, memory_order_acquire) != gen)
+            return;
+        relax();
+        if (spins % 64 == 0) {
+            uint64_t now = clock_ns();
+            if (start == 0)
+                start = now;
+            else if (now - start >= t->spin_ns)
+                break;
+        }
+    }
+    /* sleepers is raised before the last look at generation: the waker stores generation first and reads sleepers after (both seq_cst). */
+    atomic_fetch_add(&t->sleepers, 1);
+    while (atomic_load(&t->generation) == gen)
+        futex_wait(&t->generation, gen);
+    atomic_fetch_sub(&t->sleepers, 1);
+}
+
+static bool pin(int cpu)
+{
+    cpu_set_t *set = CPU_ALLOC((size_t)cpu + 1);
+    if (set == NULL)
+        return false;
+    size_t size = CPU_ALLOC_SIZE((size_t)cpu + 1);
+    CPU_ZERO_S(size, set);
+    CPU_SET_S((size_t)cpu, size, set);
+    bool ok = sched_setaffinity(0, size, set) == 0;
+    CPU_FREE(set);
+    return ok;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct team *t = w->team;
+    char name[16];
+    snprintf(name, sizeof name, "%s%u", t->name, w->index % 10000);
+    pthread_setname_np(pthread_self(), name);
+    if (t->cpu != NULL && t->cpu[w->index] >= 0)
+        (void)pin(t->cpu[w->index]);
+    for (;;) {
+        team_barrier(t, w->index);
+        if (t->stop)
+            return NULL;
+        t->fn(t->ctx, w->index);
+        team_barrier(t, w->index);
+    }
+}
+
+uint32_t team_size(const struct team *t)
+{
+    return t->n;
+}
+
+void team_run(struct team *t, void (*fn)(void *ctx, uint32_t worker), void *ctx)
+{
+    t->fn = fn;
+    t->ctx = ctx;
+    team_barrier(t, 0);
+    fn(ctx, 0);
+    team_barrier(t, 0);
+}
+
+void team_close(struct team *t)
+{
+    if (t == NULL)
+        return;
+    if (t->started == t->n) {
+        t->stop = true;
+        team_barrier(t, 0);
+    }
+    for (uint32_t i = 1; i < t->started; i++)
+        pthread_join(t->workers[i].thread, NULL);
+    mem_free(t->workers);
+    mem_free(t->cpu);
+    mem_free(t);
+}
+
+kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
+{
+    *out = NULL;
+    if (o->n == 0)
+        KT_FAIL(err, KT_E_INVALID, "a team needs at least one worker");
+    struct team *t = mem_aligned(64, sizeof *t);
+    if (t == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a team of %u threads", o->n);
+    memset(t, 0, sizeof *t);
+    t->n = o->n;
+    t->spin_ns = o->spin_ns ? o->spin_ns : 50000;
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && (uint32_t)CPU_COUNT(&allowed) < o->n)
+        t->spin_ns = 0;
+    snprintf(t->name, sizeof t->name, "%s", o->name ? o->name : "kt");
+    t->workers = mem_calloc(o->n, sizeof *t->workers);
+    t->cpu = o->cpu != NULL ? mem_calloc(o->n, sizeof *t->cpu) : NULL;
+    if (t->workers == NULL || (o->cpu != NULL && t->cpu == NULL)) {
+        team_close(t);
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a team of %u threads", o->n);
+    }
+    if (o->cpu != NULL)
+        memcpy(t->cpu, o->cpu, o->n * sizeof *t->cpu);
+    t->started = 1;
+    for (uint32_t i = 1; i < o->n; i++) {
+        t->workers[i] = (struct worker){.team = t, .index = i};
+        int e = pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]);
+        if (e != 0) {
+            /* the workers that exist wait at the start barrier for a full house: shrink the team to them, then end it */
+            t->n = t->started;
+            t->stop = true;
+            team_barrier(t, 0);
+            for (uint32_t j = 1; j < t->started; j++)
+                pthread_join(t->workers[j].thread, NULL);
+            t->started = 0;
+            team_close(t);
+            return err_set(err, KT_E_LIMIT, e, __func__, "cannot start worker thread %u of %u: %s; raise the limit on threads or use fewer", i, o->n,
+                           strerror(e));
+        }
+        t->started++;
+    }
+    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0)
+        (void)pin(o->cpu[0]);
+    *out = t;
+    return KT_OK;
+}

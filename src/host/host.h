@@ -1,0 +1,182 @@
+/* host.h - facts about a machine: this one, or one described by a stored topology. Read once, then immutable.
+ * Decides nothing, times nothing, writes nothing. Every index is an OS index (P#). Facts that the source does not have are marked, never guessed.
+ * Sources: hwloc for topology, sysfs, procfs and cgroup files for limits and environment, CPUID and XCR0 for the ISA, PCI for GPUs.
+ */
+#ifndef KT_HOST_H
+#define KT_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define HOST_UNKNOWN_BYTES UINT64_MAX /* capacity, limit or size is not known or not set */
+
+/* A growing set of OS indexes. */
+struct host_set {
+    uint64_t *bits;
+    uint32_t n_words;
+};
+bool host_set_has(const struct host_set *s, uint32_t i);
+uint32_t host_set_count(const struct host_set *s);
+int32_t host_set_next(const struct host_set *s, int32_t after); /* first member > after, or -1 */
+/* Linux list form "0-3,8"; the caller frees it with mem_free. NULL when memory is short. */
+char *host_set_format(const struct host_set *s);
+/* false if the text is no list. */
+bool host_set_parse(const char *text, struct host_set *out);
+void host_set_free(struct host_set *s);
+
+enum host_tier { HOST_DRAM, HOST_HBM, HOST_CXL, HOST_NVM, HOST_GPU, HOST_TIER_UNKNOWN };
+const char *host_tier_name(enum host_tier t);
+
+struct host_core {
+    uint32_t n_pus;
+    int32_t first_pu; /* lowest allowed PU, or lowest PU if none is allowed */
+    bool allowed;     /* has an allowed PU */
+    struct host_set pus;
+    int32_t kind; /* index into kinds, -1 */
+};
+
+struct host_claim { /* what firmware or a stored topology says; never a measurement */
+    bool present, firmware;
+    int32_t access; /* 0, 1 or -1 */
+    int32_t *initiators;
+    uint32_t n_initiators;
+    double read_bytes_per_second, write_bytes_per_second, read_seconds, write_seconds; /* 0: not stated */
+};
+
+struct host_node {
+    int32_t os, logical;
+    bool allowed; /* in cpuset mems */
+    struct host_set cpus; /* all PUs near it, allowed or not */
+    uint32_t cores;       /* cores with a PU in cpus */
+    uint64_t bytes;       /* HOST_UNKNOWN_BYTES when the source has no memory facts */
+    bool clamped;         /* bytes were impossible and were cut (KT007) */
+    enum host_tier tier;
+    char *subtype; /* as hwloc says, or NULL */
+    uint64_t memcache_bytes;
+    struct host_claim claim;
+};
+
+struct host_cache {
+    struct host_set cpus;
+    uint64_t bytes;
+    bool memory_side;
+};
+
+struct host_kind {
+    struct host_set cpus;
+    int32_t rank; /* -1 unranked */
+    uint32_t klass; /* after merging kinds within 10 %; 0 is the fastest */
+    double max_hz;  /* 0 unknown */
+    int64_t capacity; /* -1 unknown */
+    char *core_type;
+};
+
+struct host_gpu {
+    uint32_t index;
+    bool cuda; /* vendor 0x10de */
+    char *name, *uuid;
+    char pci[20];
+    uint32_t vendor, device, klass;
+    uint64_t memory_bytes;
+    int32_t sm; /* -1 */
+    int32_t node;
+    const char *node_origin; /* "nvml", "sysfs", "hwloc", "unknown" */
+    int32_t gen_now, gen_max, width_now, width_max; /* -1: null; all four -1 and no_link: link is null */
+    bool no_link, node_forbidden;
+};
+
+struct host_distances {
+    char *name, *unit; /* "relative", "seconds", "bytes_per_second" */
+    bool stored;
+    uint32_t n;
+    int32_t *nodes;
+    double *values; /* [n][n] */
+};
+
+struct host_isa {
+    char arch[32];
+    char vendor[16];
+    uint32_t family, model, stepping;
+    char brand[64];
+    uint32_t microcode; /* 0 unknown */
+    bool hypervisor, masked; /* masked identity: KT001 */
+    char hypervisor_id[16];
+    const char **cpuid; /* flags that CPUID states, sorted, lower case without separators: "avx512vnni" */
+    uint32_t n_cpuid;
+    uint64_t xcr0; /* 0 when unknown */
+    uint32_t kern_isa; /* CPUID and XCR0 (and AMX permission on this system) as KERN_ISA_* bits of kernels/kern.h */
+    bool amx_cpuid, amx_kernel;
+    const char *amx_permission; /* "granted", "refused", "not_asked" */
+};
+
+struct host_limits {
+    const char *cgroup; /* "none", "v1", "v2", "hybrid" */
+    struct host_set affinity, cpuset_cpus, cpuset_mems, allowed_pus;
+    bool has_cpuset;
+    double quota_cores; /* 0: none */
+    uint64_t memory_max, memory_high, memlock; /* HOST_UNKNOWN_BYTES: none */
+    uint64_t throttled_periods;
+    double throttled_seconds;
+    uint32_t cores_allowed, cores_budget; /* B of host-profile section 6 */
+};
+
+struct host_hugetlb {
+    uint32_t node;
+    uint64_t page_bytes, total, free;
+};
+
+struct host_env {
+    char *virt, *container; /* NULL: none */
+    char *governor, *epp, *thp_enabled, *thp_defrag, *kernel, *bios, *mitigations;
+    int boost, throttled; /* -1 unknown */
+    int numa_balancing, perf_event_paranoid; /* -1 unknown (paranoid: INT_MIN) */
+    struct host_hugetlb *hugetlb;
+    uint32_t n_hugetlb;
+    double psi_cpu, psi_memory, psi_io; /* -1 unknown */
+    double steal_ratio, load1;          /* -1 unknown */
+    char boot_sha256[72];               /* "sha256:..." or "" */
+    uint64_t mem_total, mem_available;  /* /proc/meminfo; HOST_UNKNOWN_BYTES */
+};
+
+struct host_warning {
+    char code[8]; /* "KT008" */
+    const char *severity; /* "info", "warning", "error" */
+    char *text, *fix, *about; /* fix and about may be NULL */
+};
+
+struct host {
+    const char *source; /* "native", "xml", "synthetic", "fsroot", "cpuid", "fsroot+cpuid" */
+    bool this_system;
+    uint32_t packages, n_cores, n_pus, smt;
+    struct host_core *cores;
+    struct host_node *nodes; /* by OS index */
+    uint32_t n_nodes;
+    struct host_cache *l3;
+    uint32_t n_l3;
+    struct host_kind *kinds;
+    uint32_t n_kinds;
+    struct host_gpu *gpus;
+    uint32_t n_gpus;
+    struct host_distances *distances;
+    uint32_t n_distances;
+    struct host_isa isa;
+    struct host_limits limits;
+    struct host_env env;
+    struct host_warning *warnings;
+    uint32_t n_warnings;
+    char *hwloc_version;
+};
+
+/* spec: NULL or "native"; "xml:FILE", "syn:DESCRIPTION", "fsroot:DIR", "cpuid:DIR", "fsroot:DIR,cpuid:DIR" (host-profile section 14).
+ * Missing or malformed sources are errors, never the native machine. fsroot and cpuid read through the process environment that hwloc demands:
+ * call them from a process without other threads. */
+kt_status host_read(const char *spec, struct host **out, kt_err *err);
+void host_free(struct host *h);
+/* Take a warning over (copies the strings). false when memory is short. */
+bool host_warn(struct host *h, const char *code, const char *severity, const char *about, const char *fix, const char *text);
+/* Largest number of bytes that this process may use on this host: the smallest of MemAvailable and the cgroup limits. */
+uint64_t host_memory_allowed(const struct host *h);
+
+#endif

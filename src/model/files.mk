@@ -1,0 +1,1 @@
+# container readers, traits, weight map

@@ -1,0 +1,65 @@
+/* main.c - kttune: one table of commands, dispatch, help. Log lines go to standard error. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmds.h"
+#include "config.h"
+
+static const struct {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {NULL, NULL, NULL},
+};
+
+static void log_to_stderr(void *user, kt_log_level level, const char *line)
+{
+    static const char *const tag[] = {"debug", "info", "warning", "error"};
+    (void)user;
+    if (level >= KT_LOG_WARN)
+        fprintf(stderr, "kttune: %s: %s\n", tag[level], line);
+}
+
+static int usage(FILE *to)
+{
+    fprintf(to, "usage: kttune COMMAND [options]\n\ncommands:\n");
+    for (size_t i = 0; commands[i].name != NULL; i++)
+        fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\nkttune COMMAND --help tells the options of a command.\n");
+    return to == stdout ? EXIT_OK : EXIT_USAGE;
+}
+
+int cmd_fail(const char *name, const kt_err *err, int model)
+{
+    fprintf(stderr, "kttune %s: %s\n", name, err->msg);
+    switch (err->code) {
+    case KT_E_LIMIT:
+    case KT_E_NOMEM:
+        return EXIT_REFUSED;
+    case KT_E_STALE:
+        return EXIT_PROFILE;
+    case KT_E_FORMAT:
+    case KT_E_UNSUPPORTED:
+        return model ? EXIT_MODEL : EXIT_PROFILE;
+    default:
+        return EXIT_USAGE;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    kt_log_sink(log_to_stderr, NULL);
+    if (argc < 2)
+        return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout);
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("kttune %s (%s)\n", PACKAGE_VERSION, KT_GIT);
+        return EXIT_OK;
+    }
+    for (size_t i = 0; commands[i].name != NULL; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "kttune: no command '%s'; kttune --help lists them\n", argv[1]);
+    return EXIT_USAGE;
+}

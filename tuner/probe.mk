@@ -1,0 +1,1 @@
+# probe, show, verify, explain
