@@ -12,17 +12,36 @@
 
 #define HOST_UNKNOWN_BYTES UINT64_MAX /* capacity, limit or size is not known or not set */
 
-/* A growing set of OS indexes. */
+/* Bits of host_isa.kern_isa. The same values as KERN_ISA_* of kernels/kern.h, which this room may not include: whoever sees both headers
+ * (plan's caller: engine, tuner) asserts at compile time that they are equal. */
+enum {
+    HOST_ISA_AVX2 = 1 << 0, /* AVX2 + FMA + F16C */
+    HOST_ISA_AVX512 = 1 << 1, /* F, BW, DQ, VL */
+    HOST_ISA_AVX512VNNI = 1 << 2,
+    HOST_ISA_AVX512BF16 = 1 << 3,
+    HOST_ISA_AVXVNNI = 1 << 4,
+    HOST_ISA_AMX = 1 << 5, /* INT8 and BF16 tiles, permission granted */
+};
+
+/* A growing set of OS indexes; zero-initialised is empty. */
 struct host_set {
     uint64_t *bits;
     uint32_t n_words;
 };
+/* These four return false when memory is short; the set is unchanged then. */
+bool host_set_add(struct host_set *s, uint32_t i);
+bool host_set_or(struct host_set *s, const struct host_set *t);
+bool host_set_copy(struct host_set *dst, const struct host_set *src); /* dst is overwritten, not freed */
+void host_set_and(struct host_set *s, const struct host_set *t);
+void host_set_minus(struct host_set *s, const struct host_set *t);
+bool host_set_meets(const struct host_set *s, const struct host_set *t); /* have a common member */
+bool host_set_equal(const struct host_set *s, const struct host_set *t);
 bool host_set_has(const struct host_set *s, uint32_t i);
 uint32_t host_set_count(const struct host_set *s);
 int32_t host_set_next(const struct host_set *s, int32_t after); /* first member > after, or -1 */
 /* Linux list form "0-3,8"; the caller frees it with mem_free. NULL when memory is short. */
 char *host_set_format(const struct host_set *s);
-/* false if the text is no list. */
+/* *out is overwritten. false if the text is no list, has an index above 1048575, or memory is short; *out is empty then. */
 bool host_set_parse(const char *text, struct host_set *out);
 void host_set_free(struct host_set *s);
 
@@ -35,6 +54,7 @@ struct host_core {
     bool allowed;     /* has an allowed PU */
     struct host_set pus;
     int32_t kind; /* index into kinds, -1 */
+    int32_t l3;   /* index into l3 of the cache to block for, -1 */
 };
 
 struct host_claim { /* what firmware or a stored topology says; never a measurement */
@@ -150,13 +170,15 @@ struct host {
     const char *source; /* "native", "xml", "synthetic", "fsroot", "cpuid", "fsroot+cpuid" */
     bool this_system;
     uint32_t packages, n_cores, n_pus, smt;
-    struct host_core *cores;
+    struct host_core *cores; /* in hwloc order: neighbours share caches. Without Core objects each PU is a core */
     struct host_node *nodes; /* by OS index */
     uint32_t n_nodes;
     struct host_cache *l3;
     uint32_t n_l3;
     struct host_kind *kinds;
     uint32_t n_kinds;
+    char **devdax; /* DAX devices that no memory node has taken: "dax0.0" */
+    uint32_t n_devdax;
     struct host_gpu *gpus;
     uint32_t n_gpus;
     struct host_distances *distances;
@@ -174,6 +196,8 @@ struct host {
  * call them from a process without other threads. */
 kt_status host_read(const char *spec, struct host **out, kt_err *err);
 void host_free(struct host *h);
+/* Recompute limits.allowed_pus, cores_allowed, cores_budget and each core's `allowed` and `first_pu` after a field of limits was changed (what-if). */
+void host_limits_apply(struct host *h);
 /* Take a warning over (copies the strings). false when memory is short. */
 bool host_warn(struct host *h, const char *code, const char *severity, const char *about, const char *fix, const char *text);
 /* Largest number of bytes that this process may use on this host: the smallest of MemAvailable and the cgroup limits. */

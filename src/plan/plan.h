@@ -11,7 +11,16 @@
 #include "base/strbuf.h"
 #include "host/host.h"
 
-struct profile; /* profile/profile.h; may be NULL everywhere */
+/* What a matching profile measured about one node, handed in by whoever reads profiles. */
+struct plan_measured {
+    int32_t node;
+    uint32_t knee_threads;                          /* smallest T with >= 97 % of the best read rate; 0: no curve */
+    double knee_bytes_per_second;                   /* read rate at the knee; 0: unknown */
+    double read_bytes_per_second;                   /* best read rate; 0: unknown. Row shares follow it */
+    uint32_t best_threads;                          /* T of the best rate; 0: unknown */
+    const char *const *because;                     /* measurement ids */
+    uint32_t n_because;
+};
 
 struct plan_pool {
     int32_t node; /* OS index of its memory; -1 when the pool spans all nodes */
@@ -23,6 +32,22 @@ struct plan_pool {
     uint32_t threads;
     double share; /* of output rows, sums to 1 over pools */
     bool local;   /* its CPUs are near its memory */
+    uint64_t bytes; /* of its memory; HOST_UNKNOWN_BYTES */
+};
+
+struct plan_tier { /* an allowed memory node that no pool works from by default */
+    int32_t node;
+    enum host_tier tier;
+    uint64_t bytes;
+    int32_t *pools; /* nodes of the pools that it is near to, ascending */
+    uint32_t n_pools;
+    bool usable; /* false: unknown tier that nobody measured or named (KT004) */
+};
+
+struct plan_gpu {
+    uint32_t gpu; /* index into host.gpus */
+    int32_t node; /* pool node for its staging buffers; -1: none known */
+    bool moved;   /* its own node is forbidden: the nearest allowed one (KT030) */
 };
 
 struct plan_alternative {
@@ -50,8 +75,13 @@ struct plan_decision { /* one row of host.json decisions */
 struct plan {
     struct plan_pool *pools;
     uint32_t n_pools, n_threads;
-    struct host_set homeless;
-    uint32_t isa; /* KERN_ISA_* bits that kernels may use */
+    uint32_t threads_max; /* T of host-profile section 6: the sum over pools may be smaller (knees) but never larger */
+    struct plan_tier *tiers;
+    uint32_t n_tiers;
+    struct plan_gpu *gpus; /* CUDA devices only */
+    uint32_t n_gpus;
+    struct host_set homeless; /* allowed PUs of no pool */
+    uint32_t isa; /* HOST_ISA_* (= KERN_ISA_*) bits that kernels may use */
     struct plan_decision *decisions;
     uint32_t n_decisions;
     struct host_warning *warnings; /* codes that only the plan can know: KT004, KT005, KT006.. */
@@ -62,10 +92,14 @@ struct plan_opts {
     uint32_t threads;   /* 0: choose */
     int reserve;        /* cores kept for server and copy threads; -1: by the rule */
     uint32_t isa_mask;  /* ISA bits allowed by the user; UINT32_MAX: all */
+    const struct plan_measured *measured; /* NULL: no profile */
+    uint32_t n_measured;
 };
+void plan_opts_init(struct plan_opts *o);
 
-/* Topology, limits and (when a matching profile has curves) measured knees into pools and threads. */
-kt_status plan_host(const struct host *h, const struct profile *p, const struct plan_opts *o, struct plan **out, kt_err *err);
+/* Topology, limits and (when a matching profile has curves) measured knees into pools and threads. o may be NULL (defaults).
+ * @return KT_OK with *out owned by the caller; KT_E_INVALID when o->threads exceeds the allowed cores; KT_E_NOMEM */
+kt_status plan_host(const struct host *h, const struct plan_opts *o, struct plan **out, kt_err *err);
 void plan_free(struct plan *p);
 /* Human-readable lines: "threads.node0 = 12   why: ..". */
 void plan_print(const struct plan *p, struct strbuf *out);
