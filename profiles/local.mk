@@ -1,1 +1,2 @@
 # profiles: schema and examples
+EXTRA_DIST += %D%/host.schema.json %D%/example.json

@@ -40,12 +40,15 @@ struct profile_match {
     bool aged; /* older than 90 days (7 days when the identity is masked): counts as soft */
 };
 
-/* A node's measured read curve: what plan_host needs. */
+/* A node's measured read curve; the fields are those of plan_measured (plan/plan.h), which callers fill from it. */
 struct profile_knee {
     int32_t node;                 /* P# */
-    uint32_t knee_threads;        /* smallest number of threads with >= 97 % of the best rate */
-    double read_bytes_per_second; /* median at the knee */
-    const char *id;               /* of that measurement; lives in the profile */
+    uint32_t knee_threads;        /* smallest number of threads with >= 97 % of the best rate; 0: one point only, no curve */
+    double knee_bytes_per_second; /* 0: no curve */
+    double read_bytes_per_second; /* best */
+    uint32_t best_threads;
+    const char **because;         /* ids of the points, which live in the document */
+    uint32_t n_because;
 };
 
 struct profile {
