@@ -1,0 +1,222 @@
+/* pack.c - file rows to kernel layouts, and the value checks that loading owes (weight-formats section 4). Layout: pack.h.
+ *
+ * Packing moves bytes and never rounds. It goes row by row through one panel, which stays in cache; the inner moves are 4-byte words, because a VNNI operand
+ * holds four consecutive columns of a row. Callers split a matrix by panels over threads. Compiled without ISA flags. Pure; any thread.
+ */
+#include "pack.h"
+
+#include "blocks.h"
+
+uint64_t kern_panel_bytes(enum kern_layout l, enum dtype t, uint32_t k)
+{
+    if (l == KERN_ROWS)
+        return KERN_PANEL * dtype_row_bytes(t, k);
+    struct p16 f = p16_of(t);
+    uint32_t groups = k / KERN_GROUP;
+    uint64_t b = f.codes ? (uint64_t)groups * p16_group_bytes(f) + (uint64_t)(groups / f.super) * f.head : (uint64_t)k * KERN_PANEL * plain_bytes(t);
+    return (b + 63) / 64 * 64;
+}
+
+uint64_t kern_packed_bytes(enum kern_layout l, enum dtype t, uint32_t rows, uint32_t k)
+{
+    if (l == KERN_ROWS)
+        return rows * dtype_row_bytes(t, k);
+    return (rows + (uint64_t)KERN_PANEL - 1) / KERN_PANEL * kern_panel_bytes(l, t, k);
+}
+
+/* ---- checks ---- */
+
+static bool half_ok(const uint8_t *p)
+{
+    return (load_u16(p) & 0x7c00) != 0x7c00;
+}
+
+/* Byte offsets of the f16 fields of a block; -1: none. */
+static void half_fields(enum dtype t, int at[2])
+{
+    at[0] = 0;
+    at[1] = -1;
+    switch (t) {
+    case DT_Q4_1:
+    case DT_Q5_1:
+    case DT_Q4_K:
+    case DT_Q5_K:
+        at[1] = 2;
+        break;
+    case DT_Q6_K:
+        at[0] = 208;
+        break;
+    case DT_Q3_K:
+        at[0] = 108;
+        break;
+    case DT_Q2_K:
+        at[0] = 80;
+        at[1] = 82;
+        break;
+    default:
+        break;
+    }
+}
+
+static bool plain_ok(enum dtype t, const uint8_t *b, uint32_t k)
+{
+    bool ok = true;
+    if (t == DT_F32)
+        for (uint32_t i = 0; i < k; i++)
+            ok &= (load_u32(b + 4 * (size_t)i) & 0x7f800000u) != 0x7f800000u;
+    else {
+        uint32_t top = t == DT_F16 ? 0x7c00 : 0x7f80;
+        for (uint32_t i = 0; i < k; i++)
+            ok &= (load_u16(b + 2 * (size_t)i) & top) != top;
+    }
+    return ok;
+}
+
+static bool row_ok(enum dtype t, const uint8_t *b, uint32_t k)
+{
+    const struct dtype_info *info = dtype_info(t);
+    int at[2];
+    if (plain_bytes(t))
+        return plain_ok(t, b, k);
+    half_fields(t, at);
+    bool ok = true;
+    for (uint32_t i = 0; i < k; i += info->block_elems, b += info->block_bytes)
+        if (t == DT_MXFP4)
+            ok &= b[0] != 255;
+        else
+            ok &= half_ok(b + at[0]) && (at[1] < 0 || half_ok(b + at[1]));
+    return ok;
+}
+
+/* ---- one row into lane r of a panel ---- */
+
+static void put_u32(uint8_t *p, uint32_t v)
+{
+    memcpy(p, &v, 4);
+}
+
+static void put_plain(const uint8_t *src, uint32_t k, uint32_t size, uint8_t *dst, uint32_t r)
+{
+    for (uint32_t i = 0; i < k; i++) {
+        uint8_t *d = dst + ((size_t)i * KERN_PANEL + r) * size;
+        if (size == 2)
+            memcpy(d, src + 2 * (size_t)i, 2);
+        else
+            memcpy(d, src + 4 * (size_t)i, 4);
+    }
+}
+
+/* Fifth bits: bit 4j+i of h becomes bit j of byte i. */
+static uint32_t spread5(uint32_t h)
+{
+    uint32_t out = 0;
+    for (int i = 0; i < 4; i++) {
+        uint32_t x = (h >> i) & 0x11111111u;
+        x = (x | x >> 3) & 0x03030303u;
+        x = (x | x >> 6) & 0x000f000fu;
+        x = (x | x >> 12) & 0xffu;
+        out |= x << 8 * i;
+    }
+    return out;
+}
+
+/* Formats of one block per group: nibbles are already in the panel's order. */
+static void put_block32(enum dtype t, const uint8_t *b, struct p16 f, uint8_t *g, uint32_t r)
+{
+    if (t == DT_MXFP4) {
+        g[r] = b[0];
+        b += 1;
+    } else {
+        memcpy(g + 2 * r, b, 2);
+        b += 2;
+    }
+    if (f.min) {
+        memcpy(g + f.scale + 2 * r, b, 2);
+        b += 2;
+    }
+    if (f.high) {
+        put_u32(g + f.scale + f.min + 4 * r, spread5(load_u32(b)));
+        b += 4;
+    }
+    uint8_t *c = g + f.scale + f.min + f.high + 4 * r;
+    for (uint32_t j = 0; j < f.codes / 64u; j++)
+        memcpy(c + 64 * j, b + 4 * j, 4);
+}
+
+static void put_q4_k(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, uint32_t r)
+{
+    memcpy(head + 2 * r, b, 2);
+    memcpy(head + 32 + 2 * r, b + 2, 2);
+    for (int j = 0; j < 8; j++, g += gb) {
+        kq_scale_min(b + 4, j, &g[r], &g[16 + r]);
+        for (int v = 0; v < 4; v++) {
+            uint32_t lo = load_u32(b + 16 + 32 * (j / 2) + 4 * v), hi = load_u32(b + 32 + 32 * (j / 2) + 4 * v);
+            uint32_t w = j % 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u) : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
+            put_u32(g + 32 + 64 * v + 4 * r, w);
+        }
+    }
+}
+
+static void put_q6_k(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, uint32_t r)
+{
+    memcpy(head + 2 * r, b + 208, 2);
+    for (int j = 0; j < 8; j++, g += gb) {
+        const uint8_t *ql = b + 64 * (j / 4) + 32 * (j % 2), *qh = b + 128 + 32 * (j / 4);
+        int up = j % 4; /* which bit pair of qh; 2 and 3 take the high nibbles of ql */
+        g[r] = b[192 + 2 * j];
+        g[16 + r] = b[193 + 2 * j];
+        for (int v = 0; v < 4; v++) {
+            uint32_t lo = load_u32(ql + 4 * v), hi = load_u32(ql + 16 + 4 * v);
+            uint32_t w = up >= 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u) : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
+            put_u32(g + 160 + 64 * v + 4 * r, w);
+        }
+        for (int h = 0; h < 2; h++) {
+            uint32_t w = 0;
+            for (int v = 0; v < 4; v++)
+                w |= ((load_u32(qh + 16 * h + 4 * v) >> 2 * up) & 0x03030303u) << 2 * v;
+            put_u32(g + 32 + 64 * h + 4 * r, w);
+        }
+    }
+}
+
+static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel, uint32_t r)
+{
+    const struct dtype_info *info = dtype_info(t);
+    struct p16 f = p16_of(t);
+    uint32_t gb = p16_group_bytes(f);
+    if (plain_bytes(t)) {
+        put_plain(src, k, plain_bytes(t), panel, r);
+        return;
+    }
+    for (uint32_t g = 0; g < k / KERN_GROUP; g += f.super, src += info->block_bytes) {
+        uint8_t *head = panel + p16_head_at(f, g), *grp = panel + p16_group_at(f, g);
+        if (t == DT_Q4_K)
+            put_q4_k(src, head, grp, gb, r);
+        else if (t == DT_Q6_K)
+            put_q6_k(src, head, grp, gb, r);
+        else
+            put_block32(t, src, f, grp, r);
+    }
+}
+
+int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t rows, uint32_t k, void *dst)
+{
+    const uint8_t *s = src;
+    uint8_t *d = dst;
+    uint64_t row = dtype_row_bytes(t, k), panel = kern_panel_bytes(l, t, k);
+    for (uint32_t r = 0; r < rows; r++, s += row) {
+        if (!row_ok(t, s, k))
+            return r;
+        if (l == KERN_ROWS) {
+            memcpy(d + r * row, s, row);
+            continue;
+        }
+        if (r % KERN_PANEL == 0) {
+            /* a short last panel has rows of zero bytes; the rounding to 64 bytes is zero everywhere */
+            uint64_t from = rows - r < KERN_PANEL || panel < 64 ? 0 : panel - 64;
+            memset(d + r / KERN_PANEL * panel + from, 0, panel - from);
+        }
+        put_row(t, s, k, d + r / KERN_PANEL * panel, r % KERN_PANEL);
+    }
+    return -1;
+}

@@ -1,0 +1,157 @@
+/* quantise.c - fp32 rows to stored blocks: kern_quantise, the reference quantisers of weight-formats section 10.
+ *
+ * They make test weights and converted files; quality searches are not their business. All arithmetic is fp32 with one rounding per written operation, which
+ * gives byte for byte what the other writers of these formats give. Finite input is the caller's duty. Compiled without ISA flags. Any thread.
+ */
+#include <math.h>
+
+#include "blocks.h"
+#include "kern.h"
+
+static void put_u16(uint8_t *p, uint16_t v)
+{
+    memcpy(p, &v, 2);
+}
+
+/* The element of largest magnitude, the first of equals. */
+static float extreme(const float *x)
+{
+    float best = x[0];
+    for (int i = 1; i < 32; i++)
+        if (fabsf(x[i]) > fabsf(best))
+            best = x[i];
+    return best;
+}
+
+static float inverse(float d)
+{
+    return d == 0 ? 0 : 1.0f / d;
+}
+
+static uint8_t code_of(float v, int max)
+{
+    int q = (int)v; /* v >= 0: truncation */
+    return (uint8_t)(q > max ? max : q < 0 ? 0 : q);
+}
+
+/* Nibbles in block order, fifth bits returned. */
+static uint32_t put_codes(const uint8_t q[32], uint8_t *dst)
+{
+    uint32_t h = 0;
+    for (int j = 0; j < 16; j++)
+        dst[j] = (uint8_t)((q[j] & 15) | (q[j + 16] & 15) << 4);
+    for (int i = 0; i < 32; i++)
+        h |= (uint32_t)(q[i] >> 4) << i;
+    return h;
+}
+
+/* Symmetric: d = extreme / -half, codes around half. half 8 (Q4_0) or 16 (Q5_0) */
+static void quant_sym(const float *x, int half, uint8_t *b)
+{
+    float d = extreme(x) / (float)-half, id = inverse(d), mid = (float)half + 0.5f;
+    uint8_t q[32];
+    for (int i = 0; i < 32; i++)
+        q[i] = code_of(x[i] * id + mid, 2 * half - 1);
+    put_u16(b, f32_to_f16(d));
+    uint32_t h = put_codes(q, b + (half == 8 ? 2 : 6));
+    if (half == 16)
+        memcpy(b + 2, &h, 4);
+}
+
+/* With minimum: d = (max - min) / top. top 15 (Q4_1) or 31 (Q5_1) */
+static void quant_min(const float *x, int top, uint8_t *b)
+{
+    float lo = x[0], hi = x[0];
+    for (int i = 1; i < 32; i++) {
+        lo = x[i] < lo ? x[i] : lo;
+        hi = x[i] > hi ? x[i] : hi;
+    }
+    float d = (hi - lo) / (float)top, id = inverse(d);
+    uint8_t q[32];
+    for (int i = 0; i < 32; i++)
+        q[i] = code_of((x[i] - lo) * id + 0.5f, top);
+    put_u16(b, f32_to_f16(d));
+    put_u16(b + 2, f32_to_f16(lo));
+    uint32_t h = put_codes(q, b + (top == 15 ? 4 : 8));
+    if (top == 31)
+        memcpy(b + 4, &h, 4);
+}
+
+static void quant_q8_0(const float *x, uint8_t *b)
+{
+    float d = fabsf(extreme(x)) / 127.0f, id = inverse(d);
+    put_u16(b, f32_to_f16(d));
+    for (int i = 0; i < 32; i++) {
+        float v = x[i] * id, a = floorf(fabsf(v));
+        a += floorf(2.0f * (fabsf(v) - a)); /* ties away from zero */
+        b[2 + i] = (uint8_t)(int8_t)(v < 0 ? -a : a);
+    }
+}
+
+/* e = floor(log2 amax) - 2 + 127, by the exponent field; codes: the nearest value, the first of equals. */
+static void quant_mxfp4(const float *x, uint8_t *b)
+{
+    float amax = fabsf(extreme(x));
+    int e = (int)(fp_bits(amax) >> 23) - 2;
+    e = e < 0 ? 0 : e;
+    float d = e8m0_half((uint8_t)e);
+    uint8_t q[32];
+    for (int i = 0; i < 32; i++) {
+        float err = INFINITY;
+        for (int c = 0; c < 16; c++) {
+            float r = fabsf(d * (float)code_e2m1x2[c] - x[i]);
+            if (r < err) {
+                err = r;
+                q[i] = (uint8_t)c;
+            }
+        }
+    }
+    b[0] = (uint8_t)e;
+    put_codes(q, b + 1);
+}
+
+static void quant_block(enum dtype t, const float *x, uint8_t *b)
+{
+    switch (t) {
+    case DT_F32:
+        memcpy(b, x, 4);
+        break;
+    case DT_F16:
+        put_u16(b, f32_to_f16(*x));
+        break;
+    case DT_BF16:
+        put_u16(b, f32_to_bf16(*x));
+        break;
+    case DT_Q4_0:
+        quant_sym(x, 8, b);
+        break;
+    case DT_Q5_0:
+        quant_sym(x, 16, b);
+        break;
+    case DT_Q4_1:
+        quant_min(x, 15, b);
+        break;
+    case DT_Q5_1:
+        quant_min(x, 31, b);
+        break;
+    case DT_Q8_0:
+        quant_q8_0(x, b);
+        break;
+    default:
+        quant_mxfp4(x, b);
+        break;
+    }
+}
+
+bool kern_quantise(enum dtype t, const float *src, uint64_t n, void *dst)
+{
+    static const bool can[DT_COUNT] = {[DT_F32] = true,  [DT_F16] = true,  [DT_BF16] = true, [DT_Q4_0] = true, [DT_Q4_1] = true,
+                                       [DT_Q5_0] = true, [DT_Q5_1] = true, [DT_Q8_0] = true, [DT_MXFP4] = true};
+    const struct dtype_info *i = dtype_info(t);
+    uint8_t *b = dst;
+    if (!can[t] || n % i->block_elems != 0)
+        return false;
+    for (; n > 0; n -= i->block_elems, src += i->block_elems, b += i->block_bytes)
+        quant_block(t, src, b);
+    return true;
+}
