@@ -30,6 +30,7 @@ struct gguf_tensor {
     enum dtype type;
     uint32_t n_dims;
     uint64_t dims[4]; /* as stored: dims[0] is the fastest axis */
+    uint64_t offset; /* from the shard's data start */
     const uint8_t *data;
     uint64_t bytes;
     uint32_t shard;
@@ -42,6 +43,7 @@ kt_status gguf_open(const char *path, struct gguf **out, kt_err *err);
 void gguf_close(struct gguf *g);
 
 const char *gguf_path(const struct gguf *g, uint32_t shard);
+uint64_t gguf_file_bytes(const struct gguf *g, uint32_t shard);
 uint32_t gguf_shards(const struct gguf *g);
 uint32_t gguf_version(const struct gguf *g);
 const struct gguf_tensor *gguf_tensors(const struct gguf *g, uint64_t *n);

@@ -60,12 +60,13 @@ struct mdl_slice {
     const uint8_t *data; /* first row; rows are contiguous, dtype_row_bytes(type, cols) each; no alignment */
 };
 
+#define MDL_DIMS 8 /* vision towers have up to 5 */
 struct mdl_tensor {
     const char *name;
     const char *file;
     enum dtype type;
     uint32_t n_dims;
-    uint64_t dims[4]; /* outermost first (row-major order): [.., out, in] */
+    uint64_t dims[MDL_DIMS]; /* outermost first (row-major order): [.., out, in] */
     const uint8_t *data;
     uint64_t bytes;
 };
