@@ -1,0 +1,199 @@
+/* memory.c - how much memory a loaded model takes, whether it is there, and taking it: packed weights per pool, KV pages, scratch of a step.
+ *
+ * Sizing is one function that walks the scratch twice: first with no base to add up the bytes, then with the block to hand out pointers, so the sum
+ * and the use cannot disagree. Everything is taken before the first token.
+ */
+#include "engine.h"
+
+#include <numa.h>
+#include <numaif.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+struct carver {
+    uint8_t *base; /* NULL while adding up */
+    uint64_t bytes;
+};
+
+static void *carve(struct carver *c, uint64_t n, uint64_t size)
+{
+    void *p = c->base != NULL ? c->base + c->bytes : NULL;
+    c->bytes += (n * size + 63) / 64 * 64;
+    return p;
+}
+
+/* Room for `rows` activation rows of k elements in fp32 and int8 groups. Odd widths have no int8 form. */
+static void carve_act(struct carver *c, struct eng_act *a, uint64_t rows, uint32_t k)
+{
+    a->k = k;
+    a->x = carve(c, rows * k, sizeof *a->x);
+    a->ldq = (k + 63u) / 64 * 64;
+    a->ldg = ((k + KERN_GROUP - 1) / KERN_GROUP + 15) / 16 * 16;
+    a->q = NULL;
+    a->scale = NULL;
+    a->sum = NULL;
+    if (k % KERN_GROUP == 0) {
+        a->q = carve(c, rows * a->ldq, 1);
+        a->scale = carve(c, rows * a->ldg, sizeof *a->scale);
+        a->sum = carve(c, rows * a->ldg, sizeof *a->sum);
+    }
+}
+
+static void carve_step(struct kt_engine *e, struct carver *c)
+{
+    const struct mdl_traits *t = &e->model->t;
+    struct eng_step *s = &e->step;
+    uint64_t B = e->batch, E = t->n_experts, K = t->top_k;
+    uint32_t n_jobs = 2 * (t->n_experts > 2 ? t->n_experts : 2);
+    s->seq = carve(c, B, sizeof *s->seq);
+    s->pos = carve(c, B, sizeof *s->pos);
+    s->id = carve(c, B, sizeof *s->id);
+    s->item = carve(c, B, sizeof *s->item);
+    s->bad = carve(c, B, sizeof *s->bad);
+    s->out_tok = carve(c, B, sizeof *s->out_tok);
+    s->out_ptr = carve(c, B, sizeof *s->out_ptr);
+    s->chosen = carve(c, B * K, sizeof *s->chosen);
+    s->weight = carve(c, B * K, sizeof *s->weight);
+    s->slot_tok = carve(c, B * K, sizeof *s->slot_tok);
+    s->slot_weight = carve(c, B * K, sizeof *s->slot_weight);
+    s->first = carve(c, E + 1, sizeof *s->first);
+    s->active = carve(c, E, sizeof *s->active);
+    s->fill = carve(c, E, sizeof *s->fill);
+    s->jobs = carve(c, n_jobs, sizeof *s->jobs);
+    s->job_first = carve(c, (uint64_t)e->n_pools * (n_jobs + 1), sizeof *s->job_first);
+}
+
+static void carve_all(struct kt_engine *e, struct carver *c)
+{
+    const struct mdl_traits *t = &e->model->t;
+    uint64_t B = e->batch, H = t->hidden, slots = B * t->top_k;
+    uint32_t q_width = t->n_heads * t->head_dim, kv_width = t->n_kv_heads * t->head_dim;
+    uint32_t inter = t->dense_inter > t->expert_inter ? t->dense_inter : t->expert_inter;
+    uint64_t moe_elems = slots * t->expert_inter, dense_elems = B * t->dense_inter;
+    uint64_t rows = slots > B ? slots : B;
+    carve_step(e, c);
+    e->x = carve(c, B * H, sizeof *e->x);
+    carve_act(c, &e->norm, B, t->hidden);
+    e->qbuf = carve(c, B * q_width, sizeof *e->qbuf);
+    e->kbuf = carve(c, B * kv_width, sizeof *e->kbuf);
+    e->vbuf = carve(c, B * kv_width, sizeof *e->vbuf);
+    carve_act(c, &e->attn, B, q_width);
+    e->obuf = carve(c, B * H, sizeof *e->obuf);
+    e->rlogits = carve(c, B * t->n_experts, sizeof *e->rlogits);
+    e->gbuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->gbuf);
+    e->ubuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->ubuf);
+    carve_act(c, &e->mid, rows, inter);
+    e->acc = carve(c, t->n_experts > 0 ? B * H : 0, sizeof *e->acc);
+    carve_act(c, &e->out, e->out_rows, t->hidden);
+    e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
+    for (uint32_t w = 0; w < e->n_workers; w++) {
+        e->worker[w].attn_scratch = carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
+        e->worker[w].tmp = carve(c, B * DOWN_ROWS, sizeof(float));
+        e->worker[w].kpages = carve(c, e->max_pages, sizeof(void *));
+        e->worker[w].vpages = carve(c, e->max_pages, sizeof(void *));
+    }
+    e->rope_cos = carve(c, (uint64_t)e->ctx * (t->rope.dims / 2), sizeof(float));
+    e->rope_sin = carve(c, (uint64_t)e->ctx * (t->rope.dims / 2), sizeof(float));
+    e->free_pages = carve(c, e->kv_pages, sizeof *e->free_pages);
+    e->seqs = carve(c, e->max_seqs, sizeof *e->seqs);
+    e->seq_pages = carve(c, (uint64_t)e->max_seqs * e->max_pages, sizeof *e->seq_pages);
+    e->counts = carve(c, (uint64_t)t->n_moe_layers * t->n_experts, sizeof *e->counts);
+}
+
+static double gib(uint64_t b)
+{
+    return (double)b / (double)(1u << 30);
+}
+
+kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
+{
+    const struct mdl_traits *t = &e->model->t;
+    uint64_t allowed = o->memory_limit_bytes > 0 ? o->memory_limit_bytes : host_memory_allowed(e->host);
+    uint64_t want_tokens = o->kv_tokens > 0 ? o->kv_tokens : (uint64_t)e->max_seqs * e->ctx;
+    uint64_t pages = (want_tokens + KERN_KV_PAGE - 1) / KERN_KV_PAGE, least = o->kv_tokens > 0 ? pages : e->max_pages;
+    struct carver c = {0};
+    e->plane_bytes = (uint64_t)KERN_KV_PAGE * t->head_dim * dtype_info(e->kv_type)->block_bytes;
+    e->page_bytes = (uint64_t)t->n_layers * t->n_kv_heads * 2 * e->plane_bytes;
+    e->kv_pages = pages;
+    carve_all(e, &c);
+    e->scratch_bytes = c.bytes;
+    uint64_t fixed = e->weight_bytes + e->scratch_bytes;
+    uint64_t room = allowed > fixed ? (allowed - fixed) / e->page_bytes : 0;
+    if (o->kv_tokens == 0 && pages > room)
+        pages = room;
+    if (pages < least || room < pages)
+        KT_FAIL(err, KT_E_LIMIT,
+                "%s needs %.2f GiB (weights %.2f, KV for %llu tokens %.2f, scratch %.2f), and %.2f GiB may be used here. Remedies: a smaller context or fewer sequences "
+                "(--ctx, --parallel); smaller weights (--quant mxfp4, --quant-dense q8_0); a higher memory limit for this process or a machine with more memory",
+                e->model->name, gib(fixed + least * e->page_bytes), gib(e->weight_bytes), (unsigned long long)(least * KERN_KV_PAGE), gib(least * e->page_bytes),
+                gib(e->scratch_bytes), gib(allowed));
+    e->kv_pages = pages;
+    e->kv_bytes = pages * e->page_bytes;
+    log_info("memory: weights %.2f GiB, KV %.2f GiB (%llu tokens), scratch %.2f GiB of %.2f GiB allowed", gib(e->weight_bytes), gib(e->kv_bytes),
+             (unsigned long long)(pages * KERN_KV_PAGE), gib(e->scratch_bytes), gib(allowed));
+    return KT_OK;
+}
+
+/* Bind a block that nobody has touched yet to a pool's nodes. Only where there is a choice. */
+static kt_status bind_block(const struct kt_engine *e, const struct plan_pool *pool, void *p, uint64_t bytes, kt_err *err)
+{
+    if (e->host->n_nodes < 2 || !e->host->this_system || pool->n_mems == 0 || numa_available() < 0)
+        return KT_OK;
+    struct bitmask *nodes = numa_allocate_nodemask();
+    if (nodes == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a node mask");
+    for (uint32_t i = 0; i < pool->n_mems; i++)
+        numa_bitmask_setbit(nodes, (unsigned)pool->mems[i]);
+    long bad = mbind(p, (bytes + 4095) / 4096 * 4096, MPOL_BIND, nodes->maskp, nodes->size + 1, 0);
+    numa_free_nodemask(nodes);
+    if (bad != 0)
+        KT_FAIL(err, KT_E_LIMIT, "cannot bind memory to node %d: is it in this process' cpuset? (cpuset.mems)", pool->node);
+    return KT_OK;
+}
+
+kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
+{
+    struct carver c = {0};
+    for (uint32_t p = 0; p < e->n_pools; p++) {
+        e->arena[p] = mem_map(e->arena_bytes[p] + 4096); /* kernels prefetch a little past the end */
+        if (e->arena[p] == NULL)
+            KT_FAIL(err, KT_E_NOMEM, "the system refused %.2f GiB for weights; free memory or use a smaller model", gib(e->arena_bytes[p]));
+        KT_TRY(bind_block(e, &e->plan->pools[p], e->arena[p], e->arena_bytes[p], err));
+    }
+    e->kv = mem_map(e->kv_bytes);
+    e->scratch = mem_map(e->scratch_bytes + 4096);
+    if (e->kv == NULL || e->scratch == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "the system refused %.2f GiB for KV pages and scratch; use a smaller --ctx or --parallel", gib(e->kv_bytes + e->scratch_bytes));
+    uint64_t planned = e->scratch_bytes;
+    c.base = e->scratch;
+    carve_all(e, &c);
+    if (c.bytes > planned)
+        KT_FAIL(err, KT_E_INTERNAL, "scratch of %llu bytes was planned as %llu", (unsigned long long)c.bytes, (unsigned long long)planned);
+    for (uint64_t i = 0; i < e->kv_pages; i++)
+        e->free_pages[i] = (uint32_t)(e->kv_pages - 1 - i);
+    e->n_free = e->kv_pages;
+    for (uint32_t i = 0; i < e->max_seqs; i++) {
+        e->seqs[i].e = e;
+        e->seqs[i].slot = i;
+        e->seqs[i].pages = e->seq_pages + (size_t)i * e->max_pages;
+    }
+    return KT_OK;
+}
+
+void eng_free_memory(struct kt_engine *e)
+{
+    for (uint32_t p = 0; e->arena != NULL && p < e->n_pools; p++)
+        mem_unmap(e->arena[p], e->arena_bytes[p] + 4096);
+    mem_unmap(e->kv, e->kv_bytes);
+    mem_unmap(e->scratch, e->scratch_bytes + 4096);
+    mem_free(e->arena);
+    mem_free(e->arena_bytes);
+    mem_free(e->vectors);
+    mem_free(e->mats);
+    mem_free(e->parts);
+    mem_free(e->layer);
+}
