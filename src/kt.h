@@ -131,9 +131,15 @@ KT_API void kt_engine_get_stats(const kt_engine *e, kt_engine_stats *s);
 /** Routed tokens since open: [n_moe_layers][n_experts] u64, layer-major; belongs to the engine, updated by steps (relaxed). */
 KT_API const uint64_t *kt_engine_expert_counts(const kt_engine *e);
 
-/** The tap: called on the engine thread after each layer of a step. hidden [n_tokens][hidden] f32 row-major, the residual stream after
- *  that layer; experts [n_tokens][experts_per_token] i32 ascending, NULL on dense layers; tokens in the order of the step's items. */
-typedef void (*kt_tap_fn)(void *user, uint32_t layer, uint32_t n_tokens, const float *hidden, const int32_t *experts);
+/** What the tap shows of one layer; everything belongs to the engine and is valid during the call. Tokens are in the order of the step's items. */
+typedef struct kt_tap {
+    uint32_t layer, n_tokens;
+    const float *hidden;    /**< [n_tokens][hidden] f32 row-major, the residual stream after this layer */
+    const int32_t *experts; /**< [n_tokens][experts_per_token] ascending ids; NULL on dense layers */
+    const float *gap;       /**< [n_tokens] how much the last chosen expert beat the best one left out, relative to it; NULL on dense layers */
+} kt_tap;
+/** Called on the engine thread after each layer of a step; NULL turns it off. Costs two barriers a layer. */
+typedef void (*kt_tap_fn)(void *user, const kt_tap *t);
 KT_API void kt_engine_set_tap(kt_engine *e, kt_tap_fn fn, void *user);
 
 /** Open a sequence and reserve KV pages for `reserve_tokens` (1..ctx_tokens).

@@ -113,6 +113,7 @@ struct eng_step {
     /* expert groups of the running layer */
     int32_t *chosen;  /* [B][K] ascending */
     float *weight;    /* [B][K] */
+    float *gap;       /* [B] relative distance of the last chosen to the best left out; filled only for a tap */
     uint32_t *slot_tok; /* [B*K] token of each slot, grouped by expert */
     float *slot_weight; /* [B*K] */
     uint32_t *first;  /* [E+1] first slot of each expert */

@@ -44,12 +44,17 @@ static void route(struct kt_engine *e, uint32_t t)
     for (uint32_t k = 0; k < K; k++) {
         int32_t best = -1;
         for (uint32_t i = 0; i < E; i++)
-            if (best < 0 || p[i] > p[best])
-                if (!(signbit(p[i])))
-                    best = (int32_t)i;
+            if (!signbit(p[i]) && (best < 0 || p[i] > p[best]))
+                best = (int32_t)i;
         chosen[k] = best;
         weight[k] = p[best];
         p[best] = -1; /* probabilities are never negative: marks it taken */
+    }
+    if (e->tap != NULL) {
+        float left = 0;
+        for (uint32_t i = 0; i < E; i++)
+            left = p[i] > left ? p[i] : left;
+        e->step.gap[t] = weight[K - 1] > 0 ? (weight[K - 1] - left) / weight[K - 1] : 0;
     }
     for (uint32_t i = 1; i < K; i++)
         for (uint32_t j = i; j > 0 && chosen[j - 1] > chosen[j]; j--) {

@@ -1,4 +1,11 @@
 # src/engine
 noinst_LTLIBRARIES += %D%/libengine.la
-%C%_libengine_la_CFLAGS = $(STRICT_CFLAGS)
-%C%_libengine_la_SOURCES =
+src_engine_libengine_la_CFLAGS = $(STRICT_CFLAGS)
+src_engine_libengine_la_SOURCES = \
+	%D%/engine.c %D%/engine.h \
+	%D%/jobs.c \
+	%D%/layer_attn.c \
+	%D%/layer_ffn.c \
+	%D%/load.c \
+	%D%/memory.c \
+	%D%/step.c

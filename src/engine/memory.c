@@ -58,6 +58,7 @@ static void carve_step(struct kt_engine *e, struct carver *c)
     s->out_ptr = carve(c, B, sizeof *s->out_ptr);
     s->chosen = carve(c, B * K, sizeof *s->chosen);
     s->weight = carve(c, B * K, sizeof *s->weight);
+    s->gap = carve(c, B, sizeof *s->gap);
     s->slot_tok = carve(c, B * K, sizeof *s->slot_tok);
     s->slot_weight = carve(c, B * K, sizeof *s->slot_weight);
     s->first = carve(c, E + 1, sizeof *s->first);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fp.h"
 
 kt_status kt_seq_open(kt_engine *e, uint32_t reserve_tokens, kt_seq **out, kt_err *err)
 {
@@ -64,6 +65,21 @@ static void embed(const struct kt_engine *e, int32_t id, float *x, float *tmp)
     }
 }
 
+#define COPY_FLOATS 16384
+
+/* Copy one piece of a logits row to where the caller wants it, and look for NaN and infinity on the way (exponent all ones). */
+static void hand_out(struct kt_engine *e, uint32_t out, uint32_t row, uint32_t first)
+{
+    struct eng_step *s = &e->step;
+    uint32_t vocab = e->model->t.vocab, n = vocab - first < COPY_FLOATS ? vocab - first : COPY_FLOATS, odd = 0;
+    const float *l = e->logits + (size_t)row * vocab + first;
+    for (uint32_t v = 0; v < n; v++)
+        odd |= (fp_bits(l[v]) & 0x7f800000u) == 0x7f800000u;
+    if (odd)
+        atomic_store_explicit(&s->bad[s->out_tok[out]], 1, memory_order_relaxed);
+    memcpy(s->out_ptr[out] + first, l, n * sizeof *l);
+}
+
 /* Final norm, head and copy for the tokens whose logits are wanted, out_rows at a time. */
 static void run_head(struct kt_engine *e, uint32_t worker)
 {
@@ -86,15 +102,9 @@ static void run_head(struct kt_engine *e, uint32_t worker)
         eng_phase_end(e, worker);
         eng_jobs_run(e, worker);
         eng_phase_end(e, worker);
-        while (eng_claim(e, worker, rows, &i)) {
-            const float *l = e->logits + (size_t)i * t->vocab;
-            float worst = 0;
-            for (uint32_t v = 0; v < t->vocab; v++) /* NaN and infinity both leave a NaN in the sum */
-                worst += l[v] - l[v];
-            if (!(worst == 0.0f))
-                atomic_store_explicit(&s->bad[s->out_tok[base + i]], 1, memory_order_relaxed);
-            memcpy(s->out_ptr[base + i], l, t->vocab * sizeof *l);
-        }
+        uint32_t pieces = (t->vocab + COPY_FLOATS - 1) / COPY_FLOATS;
+        while (eng_claim(e, worker, rows * pieces, &i))
+            hand_out(e, base + i / pieces, i / pieces, i % pieces * COPY_FLOATS);
         eng_phase_end(e, worker);
     }
 }
@@ -110,7 +120,8 @@ static void show_layer(struct kt_engine *e, uint32_t worker, uint32_t layer)
     eng_phase_end(e, worker);
     if (worker == 0) {
         s->pending = false;
-        e->tap(e->tap_user, layer, s->n, e->x, e->layer[layer].moe ? s->chosen : NULL);
+        bool routed = e->layer[layer].moe;
+        e->tap(e->tap_user, &(kt_tap){layer, s->n, e->x, routed ? s->chosen : NULL, routed ? s->gap : NULL});
     }
     eng_phase_end(e, worker);
 }
