@@ -1,1 +1,7 @@
-# tests: house/local
+# tests that check the house itself
+house_scripts = %D%/includes.sh %D%/comments.sh %D%/library.sh %D%/header_cxx.sh
+TESTS += $(house_scripts) tests/house/header_c
+EXTRA_DIST += $(house_scripts)
+check_PROGRAMS += tests/house/header_c
+tests_house_header_c_SOURCES = %D%/header_c.c
+tests_house_header_c_LDADD = libkt.la
