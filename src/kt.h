@@ -122,6 +122,7 @@ KT_API void kt_engine_get_info(const kt_engine *e, kt_engine_info *info);
 typedef struct kt_engine_stats {
     uint64_t steps, step_tokens, decode_tokens, prefill_tokens;
     uint64_t weight_read_bytes;    /**< packed bytes of the weight rows that steps read */
+    uint64_t weight_macs;          /**< multiply-accumulates of weights with token rows (attention scores not counted) */
     uint64_t attn_ns, moe_ns, other_ns; /**< wall time of layer parts */
     uint64_t kv_pages_used, kv_pages_total;
     uint64_t expert_tokens;        /**< token-expert pairs computed */

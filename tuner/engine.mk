@@ -1,1 +1,7 @@
 # check-model, bench
+kttune_SOURCES += \
+	%D%/cmd_bench.c \
+	%D%/bench_model.c %D%/bench.h \
+	%D%/ceiling.c %D%/ceiling.h \
+	%D%/cmd_check_model.c \
+	%D%/golden.c %D%/golden.h

@@ -9,6 +9,8 @@ static const struct {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"check-model", "compare a model's results with a golden file", cmd_check_model},
+    {"bench", "speed against this machine's ceilings", cmd_bench},
     {NULL, NULL, NULL},
 };
 

@@ -314,6 +314,7 @@ void kt_engine_get_stats(const kt_engine *e, kt_engine_stats *s)
     s->decode_tokens = atomic_load_explicit(&e->stat.decode, memory_order_relaxed);
     s->prefill_tokens = atomic_load_explicit(&e->stat.prefill, memory_order_relaxed);
     s->weight_read_bytes = atomic_load_explicit(&e->stat.weight_bytes, memory_order_relaxed);
+    s->weight_macs = atomic_load_explicit(&e->stat.macs, memory_order_relaxed);
     s->attn_ns = atomic_load_explicit(&e->stat.attn_ns, memory_order_relaxed);
     s->moe_ns = atomic_load_explicit(&e->stat.moe_ns, memory_order_relaxed);
     s->other_ns = atomic_load_explicit(&e->stat.other_ns, memory_order_relaxed);

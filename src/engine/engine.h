@@ -189,7 +189,7 @@ struct kt_engine {
 
     _Atomic uint64_t *counts; /* [n_moe_layers][E], relaxed */
     struct {
-        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, attn_ns, moe_ns, other_ns, expert_tokens, pages_used;
+        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, macs, attn_ns, moe_ns, other_ns, expert_tokens, pages_used;
     } stat;
     /* info strings */
     char *plan_text, *profile_id;
@@ -214,6 +214,7 @@ bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t 
 bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item);
 void eng_jobs_prepare(struct kt_engine *e); /* worker 0, before the barrier that starts the phase */
 void eng_jobs_run(struct kt_engine *e, uint32_t worker);
+void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n); /* m's rows are read once for n tokens */
 void eng_job_add(struct kt_engine *e, const struct mm_job *j);
 void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1, float *y, size_t ldy);
 void eng_quantise(struct kt_engine *e, struct eng_act *a, uint32_t row, uint32_t token);

@@ -44,11 +44,16 @@ static uint32_t chunks_of(const struct eng_part *p)
     return (p->rows + DOWN_ROWS - 1) / DOWN_ROWS;
 }
 
+void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
+{
+    atomic_fetch_add_explicit(&e->stat.weight_bytes, m->row_file_bytes * m->rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->stat.macs, (uint64_t)m->rows * m->k * n, memory_order_relaxed);
+}
+
 void eng_jobs_prepare(struct kt_engine *e)
 {
     struct eng_step *s = &e->step;
     uint32_t stride = 2 * (e->model->t.n_experts > 2 ? e->model->t.n_experts : 2) + 1;
-    uint64_t bytes = 0;
     for (uint32_t p = 0; p < e->n_pools; p++) {
         uint32_t *first = s->job_first + (size_t)p * stride;
         first[0] = 0;
@@ -56,8 +61,7 @@ void eng_jobs_prepare(struct kt_engine *e)
             first[i + 1] = first[i] + chunks_of(&s->jobs[i].mat->part[p]);
     }
     for (uint32_t i = 0; i < s->n_jobs; i++)
-        bytes += s->jobs[i].mat->row_file_bytes * s->jobs[i].mat->rows;
-    atomic_fetch_add_explicit(&e->stat.weight_bytes, bytes, memory_order_relaxed);
+        eng_count_weights(e, s->jobs[i].mat, s->jobs[i].n);
 }
 
 void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1, float *y, size_t ldy)

@@ -160,10 +160,8 @@ static void moe(struct kt_engine *e, uint32_t worker, struct eng_layer *l)
             eng_job_add(e, &(struct mm_job){&l->up[x], &e->norm, s->slot_tok + first, n, e->ubuf + (size_t)first * I, I});
         }
         eng_jobs_prepare(e);
-        uint64_t down = 0;
         for (uint32_t a = 0; a < s->n_active; a++)
-            down += l->down[s->active[a]].row_file_bytes * l->down[s->active[a]].rows;
-        atomic_fetch_add_explicit(&e->stat.weight_bytes, down, memory_order_relaxed);
+            eng_count_weights(e, &l->down[s->active[a]], s->first[s->active[a] + 1] - s->first[s->active[a]]);
     }
     eng_phase_end(e, worker);
     eng_jobs_run(e, worker);

@@ -1,0 +1,347 @@
+/* bench_model.c - kttune bench model: tokens per second and the share of the hardware's ceilings, in paired rounds.
+ *
+ * A round times, in random order, the read ceiling, the int8 ceiling, a decode run and a prefill run; ratios are taken inside a round, so a machine
+ * that slows down slows both sides. Bytes are those of the weight rows a step must read in the file's format (distinct experts, attention, head; not the
+ * embedding table, not padding); operations are 2 per multiply-accumulate of a weight with a token row. Token ids are random and never fed back.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/dtype.h"
+#include "base/json_out.h"
+#include "base/mem.h"
+#include "ceiling.h"
+#include "cmds.h"
+#include "host/host.h"
+#include "kern.h"
+#include "stats.h"
+
+#define MAX_ROUNDS 100
+
+enum { READ, INT8, DECODE, PREFILL, N_KINDS };
+
+struct bench {
+    kt_engine_opts engine;
+    uint32_t batch, prompt, gen, rounds;
+    bool json;
+    kt_engine *e;
+    kt_engine_info info;
+    struct ceiling *ceiling;
+    uint32_t isa;
+    uint64_t llc_bytes;
+    uint64_t rng;
+    kt_seq **seq;         /* [batch] */
+    kt_batch_item *item;  /* [batch] */
+    int32_t *ids;         /* [batch_tokens] */
+    float *logits;        /* [batch][V] */
+    double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS];
+    double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS], decode_bytes;
+    double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS];
+};
+
+static uint32_t next_random(struct bench *b)
+{
+    b->rng = b->rng * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(b->rng >> 33);
+}
+
+static void random_ids(struct bench *b, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        b->ids[i] = (int32_t)(next_random(b) % b->info.vocab);
+}
+
+/* One sequence takes b->prompt random tokens, in steps of at most batch_tokens; logits of the last token only. */
+static kt_status feed(struct bench *b, kt_seq *seq, float *logits, kt_err *err)
+{
+    for (uint32_t at = 0; at < b->prompt;) {
+        uint32_t n = b->prompt - at < b->info.batch_tokens ? b->prompt - at : b->info.batch_tokens;
+        random_ids(b, n);
+        kt_batch_item it = {.seq = seq, .ids = b->ids, .n = n, .logits = at + n == b->prompt ? logits : NULL};
+        KT_TRY(kt_step(b->e, &it, 1, err));
+        at += n;
+    }
+    return KT_OK;
+}
+
+static kt_status time_prefill(struct bench *b, uint32_t round, kt_err *err)
+{
+    kt_seq *seq;
+    kt_engine_stats s0, s1;
+    KT_TRY(kt_seq_open(b->e, b->prompt, &seq, err));
+    kt_engine_get_stats(b->e, &s0);
+    uint64_t t = clock_ns();
+    kt_status s = feed(b, seq, b->logits, err);
+    double seconds = (double)(clock_ns() - t) * 1e-9;
+    kt_engine_get_stats(b->e, &s1);
+    kt_seq_close(seq);
+    b->prefill_tok[round] = b->prompt / seconds;
+    b->prefill_ops[round] = 2 * (double)(s1.weight_macs - s0.weight_macs) / seconds;
+    return s;
+}
+
+static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
+{
+    kt_engine_stats s0, s1;
+    kt_status s = KT_OK;
+    uint32_t open = 0;
+    double seconds = 0;
+    for (; s == KT_OK && open < b->batch; open++) {
+        s = kt_seq_open(b->e, b->prompt + b->gen, &b->seq[open], err);
+        if (s == KT_OK)
+            s = feed(b, b->seq[open], NULL, err);
+    }
+    kt_engine_get_stats(b->e, &s0);
+    uint64_t t = clock_ns();
+    for (uint32_t g = 0; s == KT_OK && g < b->gen; g++) {
+        random_ids(b, b->batch);
+        for (uint32_t i = 0; i < b->batch; i++)
+            b->item[i] = (kt_batch_item){.seq = b->seq[i], .ids = &b->ids[i], .n = 1, .logits = b->logits + (size_t)i * b->info.vocab};
+        s = kt_step(b->e, b->item, b->batch, err);
+    }
+    seconds = (double)(clock_ns() - t) * 1e-9;
+    kt_engine_get_stats(b->e, &s1);
+    for (uint32_t i = 0; i < open; i++)
+        kt_seq_close(b->seq[i]);
+    b->decode_tok[round] = (double)b->gen * b->batch / seconds;
+    b->decode_bytes = (double)(s1.weight_read_bytes - s0.weight_read_bytes) / b->gen;
+    b->decode_bps[round] = (double)(s1.weight_read_bytes - s0.weight_read_bytes) / seconds;
+    return s;
+}
+
+static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
+{
+    int order[N_KINDS] = {READ, INT8, DECODE, PREFILL};
+    for (int i = N_KINDS - 1; i > 0; i--) {
+        int j = (int)(next_random(b) % (uint32_t)(i + 1)), t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    for (int i = 0; i < N_KINDS; i++)
+        switch (order[i]) {
+        case READ: b->read_bps[round] = ceiling_read(b->ceiling); break;
+        case INT8: b->int8_ops[round] = ceiling_int8(b->ceiling, b->isa); break;
+        case DECODE: KT_TRY(time_decode(b, round, err)); break;
+        default: KT_TRY(time_prefill(b, round, err)); break;
+        }
+    b->decode_ratio[round] = b->decode_bps[round] / b->read_bps[round];
+    b->prefill_ratio[round] = b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : NAN;
+    return KT_OK;
+}
+
+struct line {
+    const char *key, *label, *unit;
+    double *v, scale;
+    bool ratio;
+};
+
+static void report(struct bench *b, bool small)
+{
+    struct line line[] = {
+        {"decode_tok_s", "decode", "tokens/s", b->decode_tok, 1, false},
+        {"decode_gb_s", "decode, weights read", "GB/s", b->decode_bps, 1e-9, false},
+        {"read_gb_s", "read ceiling", "GB/s", b->read_bps, 1e-9, false},
+        {"decode_bandwidth_ratio", "decode / read ceiling", "%", b->decode_ratio, 1, true},
+        {"prefill_tok_s", "prefill", "tokens/s", b->prefill_tok, 1, false},
+        {"prefill_gops", "prefill", "GOPS", b->prefill_ops, 1e-9, false},
+        {"int8_gops", "int8 ceiling", "GOPS", b->int8_ops, 1e-9, false},
+        {"prefill_int8_ratio", "prefill / int8 ceiling", "%", b->prefill_ratio, 1, true},
+    };
+    char why[160];
+    snprintf(why, sizeof why, "a step reads %.1f MB, less than 4 times the last-level cache of %.1f MB: it would time the cache", b->decode_bytes * 1e-6,
+             (double)b->llc_bytes * 1e-6);
+    struct strbuf text = {0};
+    struct json_out j;
+    jo_init(&j, &text);
+    jo_object(&j);
+    jo_kstr(&j, "model", b->info.model_name);
+    jo_kstr(&j, "dense_format", b->info.dense_format);
+    jo_kstr(&j, "expert_format", b->info.expert_format);
+    jo_kstr(&j, "kernel", b->info.kernel);
+    jo_kstr(&j, "int8_instruction", ceiling_int8_name(b->isa));
+    jo_kuint(&j, "threads", b->info.n_threads);
+    jo_kuint(&j, "batch", b->batch);
+    jo_kuint(&j, "prompt", b->prompt);
+    jo_kuint(&j, "gen", b->gen);
+    jo_kuint(&j, "rounds", b->rounds);
+    jo_kreal(&j, "bytes_per_step", b->decode_bytes);
+    if (!b->json)
+        printf("%s: dense %s, experts %s, %s kernels, %u threads; batch %u, prompt %u, %u steps, %u paired rounds\n\n  %-26s %10s %10s %10s\n", b->info.model_name,
+               b->info.dense_format, b->info.expert_format, b->info.kernel, b->info.n_threads, b->batch, b->prompt, b->gen, b->rounds, "", "median", "q1", "q3");
+    for (size_t i = 0; i < sizeof line / sizeof line[0]; i++) {
+        struct stats s;
+        char key[64];
+        double k = line[i].ratio ? 100 : line[i].scale;
+        stats_of(line[i].v, b->rounds, &s);
+        bool none = line[i].ratio && (small || isnan(s.median));
+        jo_kreal(&j, line[i].key, none ? NAN : s.median * line[i].scale);
+        snprintf(key, sizeof key, "%s_q1", line[i].key);
+        jo_kreal(&j, key, none ? NAN : s.q1 * line[i].scale);
+        snprintf(key, sizeof key, "%s_q3", line[i].key);
+        jo_kreal(&j, key, none ? NAN : s.q3 * line[i].scale);
+        if (!b->json && none)
+            printf("  %-26s %10s\n", line[i].label, "-");
+        else if (!b->json)
+            printf("  %-26s %10.2f %10.2f %10.2f %s\n", line[i].label, s.median * k, s.q1 * k, s.q3 * k, line[i].unit);
+    }
+    if (small)
+        jo_kstr(&j, "reason", why);
+    jo_object_end(&j);
+    if (b->json && sb_ok(&text))
+        printf("%s\n", text.data);
+    else if (small)
+        printf("\n  no ratios: %s\n", why);
+    sb_free(&text);
+}
+
+/* CPUs that the engine's workers use, for the ceilings' threads; size of the last-level caches. */
+static kt_status look_at_host(struct bench *b, int *cpus, uint32_t n, kt_err *err)
+{
+    struct host *h;
+    KT_TRY(host_read(NULL, &h, err));
+    for (uint32_t i = 0; i < h->n_l3; i++)
+        if (h->l3[i].bytes > 0)
+            b->llc_bytes += h->l3[i].bytes;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < h->n_cores && at < n; i++)
+        if (h->cores[i].allowed)
+            cpus[at++] = h->cores[i].first_pu;
+    for (; at < n; at++)
+        cpus[at] = -1;
+    host_free(h);
+    return KT_OK;
+}
+
+static kt_status prepare(struct bench *b, kt_err *err)
+{
+    b->engine.max_seqs = b->batch > 1 ? b->batch : 1;
+    b->engine.ctx_tokens = b->prompt + b->gen + 1;
+    b->engine.batch_tokens = b->prompt < 512 ? (b->prompt > b->batch ? b->prompt : b->batch) : 512;
+    KT_TRY(kt_engine_open(&b->engine, &b->e, err));
+    kt_engine_get_info(b->e, &b->info);
+    b->isa = (uint32_t)kern_isa_by_name(b->info.kernel);
+    int *cpus = mem_calloc(b->info.n_threads, sizeof *cpus);
+    b->seq = mem_calloc(b->batch, sizeof *b->seq);
+    b->item = mem_calloc(b->batch, sizeof *b->item);
+    b->ids = mem_calloc(b->info.batch_tokens, sizeof *b->ids);
+    b->logits = mem_calloc((size_t)b->batch * b->info.vocab, sizeof *b->logits);
+    if (cpus == NULL || b->seq == NULL || b->item == NULL || b->ids == NULL || b->logits == NULL) {
+        mem_free(cpus);
+        KT_FAIL(err, KT_E_NOMEM, "no memory for %u sequences", b->batch);
+    }
+    kt_status s = look_at_host(b, cpus, b->info.n_threads, err);
+    uint64_t bytes = 4 * b->llc_bytes > 512u << 20 ? 4 * b->llc_bytes : 512u << 20;
+    if (s == KT_OK)
+        s = ceiling_open(b->info.n_threads, cpus, bytes, &b->ceiling, err);
+    mem_free(cpus);
+    return s;
+}
+
+static void progress(void *user, uint64_t done, uint64_t total)
+{
+    (void)user;
+    fprintf(stderr, "\rloading %3.0f %%", 100.0 * (double)done / (double)(total ? total : 1));
+    if (done == total)
+        fprintf(stderr, "\r             \r");
+}
+
+static int usage(FILE *to)
+{
+    fprintf(to, "usage: kttune bench model -m MODEL [options]\n\n"
+                "  --threads N        worker threads (default: the plan's)\n"
+                "  --batch N          sequences decoded together (default 1)\n"
+                "  --prompt N         tokens of the prompt, also of the prefill run (default 512)\n"
+                "  --gen N            decode steps of a run (default 16)\n"
+                "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
+                "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json as ktserve has them\n"
+                "  --seed N           of the random token ids (default 1)\n"
+                "  --json             one JSON object\n");
+    return to == stdout ? EXIT_OK : EXIT_USAGE;
+}
+
+static bool number(const char *text, uint32_t min, uint32_t max, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || v < min || v > max || text[0] == '-')
+        return false;
+    *out = (uint32_t)v;
+    return true;
+}
+
+static int parse(int argc, char **argv, struct bench *b)
+{
+    enum { THREADS = 256, BATCH, PROMPT, GEN, ROUNDS, QUANT, QUANT_DENSE, KV, MASK, PROFILE, SEED, JSON };
+    static const struct option longs[] = {{"model", 1, 0, 'm'},   {"threads", 1, 0, THREADS}, {"batch", 1, 0, BATCH},
+                                          {"prompt", 1, 0, PROMPT}, {"gen", 1, 0, GEN},       {"rounds", 1, 0, ROUNDS},
+                                          {"quant", 1, 0, QUANT}, {"quant-dense", 1, 0, QUANT_DENSE}, {"kv-type", 1, 0, KV},
+                                          {"cpu-mask", 1, 0, MASK}, {"profile", 1, 0, PROFILE}, {"seed", 1, 0, SEED},
+                                          {"json", 0, 0, JSON},   {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
+    int c;
+    bool ok = true;
+    uint32_t seed = 1;
+    kt_engine_opts_init(&b->engine);
+    b->batch = 1, b->prompt = 512, b->gen = 16, b->rounds = 7;
+    optind = 1;
+    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1)
+        switch (c) {
+        case 'm': b->engine.model_path = optarg; break;
+        case THREADS: ok = ok && number(optarg, 1, 4096, &b->engine.threads); break;
+        case BATCH: ok = ok && number(optarg, 1, 1024, &b->batch); break;
+        case PROMPT: ok = ok && number(optarg, 1, 1u << 20, &b->prompt); break;
+        case GEN: ok = ok && number(optarg, 1, 1u << 20, &b->gen); break;
+        case ROUNDS: ok = ok && number(optarg, 3, MAX_ROUNDS, &b->rounds); break;
+        case QUANT: b->engine.quant = optarg; break;
+        case QUANT_DENSE: b->engine.quant_dense = optarg; break;
+        case KV: b->engine.kv_type = optarg; break;
+        case MASK: b->engine.cpu_mask = optarg; break;
+        case PROFILE: b->engine.profile_path = optarg; break;
+        case SEED: ok = ok && number(optarg, 0, UINT32_MAX, &seed); break;
+        case JSON: b->json = true; break;
+        case 'h': return usage(stdout);
+        default: return usage(stderr);
+        }
+    if (!ok || b->engine.model_path == NULL || optind != argc)
+        return usage(stderr);
+    b->rng = seed;
+    return -1;
+}
+
+int bench_model(int argc, char **argv)
+{
+    struct bench b = {0};
+    kt_err err;
+    int code = parse(argc, argv, &b);
+    if (code >= 0)
+        return code;
+    if (isatty(2))
+        b.engine.progress = progress;
+    kt_status s = prepare(&b, &err);
+    if (s == KT_OK) /* warm-up round, thrown away */
+        s = one_round(&b, 0, &err);
+    for (uint32_t r = 0; s == KT_OK && r < b.rounds; r++) {
+        if (isatty(2))
+            fprintf(stderr, "\rround %u of %u", r + 1, b.rounds);
+        s = one_round(&b, r, &err);
+    }
+    if (isatty(2))
+        fprintf(stderr, "\r                    \r");
+    if (s == KT_OK)
+        report(&b, b.decode_bytes < 4.0 * (double)b.llc_bytes);
+    ceiling_close(b.ceiling);
+    mem_free(b.seq);
+    mem_free(b.item);
+    mem_free(b.ids);
+    mem_free(b.logits);
+    kt_engine_close(b.e);
+    return s == KT_OK ? EXIT_OK : cmd_fail("bench model", &err, 1);
+}
