@@ -104,7 +104,7 @@ static double divergence(const float *ref, const float *our, uint32_t n)
         double lr = (double)ref[i] - mr - log(zr), lo = (double)our[i] - mo - log(zo);
         kl += exp(lr) * (lr - lo);
     }
-    return kl > 0 ? kl : isnan(kl) ? INFINITY : 0;
+    return kl > 0 ? kl : isnan(kl) ? (double)INFINITY : 0;
 }
 
 static uint32_t argmax(const float *v, uint32_t n)
@@ -278,8 +278,8 @@ static void print_json(struct check *c, struct figures *layer, struct figures er
     for (uint32_t l = 0; l < c->info.n_layers; l++) {
         jo_object(&j);
         jo_kuint(&j, "layer", l);
-        jo_kreal(&j, "error_median", layer[l].n ? layer[l].median : NAN);
-        jo_kreal(&j, "error_worst", layer[l].n ? layer[l].worst : NAN);
+        jo_kreal(&j, "error_median", layer[l].n ? layer[l].median : (double)NAN);
+        jo_kreal(&j, "error_worst", layer[l].n ? layer[l].worst : (double)NAN);
         jo_object_end(&j);
     }
     jo_array_end(&j);

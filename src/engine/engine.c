@@ -111,12 +111,19 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         measured = mem_calloc(n, sizeof *measured);
         if (measured == NULL)
             KT_FAIL(err, KT_E_NOMEM, "no memory for the plan");
-        for (uint32_t i = 0; i < n; i++)
-            measured[i] = (struct plan_measured){.node = e->profile->knees[i].node, .knee_threads = e->profile->knees[i].knee_threads,
-                                                 .read_bytes_per_second = e->profile->knees[i].read_bytes_per_second};
+        for (uint32_t i = 0; i < n; i++) {
+            const struct profile_knee *k = &e->profile->knees[i];
+            measured[i] = (struct plan_measured){k->node, k->knee_threads, k->knee_bytes_per_second, k->read_bytes_per_second, k->best_threads,
+                                                 (const char *const *)k->because, k->n_because};
+        }
     }
-    struct plan_opts po = {.threads = o->threads, .reserve = -1, .isa_mask = e->isa};
-    kt_status s = plan_host(e->host, measured, n, &po, &e->plan, err);
+    struct plan_opts po;
+    plan_opts_init(&po);
+    po.threads = o->threads;
+    po.isa_mask = e->isa;
+    po.measured = measured;
+    po.n_measured = n;
+    kt_status s = plan_host(e->host, &po, &e->plan, err);
     mem_free(measured);
     return s;
 }
