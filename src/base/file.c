@@ -115,8 +115,7 @@ static int write_all(int fd, const char *data, size_t len)
     return fsync(fd);
 }
 
-/* So that the rename itself survives a crash. Best effort: some file systems refuse fsync on directories. */
-static void sync_dir_of(const char *path)
+void file_sync_dir_of(const char *path)
 {
     char dir[4096];
     const char *slash = strrchr(path, '/');
@@ -154,6 +153,6 @@ kt_status file_write_atomic(const char *path, const char *data, size_t len, kt_e
         errno = e;
         KT_FAIL_OS(err, KT_E_IO, "%s: cannot write: %s", path, strerror(e));
     }
-    sync_dir_of(path);
+    file_sync_dir_of(path);
     return KT_OK;
 }

@@ -25,4 +25,7 @@ kt_status file_read(const char *path, uint64_t max_bytes, char **data, size_t *l
 /* Write as temp file in the same directory, fsync, rename, fsync of the directory: readers see the old file or the new one. Mode 0644. */
 kt_status file_write_atomic(const char *path, const char *data, size_t len, kt_err *err);
 
+/* fsync the directory of a path, so that a rename survives a crash. Best effort: some file systems refuse it. */
+void file_sync_dir_of(const char *path);
+
 #endif

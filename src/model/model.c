@@ -250,19 +250,45 @@ static kt_status open_container(struct mdl *m, const char *path, kt_err *err)
     return use_gguf(m, path, err);
 }
 
-kt_status mdl_open_files(const char *path, struct mdl **out, kt_err *err)
+static kt_status open_with(kt_status (*how)(struct mdl *, const char *, kt_err *), const char *path, struct mdl **out, kt_err *err)
 {
     *out = NULL;
     struct mdl *m = mem_calloc(1, sizeof *m);
     if (m != NULL)
         m->priv = mem_calloc(1, sizeof *m->priv);
-    kt_status st = m == NULL || m->priv == NULL ? no_memory(path, err) : open_container(m, path, err);
+    kt_status st = m == NULL || m->priv == NULL ? no_memory(path, err) : how(m, path, err);
     if (st != KT_OK) {
         mdl_close(m);
         return st;
     }
     *out = m;
     return KT_OK;
+}
+
+kt_status mdl_open_files(const char *path, struct mdl **out, kt_err *err)
+{
+    return open_with(open_container, path, out, err);
+}
+
+static kt_status open_config(struct mdl *m, const char *path, kt_err *err)
+{
+    char *data;
+    size_t n;
+    KT_TRY(set_names(m, path, false, err));
+    KT_TRY(file_read(path, MAX_CONFIG, &data, &n, err));
+    m->config_json = mdl_keep_str(m, data, n);
+    mem_free(data);
+    if (m->config_json == NULL)
+        return no_memory(path, err);
+    KT_TRY(mdl_traits_hf(m, err));
+    KT_TRY(mdl_traits_check(m, err));
+    m->priv->layer = mdl_keep(m, m->t.n_layers * sizeof *m->priv->layer);
+    return m->priv->layer == NULL ? no_memory(path, err) : index_names(m, err);
+}
+
+kt_status mdl_open_config(const char *path, struct mdl **out, kt_err *err)
+{
+    return open_with(open_config, path, out, err);
 }
 
 const char *mdl_traits_file(const struct mdl *m)

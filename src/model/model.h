@@ -89,10 +89,18 @@ struct mdl {
 kt_status mdl_open(const char *path, struct mdl **out, kt_err *err);
 /* Only containers and metadata, no traits: works for vocabulary-only files and unknown architectures (t is zero then). For tokenizer and inspect. */
 kt_status mdl_open_files(const char *path, struct mdl **out, kt_err *err);
+/* Only the traits of a config.json (path of the file): no tensors, every weight absent. For planning and for synthetic models. */
+kt_status mdl_open_config(const char *path, struct mdl **out, kt_err *err);
 void mdl_close(struct mdl *m);
 
 /* The weight of a role. false if the model has none (a dense layer's router, q norm where qk_norm is false). */
 bool mdl_weight(const struct mdl *m, enum mdl_role role, uint32_t layer, uint32_t expert, struct mdl_slice *out);
+/* Rows and columns of a role (of one expert; a vector has one row). false if such a layer has none. Pure function of the traits. */
+bool mdl_role_shape(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, uint32_t *rows, uint32_t *cols);
+/* Norms and routers: plain floats in every file, never quantised. */
+bool mdl_role_is_plain(enum mdl_role role);
+/* The GGUF name of a role; experts of a MoE layer are stacked in one tensor. Returns buf. */
+const char *mdl_gguf_name(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, char buf[64]);
 /* By its name in the file. NULL if absent. */
 const struct mdl_tensor *mdl_tensor_by_name(const struct mdl *m, const char *name);
 /* Rope frequencies after scaling, f_i as fp32, i < dims/2 (models 2.3): computed in double, rounded once. */

@@ -38,8 +38,6 @@ kt_status mdl_traits_check(const struct mdl *m, kt_err *err)
 {
     const struct mdl_traits *t = &m->t;
     const char *file = mdl_traits_file(m);
-    if (t->n_layers > m->n_tensors)
-        KT_FAIL(err, KT_E_FORMAT, "%s: claims %u layers, but the model has only %u tensors; the file is damaged", file, t->n_layers, m->n_tensors);
     if (t->n_kv_heads > t->n_heads || t->n_heads % t->n_kv_heads != 0)
         KT_FAIL(err, KT_E_FORMAT, "%s: %u attention heads cannot share %u key-value heads evenly; the file is damaged", file, t->n_heads, t->n_kv_heads);
     if ((uint64_t)t->n_heads * t->head_dim > 1u << 24)

@@ -86,7 +86,7 @@ static const struct {
     {"embedding_scale", {0, 1}},          {"residual_scale", {0, 1}},           {"use_parallel_residual", {0, 0}},    {"expert_weights_scale", {0, 1}},
     {"expert_gating_func", {0, 1}},       {"expert_group_count", {0, 1}},       {"expert_shared_count", {0, 0}},      {"expert_shared_feed_forward_length", {0, 0}},
     {"leading_dense_block_count", {0, 0}}, {"nextn_predict_layers", {0, 0}},    {"moe_every_n_layers", {0, 1}},       {"interleave_moe_layer_step", {0, 1}},
-    {"rope.scaling.yarn_ext_factor", {1, 1}}, {"rope.scaling.yarn_log_multiplier", {0, 0}}, {"rope.scale_linear", {0, 1}}, {"pooling_type", {0, 0}},
+    {"rope.scaling.yarn_ext_factor", {1, 1}}, {"rope.scaling.yarn_log_multiplier", {0, 0}}, {"rope.scale_linear", {0, 1}}, {"rope.scaling.alpha", {0, 1}}, {"pooling_type", {0, 0}},
     {"attention.key_length_mla", {0, 0}}, {"attention.kv_lora_rank", {0, 0}},   {"attention.q_lora_rank", {0, 0}},    {"full_attention_interval", {0, 1}},
 };
 
@@ -175,8 +175,6 @@ static kt_status read_rope(struct src *s, struct mdl_traits *t)
 static kt_status find_moe_layers(struct src *s, struct mdl_traits *t)
 {
     char name[64];
-    if (t->n_layers > s->m->n_tensors)
-        return mdl_traits_check(s->m, s->err);
     bool *moe = mdl_keep(s->m, t->n_layers);
     if (moe == NULL)
         KT_FAIL(s->err, KT_E_NOMEM, "%s: out of memory for %u layers", s->file, t->n_layers);

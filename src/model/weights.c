@@ -85,8 +85,31 @@ static void role_shape(const struct mdl_traits *t, enum mdl_role role, bool moe,
     }
 }
 
-/* Values that are not multiplied by a matrix kernel: kept as plain floats. */
-static bool must_be_plain(enum mdl_role role)
+bool mdl_role_shape(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, uint32_t *rows, uint32_t *cols)
+{
+    uint64_t r, c;
+    bool per_layer = role > MDL_HEAD;
+    if (role >= MDL_ROLE_COUNT || (per_layer && layer >= t->n_layers) || (role == MDL_ROUTER && !t->layer_is_moe[layer]) ||
+        (!t->qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
+        return false;
+    role_shape(t, role, per_layer && t->layer_is_moe[layer], &r, &c);
+    *rows = (uint32_t)r;
+    *cols = (uint32_t)c;
+    return true;
+}
+
+const char *mdl_gguf_name(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, char buf[64])
+{
+    static const char *const top[] = {"token_embd.weight", "output_norm.weight", "output.weight"};
+    bool stacked = role > MDL_HEAD && is_expert_role(role) && t->layer_is_moe[layer];
+    snprintf(buf, 64, "%s", role <= MDL_HEAD ? top[role] : "");
+    for (size_t i = 0; role > MDL_HEAD && i < sizeof names / sizeof names[0]; i++)
+        if (names[i].role == role && names[i].form == (stacked ? STACKED : PLAIN))
+            snprintf(buf, 64, "blk.%u.%s", layer, names[i].gguf);
+    return buf;
+}
+
+bool mdl_role_is_plain(enum mdl_role role)
 {
     return role == MDL_FINAL_NORM || role == MDL_ATTN_NORM || role == MDL_Q_NORM || role == MDL_K_NORM || role == MDL_FFN_NORM || role == MDL_ROUTER;
 }
@@ -94,10 +117,10 @@ static bool must_be_plain(enum mdl_role role)
 static kt_status check_type(const struct mdl_tensor *t, enum mdl_role role, kt_err *err)
 {
     bool plain = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16;
-    if (plain || (!must_be_plain(role) && dtype_info(t->type)->block_elems > 1))
+    if (plain || (!mdl_role_is_plain(role) && dtype_info(t->type)->block_elems > 1))
         return KT_OK;
     KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %.128s (%s) has the type %s, which no kernel takes there; convert the model to %s", t->file, t->name, role_name[role],
-            dtype_name(t->type), must_be_plain(role) ? "f32, f16 or bf16 for this tensor" : "f32, f16, bf16 or a block format");
+            dtype_name(t->type), mdl_role_is_plain(role) ? "f32, f16 or bf16 for this tensor" : "f32, f16, bf16 or a block format");
 }
 
 /* want: outermost first. */
@@ -136,7 +159,7 @@ static kt_status put_plain(struct mdl *m, uint32_t layer, enum mdl_role role, co
     if ((moe && is_expert_role(role)) || (!moe && role == MDL_ROUTER) || (!m->t.qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
         return unknown(m, t, err);
     role_shape(&m->t, role, false, &want[0], &want[1]);
-    bool vector = must_be_plain(role) && role != MDL_ROUTER;
+    bool vector = mdl_role_is_plain(role) && role != MDL_ROUTER;
     KT_TRY(check_shape(t, vector ? want + 1 : want, vector ? 1 : 2, err));
     KT_TRY(check_type(t, role, err));
     return put(&m->priv->layer[layer].r[role], t, 0, 0, err);
@@ -302,6 +325,8 @@ kt_status mdl_map_weights(struct mdl *m, kt_err *err)
 {
     struct mdl_priv *p = m->priv;
     uint64_t n = 0;
+    if (m->t.n_layers > m->n_tensors)
+        KT_FAIL(err, KT_E_FORMAT, "%s: claims %u layers, but the model has only %u tensors; the file is damaged", mdl_traits_file(m), m->t.n_layers, m->n_tensors);
     p->layer = mdl_keep(m, m->t.n_layers * sizeof *p->layer);
     bool ok = p->layer != NULL;
     if (!m->is_gguf && m->t.n_moe_layers > 0) {
