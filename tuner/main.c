@@ -11,6 +11,7 @@ static const struct {
 } commands[] = {
     {"check-model", "compare a model's results with a golden file", cmd_check_model},
     {"bench", "speed against this machine's ceilings", cmd_bench},
+    {"synth", "write a GGUF file of random weights in the shape of a config", cmd_synth},
     {NULL, NULL, NULL},
 };
 
