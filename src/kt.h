@@ -214,6 +214,10 @@ typedef struct kt_chat_message {
 /** Render messages with the model's chat shape (docs: plain ChatML, or ChatML with a default system message).
  *  *text is malloc'ed, free it with kt_free. @return KT_OK; KT_E_UNSUPPORTED if the model's template is another one; KT_E_NOMEM */
 KT_API kt_status kt_chat_render(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, char **text, size_t *len, kt_err *err);
+/** Token ids of the prompt that kt_chat_render writes; roles and contents never become control tokens, whatever they say. Buffer as kt_tokenize:
+ *  writes at most `cap` ids, *n_ids is the number needed. @return KT_OK; KT_E_UNSUPPORTED as kt_chat_render; KT_E_NOMEM; KT_E_INVALID */
+KT_API kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, int32_t *ids, size_t cap,
+                                size_t *n_ids, kt_err *err);
 /** KT_OK if chat works with this model, else the error that kt_chat_render would give. */
 KT_API kt_status kt_chat_supported(const kt_tokenizer *t, kt_err *err);
 /** Source text of the model's template, or NULL. */

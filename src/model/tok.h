@@ -4,6 +4,7 @@
 #ifndef KT_TOK_H
 #define KT_TOK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,7 +22,13 @@ kt_status tok_open(const struct mdl *m, const char *chat_override, kt_tokenizer 
 void tok_close(kt_tokenizer *t);
 /* Appends to ids. flags as kt_tokenize. */
 kt_status tok_encode(const kt_tokenizer *t, const char *text, size_t len, unsigned flags, struct tok_ids *ids, kt_err *err);
+/* Appends the ids of the chat prompt: as encoding the rendered text with KT_TOK_PARSE_SPECIAL, except that roles and contents never become control
+ * tokens, whatever they say. */
+kt_status tok_encode_chat(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, struct tok_ids *ids, kt_err *err);
 /* Name of the pre-tokeniser ("qwen2", ..) that GGUF writers state, NULL if the split pattern is none of the known ones. */
 const char *tok_pre_name(const kt_tokenizer *t);
+
+/* Append one id. KT_E_NOMEM, or KT_E_INVALID beyond 2^31-1. */
+kt_status tok_ids_push(struct tok_ids *ids, int32_t id, kt_err *err);
 
 #endif
