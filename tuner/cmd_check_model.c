@@ -294,12 +294,14 @@ static void print_table(struct check *c, struct figures *layer, struct figures e
     printf("%s: dense %s, experts %s, KV %s, %s kernels%s\n\n", c->info.model_name, c->info.dense_format, c->info.expert_format, c->info.kv_type, c->info.kernel,
            c->info.strict ? ", strict" : "");
     printf("  %-14s %9s %12s %12s\n", "place", "tokens", "median err", "worst err");
-    for (uint32_t l = 0; l < c->info.n_layers; l++) {
-        if (layer[l].n > 0)
+    bool any = false;
+    for (uint32_t l = 0; l < c->info.n_layers; l++)
+        if (layer[l].n > 0) {
+            any = true;
             printf("  layer %-8u %9u %12.3g %12.3g\n", l, layer[l].n, layer[l].median, layer[l].worst);
-        else
-            printf("  layer %-8u %9s %12s %12s   the golden file has no hidden states\n", l, "-", "-", "-");
-    }
+        }
+    if (!any)
+        printf("  layers         not compared: the golden file has no hidden states\n");
     printf("  %-14s %9u %12.3g %12.3g   (in standard deviations of the reference)\n\n", "logits", c->n, err.median, err.worst);
     printf("  KL divergence: median %.3g, mean %.3g; top-1 equal at %u of %u positions\n", kl.median, mean_kl, c->top1, c->n);
     if (c->experts_seen > 0)
