@@ -187,7 +187,7 @@ kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
 
 void eng_free_memory(struct kt_engine *e)
 {
-    for (uint32_t p = 0; e->arena != NULL && p < e->n_pools; p++)
+    for (uint32_t p = 0; e->arena != NULL && e->arena_bytes != NULL && p < e->n_pools; p++)
         mem_unmap(e->arena[p], e->arena_bytes[p] + 4096);
     mem_unmap(e->kv, e->kv_bytes);
     mem_unmap(e->scratch, e->scratch_bytes + 4096);
