@@ -196,10 +196,20 @@ struct host {
  * call them from a process without other threads. */
 kt_status host_read(const char *spec, struct host **out, kt_err *err);
 void host_free(struct host *h);
+/* Indexes into h->nodes in the order in which nodes take cores (host-profile section 7 rule 3); order has room for n_nodes. */
+void host_nodes_by_nearness(const struct host *h, uint32_t *order);
 /* Recompute limits.allowed_pus, cores_allowed, cores_budget and each core's `allowed` and `first_pu` after a field of limits was changed (what-if). */
 void host_limits_apply(struct host *h);
 /* Take a warning over (copies the strings). false when memory is short. */
 bool host_warn(struct host *h, const char *code, const char *severity, const char *about, const char *fix, const char *text);
+/* The constant list of codes: what each means, how bad it is, what to do. NULL for an unknown code. */
+struct host_code {
+    const char *code, *severity, *meaning, *fix;
+};
+const struct host_code *host_code(const char *code);
+/* Append a copy of *in to a list of warnings. false when memory is short. */
+bool host_warning_add(struct host_warning **list, uint32_t *n, const struct host_warning *in);
+void host_warning_free(struct host_warning *w);
 /* Largest number of bytes that this process may use on this host: the smallest of MemAvailable and the cgroup limits. */
 uint64_t host_memory_allowed(const struct host *h);
 

@@ -2,4 +2,8 @@
 noinst_LTLIBRARIES += %D%/libplan.la
 %C%_libplan_la_CFLAGS = $(STRICT_CFLAGS)
 %C%_libplan_la_SOURCES =
-src_plan_libplan_la_SOURCES += %D%/plan.h
+src_plan_libplan_la_SOURCES += \
+	%D%/plan.h %D%/plan_int.h \
+	%D%/plan_explain.c \
+	%D%/plan_host.c \
+	%D%/plan_tiers.c

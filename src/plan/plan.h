@@ -28,6 +28,7 @@ struct plan_pool {
     uint32_t n_mems;
     int32_t *cpus; /* one PU (P#) per core of the pool, in the order threads are placed */
     uint32_t n_cpus;
+    double *weights; /* [n_cpus] speed of each core relative to the fastest class: 1 unless core classes are mixed */
     struct host_set pus; /* all allowed PUs of its cores */
     uint32_t threads;
     double share; /* of output rows, sums to 1 over pools */
