@@ -29,10 +29,14 @@ const struct kern *const *kern_table(size_t *n)
         t = kern_ref_vec(&c), take(t, c);
 #if KT_HAVE_AVX2
         t = kern_avx2_mm(&c), take(t, c);
+        t = kern_avx2_gemm(&c), take(t, c);
+        t = kern_avx2_plain(&c), take(t, c);
         t = kern_avx2_vec(&c), take(t, c);
 #endif
 #if KT_HAVE_AVX512
         t = kern_avx512_mm(&c), take(t, c);
+        t = kern_avx512_gemm(&c), take(t, c);
+        t = kern_avx512_plain(&c), take(t, c);
         t = kern_avx512_vec(&c), take(t, c);
 #endif
     }

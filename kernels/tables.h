@@ -8,8 +8,12 @@
 const struct kern *kern_ref_mm(size_t *n);
 const struct kern *kern_ref_vec(size_t *n);
 const struct kern *kern_avx2_mm(size_t *n);
+const struct kern *kern_avx2_gemm(size_t *n);
+const struct kern *kern_avx2_plain(size_t *n);
 const struct kern *kern_avx2_vec(size_t *n);
 const struct kern *kern_avx512_mm(size_t *n);
+const struct kern *kern_avx512_gemm(size_t *n);
+const struct kern *kern_avx512_plain(size_t *n);
 const struct kern *kern_avx512_vec(size_t *n);
 
 #endif

@@ -1,0 +1,212 @@
+/* mm_gemm_avx512.c - block-format products for many tokens, AVX512 with VNNI.
+ *
+ * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI operands in L1 (9-13 KiB a panel), then all tokens pass
+ * over them in tiles of 6, with the 12 results in registers: 12 vpdpbusd per 8 loads. Row sums meet in y, segment after segment in ascending order.
+ * The inner loop knows three kinds (plain scale, with minimum, with halves), not the formats. Bits equal ref/. Pure; any thread.
+ */
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
+#error "compile with the AVX512 flags of configure"
+#endif
+#include "mm512.h"
+#include "tables.h"
+
+#define PANELS 2
+#define TOKENS 6
+#define TOKENS_HALVES 4 /* one more register per result there */
+
+enum kind { SCALE, MIN, HALVES };
+
+/* A decoded segment of one panel. u, v: minimums, or the two sub-scales. */
+struct seg {
+    uint8_t q[SEG_GROUPS][8][64];
+    float d[SEG_GROUPS][16], u[SEG_GROUPS][16], v[SEG_GROUPS][16];
+} __attribute__((aligned(64)));
+
+IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, struct seg *o)
+{
+    const struct p16 l = p16_of(t);
+    for (uint32_t i = 0; i < len; i++) {
+        const uint8_t *p = w + p16_group_at(l, g0 + i), *head = w + p16_head_at(l, g0 + i);
+        __m512i q[8];
+        decode512(t, p, q);
+        UNROLL
+        for (int j = 0; j < 8; j++)
+            _mm512_store_si512(o->q[i][j], q[j]);
+        _mm512_store_ps(o->d[i], scale512(t, p, head));
+        if (has_min(t))
+            _mm512_store_ps(o->u[i], min512(t, p, head));
+        if (has_halves(t)) {
+            _mm512_store_ps(o->u[i], sub512(p, 0));
+            _mm512_store_ps(o->v[i], sub512(p, 1));
+        }
+        UNROLL
+        for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
+            _mm_prefetch((const char *)p + 2048 + b, _MM_HINT_T0);
+    }
+}
+
+/* What the inner loop needs of a call's segment. */
+struct job {
+    const struct kern_mm *a;
+    const struct seg *w; /* [np] */
+    uint32_t row, g0, len;
+    int zero;
+};
+
+/* nt tokens from t0 over np decoded panels; kind, np and nt are constants. */
+IN void tile(const struct job *b, const int kind, const int np, const int nt, uint32_t t0)
+{
+    const struct kern_mm *a = b->a;
+    const int8_t *q[TOKENS];
+    const float *scale[TOKENS];
+    struct prep prep[TOKENS];
+    __m512 f[PANELS][TOKENS];
+    UNROLL
+    for (int n = 0; n < nt; n++) {
+        size_t at = token(a, t0 + (uint32_t)n);
+        q[n] = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
+        scale[n] = a->scale + at * a->ldg + b->g0;
+        if (kind == HALVES)
+            prep_halves(&prep[n], q[n], b->len, b->zero);
+        else
+            prep512(1, kind == MIN, 0, &prep[n], q[n], a->sum + at * a->ldg + b->g0, b->len);
+        if (kind == SCALE)
+            _mm512_storeu_si512(prep[n].a, _mm512_mullo_epi32(_mm512_loadu_si512(prep[n].a), _mm512_set1_epi32(b->zero)));
+        UNROLL
+        for (int s = 0; s < np; s++)
+            f[s][n] = _mm512_setzero_ps();
+    }
+    for (uint32_t i = 0; i < b->len; i++) {
+        __m512i acc[PANELS][TOKENS];
+        __m512 part[PANELS][TOKENS];
+        UNROLL
+        for (int n = 0; n < nt; n++)
+            UNROLL
+            for (int s = 0; s < np; s++)
+                acc[s][n] = kind == MIN ? _mm512_setzero_si512() : _mm512_set1_epi32(prep[n].a[i]);
+        UNROLL
+        for (int j = 0; j < 8; j++) {
+            if (kind == HALVES && j == 4) {
+                UNROLL
+                for (int n = 0; n < nt; n++)
+                    UNROLL
+                    for (int s = 0; s < np; s++) {
+                        part[s][n] = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s][n]), _mm512_load_ps(b->w[s].u[i]));
+                        acc[s][n] = _mm512_set1_epi32(prep[n].b[i]);
+                    }
+            }
+            __m512i w[PANELS];
+            UNROLL
+            for (int s = 0; s < np; s++)
+                w[s] = _mm512_load_si512(b->w[s].q[i][j]);
+            UNROLL
+            for (int n = 0; n < nt; n++) {
+                __m512i x = bcast4(q[n] + (size_t)i * KERN_GROUP + 4 * j);
+                UNROLL
+                for (int s = 0; s < np; s++)
+                    acc[s][n] = _mm512_dpbusd_epi32(acc[s][n], w[s], x);
+            }
+        }
+        UNROLL
+        for (int s = 0; s < np; s++) {
+            __m512 d = _mm512_load_ps(b->w[s].d[i]);
+            UNROLL
+            for (int n = 0; n < nt; n++) {
+                __m512 as = _mm512_set1_ps(scale[n][i]), dot = _mm512_cvtepi32_ps(acc[s][n]);
+                if (kind == HALVES)
+                    dot = _mm512_fmadd_ps(dot, _mm512_load_ps(b->w[s].v[i]), part[s][n]);
+                f[s][n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[s][n]);
+                if (kind == MIN)
+                    f[s][n] = _mm512_fmadd_ps(_mm512_set1_ps(prep[n].sum[i]), _mm512_mul_ps(_mm512_load_ps(b->w[s].u[i]), as), f[s][n]);
+            }
+        }
+    }
+    UNROLL
+    for (int s = 0; s < np; s++) {
+        uint32_t r = b->row + (uint32_t)s * KERN_PANEL;
+        UNROLL
+        for (int n = 0; n < nt; n++)
+            put512(a->y + (t0 + (uint32_t)n) * a->ldy + r, lanes_of(a, r), f[s][n], b->g0 == 0);
+    }
+}
+
+/* All tokens over a decoded segment. Tiles are made even: 8 tokens are 4 + 4, not 6 + 2. */
+IN void tiles(const struct job *b, const int kind, const int np)
+{
+    const uint32_t most = kind == HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n, count = (n + most - 1) / most;
+    for (uint32_t c = 0, t0 = 0; c < count; c++) {
+        uint32_t nt = (n - t0 + count - c - 1) / (count - c);
+        switch (nt) {
+        case 1:
+            tile(b, kind, np, 1, t0);
+            break;
+        case 2:
+            tile(b, kind, np, 2, t0);
+            break;
+        case 3:
+            tile(b, kind, np, 3, t0);
+            break;
+        case 4:
+            tile(b, kind, np, 4, t0);
+            break;
+        case 5:
+            if (kind != HALVES)
+                tile(b, kind, np, 5, t0);
+            break;
+        default:
+            if (kind != HALVES)
+                tile(b, kind, np, 6, t0);
+            break;
+        }
+        t0 += nt;
+    }
+}
+
+#define TILES(name, kind, np) \
+    static __attribute__((noinline)) void tiles_##name##_##np(const struct job *b) \
+    { \
+        tiles(b, kind, np); \
+    }
+TILES(scale, SCALE, 1)
+TILES(scale, SCALE, 2)
+TILES(min, MIN, 1)
+TILES(min, MIN, 2)
+TILES(halves, HALVES, 1)
+TILES(halves, HALVES, 2)
+
+typedef void (*tiles_fn)(const struct job *b);
+static const tiles_fn inner[3][2] = {{tiles_scale_1, tiles_scale_2}, {tiles_min_1, tiles_min_2}, {tiles_halves_1, tiles_halves_2}};
+
+IN void gemm(const struct kern_mm *a, int t)
+{
+    const uint32_t groups = a->k / KERN_GROUP;
+    const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
+    struct seg w[PANELS];
+    for (uint32_t r = a->row0; r < a->row1; r += PANELS * KERN_PANEL) {
+        const uint32_t np = a->row1 - r > KERN_PANEL ? 2 : 1;
+        const uint8_t *p = (const uint8_t *)a->w + r / KERN_PANEL * panel;
+        for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
+            struct job b = {a, w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
+            for (uint32_t s = 0; s < np; s++)
+                decode_seg(t, p + s * panel, g0, b.len, &w[s]);
+            inner[has_halves(t) ? HALVES : has_min(t) ? MIN : SCALE][np - 1](&b);
+        }
+    }
+}
+
+#define RUN(name, T, fits) \
+    static void gemm_##name(const struct kern_mm *a) \
+    { \
+        gemm(a, T); \
+    }
+BLOCK_TYPES(RUN)
+
+#define ROW(name, T, fits) \
+    {"gemm_" #name "_q8_avx512vnni", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI, TOKENS, 20, fits, {.mm = gemm_##name}},
+static const struct kern table[] = {BLOCK_TYPES(ROW)};
+
+const struct kern *kern_avx512_gemm(size_t *n)
+{
+    *n = sizeof table / sizeof table[0];
+    return table;
+}

@@ -1,0 +1,138 @@
+/* mm_gemv_avx512.c - block-format products for few tokens, AVX512 with VNNI: streams the packed weights once for up to 4 tokens.
+ *
+ * Per panel, token and group: f = fma((float)dot, fl32(d * a_scale), f). Bandwidth is the limit, so four panels are in flight per call (four address streams,
+ * four independent chains) and each prefetches its own stream ahead: measured on a 2-vCPU Emerald Rapids VM 92 % of the read bandwidth, one stream 51-80 %.
+ * A weight group is decoded once for all tokens of the tile. Bits equal ref/. No symbol but the accessor. Pure; any thread.
+ */
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
+#error "compile with the AVX512 flags of configure"
+#endif
+#include "mm512.h"
+#include "tables.h"
+
+#define PANELS 4
+#define TOKENS 4
+#define AHEAD 1024 /* bytes of prefetch in each stream */
+
+struct tile {
+    const uint8_t *w[PANELS];
+    const int8_t *q[TOKENS];
+    const float *scale[TOKENS];
+    struct prep prep[TOKENS];
+};
+
+/* Group g (index in the row) of panel s, i its index in the segment. */
+IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i, __m512 f[TOKENS])
+{
+    const struct p16 l = p16_of(t);
+    const uint8_t *p = x->w[s] + p16_group_at(l, g), *head = x->w[s] + p16_head_at(l, g);
+    const int zero = zero_of(t);
+    __m512i q[8];
+    UNROLL
+    for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
+        _mm_prefetch((const char *)p + AHEAD + b, _MM_HINT_T0);
+    decode512(t, p, q);
+    __m512 d = scale512(t, p, head);
+    UNROLL
+    for (int n = 0; n < nt; n++) {
+        const int8_t *a = x->q[n] + (size_t)g * KERN_GROUP;
+        __m512i lo = zero ? _mm512_set1_epi32(x->prep[n].a[i]) : _mm512_setzero_si512();
+        __m512i hi = has_halves(t) ? _mm512_set1_epi32(x->prep[n].b[i]) : _mm512_setzero_si512();
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            lo = _mm512_dpbusd_epi32(lo, q[j], bcast4(a + 4 * j));
+            hi = _mm512_dpbusd_epi32(hi, q[j + 4], bcast4(a + 16 + 4 * j));
+        }
+        __m512 dot;
+        if (has_halves(t))
+            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(lo), sub512(p, 0), _mm512_mul_ps(_mm512_cvtepi32_ps(hi), sub512(p, 1)));
+        else
+            dot = _mm512_cvtepi32_ps(_mm512_add_epi32(lo, hi));
+        __m512 as = _mm512_set1_ps(x->scale[n][g]);
+        f[n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[n]);
+        if (has_min(t))
+            f[n] = _mm512_fmadd_ps(_mm512_set1_ps(x->prep[n].sum[i]), _mm512_mul_ps(min512(t, p, head), as), f[n]);
+    }
+}
+
+/* np panels from row r, nt tokens from t0; np and nt are constants. */
+IN void tile(const struct kern_mm *a, int t, int np, int nt, uint32_t r, uint32_t t0)
+{
+    const uint32_t groups = a->k / KERN_GROUP;
+    const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
+    struct tile x;
+    for (int s = 0; s < np; s++)
+        x.w[s] = (const uint8_t *)a->w + (r / KERN_PANEL + (uint32_t)s) * panel;
+    for (int n = 0; n < nt; n++) {
+        size_t at = token(a, t0 + (uint32_t)n);
+        x.q[n] = a->q + at * a->ldq;
+        x.scale[n] = a->scale + at * a->ldg;
+    }
+    for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
+        uint32_t len = groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS;
+        __m512 f[PANELS][TOKENS];
+        UNROLL
+        for (int s = 0; s < np; s++)
+            UNROLL
+            for (int n = 0; n < nt; n++)
+                f[s][n] = _mm512_setzero_ps();
+        for (int n = 0; n < nt; n++)
+            prep512(zero_of(t), has_min(t), has_halves(t), &x.prep[n], x.q[n] + (size_t)g0 * KERN_GROUP, a->sum + token(a, t0 + (uint32_t)n) * a->ldg + g0, len);
+        for (uint32_t i = 0; i < len; i++)
+            UNROLL
+            for (int s = 0; s < np; s++)
+                step(t, nt, &x, s, g0 + i, i, f[s]);
+        UNROLL
+        for (int s = 0; s < np; s++) {
+            uint32_t row = r + (uint32_t)s * KERN_PANEL;
+            UNROLL
+            for (int n = 0; n < nt; n++)
+                put512(a->y + (t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n], g0 == 0);
+        }
+    }
+}
+
+IN void tokens(const struct kern_mm *a, int t, int np, uint32_t r)
+{
+    for (uint32_t t0 = 0; t0 < a->n; t0 += TOKENS)
+        switch (a->n - t0) {
+        case 1:
+            tile(a, t, np, 1, r, t0);
+            break;
+        case 2:
+            tile(a, t, np, 2, r, t0);
+            break;
+        case 3:
+            tile(a, t, np, 3, r, t0);
+            break;
+        default:
+            tile(a, t, np, 4, r, t0);
+            break;
+        }
+}
+
+IN void gemv(const struct kern_mm *a, int t)
+{
+    uint32_t r = a->row0;
+    for (; r + (PANELS - 1) * KERN_PANEL < a->row1; r += PANELS * KERN_PANEL)
+        tokens(a, t, PANELS, r);
+    for (; r < a->row1; r += KERN_PANEL)
+        tokens(a, t, 1, r);
+}
+
+#define RUN(name, T, fits) \
+    static void gemv_##name(const struct kern_mm *a) \
+    { \
+        gemv(a, T); \
+    }
+BLOCK_TYPES(RUN)
+
+#define ROW(name, T, fits) \
+    {"gemv_" #name "_q8_avx512vnni", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI, TOKENS, 20, fits, {.mm = gemv_##name}},
+static const struct kern table[] = {BLOCK_TYPES(ROW)};
+
+const struct kern *kern_avx512_mm(size_t *n)
+{
+    *n = sizeof table / sizeof table[0];
+    return table;
+}
