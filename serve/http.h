@@ -3,6 +3,7 @@
  * The HTTP layer parses a whole request, passes the gate (method, route, Host, Origin, key and scope, length, media type) and calls the route's handler
  * on the I/O thread with a struct http_x. The handler answers at once or later, from the I/O thread only. One exchange per connection at a time.
  * The exchange lives until http_reply/http_stream_end was called, or until on_gone returned, whichever comes first; after that the pointer is dead.
+ * on_gone is never called from inside http_reply or http_stream_*, only from the event loop. A client that half-closes while a reply runs is gone.
  */
 #ifndef KT_SERVE_HTTP_H
 #define KT_SERVE_HTTP_H
@@ -16,7 +17,8 @@ struct http_server;
 struct http_x;
 
 enum http_method { HTTP_GET = 1, HTTP_HEAD = 2, HTTP_POST = 4, HTTP_PUT = 8, HTTP_DELETE = 16, HTTP_OPTIONS = 32 };
-enum http_scope { HTTP_PUBLIC, HTTP_USER, HTTP_METRICS, HTTP_ADMIN };
+/* admin is 0 on purpose: a route that forgets its scope is closed, not open. An admin key covers user and metrics. */
+enum http_scope { HTTP_ADMIN, HTTP_USER, HTTP_METRICS, HTTP_PUBLIC };
 
 struct http_route {
     const char *path; /* "/v1/models", or a prefix ending in "/" + "*" whose rest is the handler's tail: "/v1/models/" "*" */
@@ -26,8 +28,9 @@ struct http_route {
     void (*handler)(struct http_x *x, void *user);
 };
 
+/* A number that is 0 takes the default in its comment. Strings and tables are borrowed for the server's life. */
 struct http_config {
-    const char *host;
+    const char *host; /* name, address, or "unix:PATH"; NULL: 127.0.0.1 */
     uint16_t port; /* 0: any; http_server_port tells */
     const char *api_key_file; /* NULL: no keys */
     bool insecure;
@@ -42,7 +45,13 @@ struct http_config {
     void *user;                      /* second argument of handlers */
     /* called once per finished request for the log and metrics: status 499 = client gone */
     void (*on_done)(void *user, const char *route, enum http_method m, int status, uint64_t duration_ns);
-    void (*on_rejected)(void *user, const char *reason); /* malformed, limits, auth: fixed set of reasons */
+    /* malformed, header_limit, header_timeout, body_limit, body_timeout, body_memory, media_type, auth, scope, login_rate, host, origin,
+     * connections, flood, write_stall */
+    void (*on_rejected)(void *user, const char *reason);
+    uint32_t max_connections_per_ip; /* 256; loopback and UNIX sockets are exempt */
+    /* Optional: writes the error reply of the gate (401, 404, 413, ...) in the shape of the path's API, by http_reply. NULL: OpenAI's shape.
+     * The headers that belong to the status are set already. The body was not read. */
+    void (*reply_error)(struct http_x *x, void *user, int status, const char *type, const char *code, const char *message);
 };
 
 /* ---- request side: valid while the exchange lives ---- */
@@ -52,6 +61,7 @@ const char *http_tail(const struct http_x *x);  /* rest of the path after a pref
 const char *http_query(const struct http_x *x); /* raw text after '?', "" else */
 const char *http_header(const struct http_x *x, const char *name); /* case-insensitive; NULL if absent */
 const char *http_body(const struct http_x *x, size_t *len);        /* NUL-terminated after len */
+void http_release_body(struct http_x *x); /* optional: gives the body's memory back before the reply */
 const char *http_request_id(const struct http_x *x);
 const char *http_key_name(const struct http_x *x); /* "" without keys */
 enum http_scope http_granted(const struct http_x *x);
