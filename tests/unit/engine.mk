@@ -6,3 +6,10 @@ tests_unit_test_engine_SOURCES = %D%/test_engine.c
 tests_unit_test_engine_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_engine_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_engine_pools
+TESTS += tests/unit/test_engine_pools
+tests_unit_test_engine_pools_SOURCES = %D%/test_engine_pools.c
+tests_unit_test_engine_pools_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_engine_pools_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+endif
