@@ -11,6 +11,8 @@ static const struct {
 } commands[] = {
     {"check-model", "compare a model's results with a golden file", cmd_check_model},
     {"bench", "speed against this machine's ceilings", cmd_bench},
+    {"inspect", "show what is in a model and what it needs in memory", cmd_inspect},
+    {"convert", "write a checkpoint as one GGUF file, quantised by choice", cmd_convert},
     {"synth", "write a GGUF file of random weights in the shape of a config", cmd_synth},
     {NULL, NULL, NULL},
 };

@@ -84,7 +84,7 @@ static kt_status get_name(struct rd *r, uint64_t index, uint64_t max, struct ggu
     if (s->len == 0)
         RD_FAIL(r, KT_E_FORMAT, "the name is empty, it must have 1 to %llu bytes; the file is damaged", (ull)max);
     for (uint64_t i = 0; i < s->len; i++)
-        if ((unsigned char)s->s[i] < 0x20)
+        if ((unsigned char)s->s[i] < 0x20 || s->s[i] == 0x7f)
             RD_FAIL(r, KT_E_FORMAT, "the name holds the control byte 0x%02x; the file is damaged", (unsigned char)s->s[i]);
     r->name = *s;
     return KT_OK;

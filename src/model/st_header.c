@@ -183,6 +183,9 @@ static kt_status read_tensor(const struct walk *w, const char *s, size_t n, stru
     json_error_t je;
     if (t->name[0] == '\0')
         KT_FAIL(w->err, KT_E_FORMAT, "%s: a tensor has an empty name; the file is damaged", w->path);
+    for (const char *c = t->name; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            KT_FAIL(w->err, KT_E_FORMAT, "%s: a tensor name holds the control byte 0x%02x; the file is damaged", w->path, (unsigned char)*c);
     if (n > MAX_ENTRY)
         KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: its header entry has %zu bytes, at most %u are allowed; the file is damaged", w->path, t->name, n, MAX_ENTRY);
     json_t *j = json_loadb(s, n, JSON_REJECT_DUPLICATES, &je);
