@@ -256,6 +256,7 @@ static kt_status isa_from_tree(struct host *h, const char *root, kt_err *err)
     isa->microcode = text_number(info, "microcode");
     bool ok = list == NULL || text_flags(isa, list);
     if (list != NULL) {
+        isa->known = true;
         isa->hypervisor = strstr(list, "hypervisor") != NULL;
         isa->kern_isa = levels(isa, UINT64_MAX) & ~(uint32_t)HOST_ISA_AMX;
         isa->amx_cpuid = has(isa, "amxtile");
@@ -282,6 +283,7 @@ static kt_status isa_from_cpuid(struct host *h, const char *dir, kt_err *err)
             KT_FAIL(err, KT_E_FORMAT, "cpuid:%s/pu0: holds no CPUID line; gather it again", dir);
     }
     identity(&h->isa, &c);
+    h->isa.known = true;
     h->isa.n_cpuid = 0; /* a dump beats the tree's text */
     ok = ok && cpuid_flags(&h->isa, &c, &bound);
     mem_free(c.leaves);

@@ -97,6 +97,7 @@ static void free_topology(struct host *h)
         host_set_free(&h->cores[i].pus);
     for (uint32_t i = 0; h->nodes != NULL && i < h->n_nodes; i++) {
         host_set_free(&h->nodes[i].cpus);
+        host_set_free(&h->nodes[i].around);
         mem_free(h->nodes[i].subtype);
         mem_free(h->nodes[i].claim.initiators);
     }
@@ -153,10 +154,14 @@ void host_free(struct host *h)
 uint64_t host_memory_allowed(const struct host *h)
 {
     uint64_t least = h->env.mem_available, nodes = 0;
-    for (uint32_t i = 0; i < h->n_nodes; i++)
+    bool partial = least == HOST_UNKNOWN_BYTES; /* node sizes count where they say more than MemAvailable: guests exist whose nodes
+                                                   report less memory than the machine has */
+    for (uint32_t i = 0; i < h->n_nodes; i++) {
+        partial = partial || !h->nodes[i].allowed;
         if (h->nodes[i].allowed && h->nodes[i].bytes != HOST_UNKNOWN_BYTES)
             nodes += h->nodes[i].bytes;
-    if (nodes > 0 && nodes < least)
+    }
+    if (partial && nodes > 0 && nodes < least)
         least = nodes;
     if (h->limits.memory_max < least)
         least = h->limits.memory_max;

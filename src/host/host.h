@@ -69,6 +69,7 @@ struct host_node {
     int32_t os, logical;
     bool allowed; /* in cpuset mems */
     struct host_set cpus; /* all PUs near it, allowed or not */
+    struct host_set around; /* of a node without CPUs: PUs of the smallest part of the machine that it is in; empty when that is all of it */
     uint32_t cores;       /* cores with a PU in cpus */
     uint64_t bytes;       /* HOST_UNKNOWN_BYTES when the source has no memory facts */
     bool clamped;         /* bytes were impossible and were cut (KT007) */
@@ -123,6 +124,7 @@ struct host_isa {
     uint32_t microcode; /* 0 unknown */
     bool hypervisor, masked; /* masked identity: KT001 */
     char hypervisor_id[16];
+    bool known; /* the source says which flags there are */
     const char **cpuid; /* flags that CPUID states, sorted, lower case without separators: "avx512vnni" */
     uint32_t n_cpuid;
     uint64_t xcr0; /* 0 when unknown */

@@ -122,10 +122,16 @@ static kt_status read_node(struct host *h, hwloc_obj_t o, kt_err *err)
         KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     if (!host_set_from_bitmap(&n->cpus, o->cpuset))
         KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
+    hwloc_obj_t part = o->parent;
+    while (part != NULL && (part->cpuset == NULL || hwloc_bitmap_iszero(part->cpuset)))
+        part = part->parent;
+    if (host_set_count(&n->cpus) == 0 && part != NULL && part->parent != NULL && !host_set_from_bitmap(&n->around, part->cpuset))
+        KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     for (hwloc_obj_t p = o->parent; p != NULL && p->type == HWLOC_OBJ_MEMCACHE; p = p->parent)
         if (p->attr->cache.size > n->memcache_bytes)
             n->memcache_bytes = p->attr->cache.size;
-    for (uint32_t i = 0; i < h->n_l3; i++)
+    bool plain = n->tier == HOST_DRAM || n->tier == HOST_TIER_UNKNOWN; /* such a cache is made of HBM and never in front of HBM */
+    for (uint32_t i = 0; i < h->n_l3 && plain; i++)
         if (h->l3[i].memory_side && host_set_meets(&h->l3[i].cpus, &n->cpus) && h->l3[i].bytes > n->memcache_bytes)
             n->memcache_bytes = h->l3[i].bytes;
     for (uint32_t c = 0; c < h->n_cores; c++)
@@ -159,8 +165,6 @@ static bool claim_sysfs(struct host_node *n, const char *root, int access)
     if (d == NULL)
         return true;
     bool ok = true;
-    n->claim.present = n->claim.firmware = true;
-    n->claim.access = access;
     for (struct dirent *e; (e = readdir(d)) != NULL;)
         if (strncmp(e->d_name, "node", 4) == 0 && e->d_name[4] >= '0' && e->d_name[4] <= '9')
             ok = claim_initiator(&n->claim, (int32_t)strtol(e->d_name + 4, NULL, 10)) && ok;
@@ -173,6 +177,9 @@ static bool claim_sysfs(struct host_node *n, const char *root, int access)
         n->claim.read_seconds = (double)v * 1e-9;
     if (host_number(root, &v, "%s/write_latency", dir))
         n->claim.write_seconds = (double)v * 1e-9;
+    struct host_claim *c = &n->claim;
+    c->present = c->firmware = c->n_initiators > 0 || c->read_bytes_per_second > 0 || c->read_seconds > 0;
+    c->access = c->present ? access : -1;
     return ok;
 }
 
@@ -214,15 +221,12 @@ static kt_status read_claims(struct host *h, const char *root, hwloc_topology_t 
 {
     for (uint32_t i = 0; i < h->n_nodes; i++) {
         struct host_node *n = &h->nodes[i];
-        bool ok = true;
-        if (root != NULL) {
-            ok = claim_sysfs(n, root, 1);
-            if (ok && !n->claim.present)
-                ok = claim_sysfs(n, root, 0);
-        } else {
-            hwloc_obj_t o = hwloc_get_numanode_obj_by_os_index(t, (unsigned)n->os);
-            ok = o == NULL || claim_stored(h, n, t, o);
-        }
+        bool ok = root == NULL || claim_sysfs(n, root, 1);
+        if (ok && root != NULL && !n->claim.present)
+            ok = claim_sysfs(n, root, 0);
+        hwloc_obj_t o = hwloc_get_numanode_obj_by_os_index(t, (unsigned)n->os);
+        if (ok && !n->claim.present && o != NULL)
+            ok = claim_stored(h, n, t, o);
         if (!ok)
             KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     }

@@ -256,7 +256,7 @@ static void explain_isa(struct work *w)
     struct strbuf v = {0}, y = {0};
     const struct host_isa *i = &w->h->isa;
     sb_printf(&v, "\"%s\"", isa_name(w->p->isa));
-    if (i->n_cpuid == 0)
+    if (!i->known)
         sb_puts(&y, "the source says nothing about the instruction set: plain C kernels only");
     else if (i->kern_isa != w->p->isa)
         sb_printf(&y, "limited from %s by the user", isa_name(i->kern_isa));
@@ -266,7 +266,7 @@ static void explain_isa(struct work *w)
         sb_printf(&y, "the highest level that CPU and operating system support%s%s%s", (w->p->isa & HOST_ISA_AVX512BF16) != 0 ? ", with bf16" : "",
                   (w->p->isa & HOST_ISA_AVXVNNI) != 0 ? ", with avxvnni" : "", (w->p->isa & HOST_ISA_AMX) != 0 ? ", with amx" : "");
     struct plan_decision *d = decide(w, "isa", &v, &y, i->kern_isa != w->p->isa ? "user" : "model");
-    if (d != NULL && i->n_cpuid == 0)
+    if (d != NULL && !i->known)
         d->confidence = "low";
     change_if(w, d, "a self-test fails");
 }

@@ -10,6 +10,7 @@
 #include "plan/plan_int.h"
 
 #define FAST_CLASS_MIN 4 /* fewer fast cores than this: all classes work, weighted */
+#define UNKNOWN_CLASS_WEIGHT 0.6 /* of a slower class without frequency or capacity: an efficiency core beside a performance core, until measured */
 
 void plan_opts_init(struct plan_opts *o)
 {
@@ -53,7 +54,7 @@ static double weight_of(const struct host *h, uint32_t core)
         return 1;
     if (h->kinds[k].capacity > 0)
         return (double)h->kinds[k].capacity / best_capacity;
-    return h->kinds[k].max_hz > 0 ? h->kinds[k].max_hz / best_hz : 1;
+    return h->kinds[k].max_hz > 0 ? h->kinds[k].max_hz / best_hz : UNKNOWN_CLASS_WEIGHT;
 }
 
 /* Which cores may work: all allowed ones, or only the fastest class when it is large enough. */

@@ -45,11 +45,14 @@ static void tier_pool(struct work *w, struct plan_tier *t, int32_t node)
     p[t->n_pools++] = node;
 }
 
-static bool named(const struct host_claim *c, int32_t node)
+/* Does firmware name the pool, or a node that shares its CPUs, as an initiator? */
+static bool named(const struct host *h, const struct host_claim *c, const struct plan_pool *q)
 {
-    for (uint32_t i = 0; i < c->n_initiators; i++)
-        if (c->initiators[i] == node)
+    for (uint32_t i = 0; i < c->n_initiators; i++) {
+        const struct host_node *n = plan_node(h, c->initiators[i]);
+        if (c->initiators[i] == q->node || (n != NULL && host_set_meets(&n->cpus, &q->pus)))
             return true;
+    }
     return false;
 }
 
@@ -60,8 +63,14 @@ static void find_pools(struct work *w, struct plan_tier *t, const struct host_no
     for (uint32_t i = 0; i < p->n_pools; i++)
         if (host_set_meets(&n->cpus, &p->pools[i].pus))
             tier_pool(w, t, p->pools[i].node);
-    for (uint32_t i = 0; i < p->n_pools && n->claim.present && t->n_pools == 0; i++)
-        if (named(&n->claim, p->pools[i].node))
+    bool none = t->n_pools == 0;
+    /* no allowed CPU of its own: initiators, then the part of the machine it is in, then distance */
+    for (uint32_t i = 0; i < p->n_pools && n->claim.present; i++)
+        if (none && named(w->h, &n->claim, &p->pools[i]))
+            tier_pool(w, t, p->pools[i].node);
+    none = t->n_pools == 0;
+    for (uint32_t i = 0; i < p->n_pools && none; i++)
+        if (host_set_meets(&n->around, &p->pools[i].pus))
             tier_pool(w, t, p->pools[i].node);
     if (t->n_pools > 0)
         return;

@@ -1,1 +1,10 @@
 # tests: unit/host
+if HAVE_CMOCKA
+host_tests = %D%/test_topology
+check_PROGRAMS += $(host_tests)
+TESTS += $(host_tests)
+host_test_libs = src/plan/libplan.la src/host/libhost.la src/base/libbase.la $(HWLOC_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_topology_SOURCES = %D%/test_topology.c
+tests_unit_test_topology_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_topology_LDADD = $(host_test_libs)
+endif
