@@ -412,11 +412,10 @@ static enum http1_event field_byte(struct http1 *p, unsigned char c)
             return fail(p, 400, "malformed header field name");
         break;
     case S_VALUE_OWS:
-        if (c == ' ' || c == '\t')
+    case S_VALUE:
+        if (p->state == S_VALUE_OWS && (c == ' ' || c == '\t'))
             return HTTP1_MORE;
         p->state = S_VALUE;
-        /* fall through */
-    case S_VALUE:
         if (c == '\r') {
             end_value(p);
             return go(p, S_VALUE_LF);

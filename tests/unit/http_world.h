@@ -181,7 +181,7 @@ static int world_end(void **state)
         }                                                                                                                                  \
     } while (0)
 
-static void pump_for(unsigned ms)
+static inline void pump_for(unsigned ms)
 {
     uint64_t end = clock_ns() + (uint64_t)ms * 1000000;
     while (clock_ns() < end) {
@@ -234,7 +234,7 @@ static ssize_t receive_some(int fd, struct strbuf *b)
 }
 
 /* Everything up to the end of the stream; true if it ended by FIN, false by reset. */
-static bool receive_all(int fd, struct strbuf *b)
+static inline bool receive_all(int fd, struct strbuf *b)
 {
     uint64_t end = clock_ns() + WAIT_NS;
     for (;;) {

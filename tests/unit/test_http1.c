@@ -11,7 +11,11 @@
 
 #include <cmocka.h>
 
-#include "http1_trace.h"
+#include "tests/unit/http1_trace.h"
+
+/* the fuzz targets */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int fuzz_keys(const uint8_t *data, size_t size);
 
 #define H "Host: a\r\n"
 
@@ -334,10 +338,63 @@ static void helpers(void **state)
     assert_false(http1_list_has("closed", "close") || http1_list_has("", "close") || http1_list_has("x close", "close"));
 }
 
+static uint32_t random_next(uint32_t *s)
+{
+    *s ^= *s << 13;
+    *s ^= *s >> 17;
+    *s ^= *s << 5;
+    return *s;
+}
+
+/* Replay the table through the fuzz target, as it is and with bytes changed, removed and rows joined: the same 20 000 inputs each time. */
+static void fuzz_target_on_mutated_rows(void **state)
+{
+    (void)state;
+    uint32_t s = 2463534242u;
+    const size_t n_rows = sizeof rows / sizeof rows[0];
+    for (int i = 0; i < 20000; i++) {
+        struct strbuf b = {0};
+        uint32_t seed = random_next(&s);
+        sb_add(&b, (const char *)&seed, 4);
+        for (uint32_t k = 0; k <= random_next(&s) % 3; k++) {
+            const struct row *r = &rows[random_next(&s) % n_rows];
+            sb_add(&b, r->text, r->n ? r->n : strlen(r->text));
+        }
+        static const char interesting[] = "\r\n\t :;=,/%?0123abcfF\x80\x7f";
+        for (uint32_t k = random_next(&s) % 4; k > 0 && i % 4 != 0; k--) {
+            size_t at = 4 + random_next(&s) % (b.len - 4);
+            if (random_next(&s) % 3 == 0)
+                memmove(b.data + at, b.data + at + 1, b.len-- - at);
+            else
+                b.data[at] = interesting[random_next(&s) % sizeof interesting];
+            if (b.len <= 5)
+                break;
+        }
+        assert_true(sb_ok(&b));
+        LLVMFuzzerTestOneInput((const uint8_t *)b.data, b.len);
+        sb_free(&b);
+    }
+}
+
+static void fuzz_target_on_key_files(void **state)
+{
+    (void)state;
+    static const char text[] = "# keys\nuser alice key\n\tadmin root sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\nmetrics m k";
+    uint32_t s = 88172645u;
+    for (int i = 0; i < 20000; i++) {
+        char copy[sizeof text];
+        memcpy(copy, text, sizeof text);
+        for (uint32_t k = random_next(&s) % 4; k > 0; k--)
+            copy[random_next(&s) % (sizeof text - 1)] = (char)random_next(&s);
+        fuzz_keys((const uint8_t *)copy, random_next(&s) % sizeof text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(message_table), cmocka_unit_test(results), cmocka_unit_test(limits), cmocka_unit_test(pipeline), cmocka_unit_test(helpers),
+        cmocka_unit_test(fuzz_target_on_mutated_rows), cmocka_unit_test(fuzz_target_on_key_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
