@@ -212,7 +212,7 @@ static void cors_headers(struct http_x *x, struct strbuf *b)
         return;
     sb_puts(b, "Vary: Origin\r\n");
     if (x->pass.cors)
-        sb_printf(b, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: x-request-id, retry-after\r\n", http_header(x, "origin"));
+        sb_printf(b, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: x-request-id, request-id, retry-after\r\n", http_header(x, "origin"));
 }
 
 /* len < 0: the length is not known (a stream). */

@@ -36,9 +36,11 @@ static struct world w;
 
 static void forget(struct http_x *x)
 {
+    int kept = 0; /* the order stays: the latest is the last */
     for (int i = 0; i < w.n_held; i++)
-        if (w.held[i] == x)
-            w.held[i] = w.held[--w.n_held];
+        if (w.held[i] != x)
+            w.held[kept++] = w.held[i];
+    w.n_held = kept;
 }
 
 static void on_gone(struct http_x *x, void *user)
