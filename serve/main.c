@@ -83,7 +83,7 @@ static void choose_model_id(struct app *a)
     if (realpath(a->opt.model, path) == NULL)
         snprintf(path, sizeof path, "%s", a->opt.model);
     const char *base = strrchr(path, '/');
-    snprintf(a->model_id, sizeof a->model_id, "%s", base == NULL || base[1] == '\0' ? path : base + 1);
+    snprintf(a->model_id, sizeof a->model_id, "%.255s", base == NULL || base[1] == '\0' ? path : base + 1);
     char *dot = strrchr(a->model_id, '.');
     if (dot != NULL && (strcasecmp(dot, ".gguf") == 0 || strcasecmp(dot, ".safetensors") == 0))
         *dot = '\0';
