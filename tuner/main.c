@@ -9,6 +9,10 @@ static const struct {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"probe", "measure this machine and write host.json", cmd_probe},
+    {"show", "print a host profile", cmd_show},
+    {"verify", "compare a host profile with this machine", cmd_verify},
+    {"explain", "tell why a decision of a profile is what it is", cmd_explain},
     {"check-model", "compare a model's results with a golden file", cmd_check_model},
     {"bench", "speed against this machine's ceilings", cmd_bench},
     {"inspect", "show what is in a model and what it needs in memory", cmd_inspect},

@@ -142,15 +142,27 @@ static json_t *rounded(uint64_t bytes)
     return bytes == HOST_UNKNOWN_BYTES ? json_null() : json_integer((json_int_t)profile_round_bytes(bytes));
 }
 
+/* Memory that a virtual machine plugs in while it runs makes node sizes grow from minute to minute, while MemTotal stays. A single node then has
+ * MemTotal; of several nobody knows the share, so their sizes say nothing about which machine this is. */
+static bool plugged(const struct host *h)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < h->n_nodes; i++)
+        sum += h->nodes[i].bytes != HOST_UNKNOWN_BYTES ? h->nodes[i].bytes : 0;
+    return h->this_system && h->env.mem_total != HOST_UNKNOWN_BYTES && h->env.mem_total > 0 && sum < h->env.mem_total / 100 * 97;
+}
+
 static json_t *node_fields(const struct host *h)
 {
     json_t *a = json_array();
+    uint64_t growing = h->n_nodes == 1 ? h->env.mem_total : HOST_UNKNOWN_BYTES;
+    bool grows = plugged(h);
     for (uint32_t i = 0; i < h->n_nodes; i++) {
         const struct host_node *n = &h->nodes[i];
         json_t *o = json_object();
         json_object_set_new(o, "os", json_integer(n->os));
         json_object_set_new(o, "cores", json_integer(n->cores));
-        json_object_set_new(o, "bytes", rounded(n->bytes));
+        json_object_set_new(o, "bytes", rounded(grows ? growing : n->bytes));
         json_object_set_new(o, "tier", json_string(host_tier_name(n->tier)));
         json_array_append_new(a, o);
     }

@@ -145,6 +145,21 @@ static void compare(struct compare *c, const char *path, const json_t *was, cons
     add_diff(c, path, was, now);
 }
 
+/* Rounded sizes of two values that are close may lie on both sides of a step. So a node whose exact size is within 3 % of the exact size in the
+ * file gets the file's rounded value before the comparison. */
+static void settle_nodes(const struct profile *p, const struct host *h, const json_t *stored, json_t *now)
+{
+    const json_t *exact = json_object_get(json_object_get(p->root, "topology"), "nodes"), *was = json_object_get(stored, "nodes");
+    json_t *is = json_object_get(now, "nodes");
+    for (size_t i = 0; i < json_array_size(is) && i < h->n_nodes && i < json_array_size(exact) && i < json_array_size(was); i++) {
+        const json_t *then = json_object_get(json_array_get(exact, i), "bytes");
+        double x = json_number_value(then), y = (double)h->nodes[i].bytes;
+        bool same_node = json_integer_value(json_object_get(json_array_get(exact, i), "os")) == h->nodes[i].os;
+        if (same_node && json_is_integer(then) && h->nodes[i].bytes != HOST_UNKNOWN_BYTES && fabs(x - y) <= 0.03 * fmax(x, y))
+            json_object_set(json_array_get(is, i), "bytes", json_object_get(json_array_get(was, i), "bytes"));
+    }
+}
+
 static kt_status compare_part(const struct profile *p, const struct host *h, bool hard, struct profile_match *out, kt_err *err)
 {
     const json_t *part = json_object_get(json_object_get(p->root, "fingerprint"), hard ? "hard" : "soft");
@@ -153,6 +168,8 @@ static kt_status compare_part(const struct profile *p, const struct host *h, boo
     struct compare c = {.out = out, .hard = hard};
     char id[72];
     kt_status st = now != NULL ? profile_fields_id(now, id, err) : err_set(err, KT_E_NOMEM, 0, __func__, "no memory to compare a profile");
+    if (st == KT_OK && hard)
+        settle_nodes(p, h, json_object_get(part, "fields"), now);
     if (st == KT_OK && (stored == NULL || strcmp(stored, id) != 0))
         compare(&c, "", json_object_get(part, "fields"), now);
     json_decref(now);

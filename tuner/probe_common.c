@@ -1,0 +1,88 @@
+/* probe_common.c - what all stages share: time, wanted ids, buffers, CPUs, entries. See probe.h. */
+#define _GNU_SOURCE
+#include <numaif.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "probe.h"
+
+double probe_time_left(const struct probe_run *r)
+{
+    uint64_t now = clock_ns();
+    return now >= r->deadline_ns ? 0 : (double)(r->deadline_ns - now) * 1e-9;
+}
+
+bool probe_wanted(const struct probe_run *r, const char *id)
+{
+    return r->only == NULL || profile_affects(r->only, id);
+}
+
+void probe_progress(const struct probe_run *r, const char *what, double done)
+{
+    if (r->progress != NULL)
+        r->progress(r->progress_ctx, what, done);
+}
+
+uint64_t probe_buffer_bytes(const struct probe_run *r, bool *capped)
+{
+    uint64_t want = r->cache_bytes > 0 ? 4 * r->cache_bytes : (uint64_t)256 << 20;
+    if (want < (uint64_t)64 << 20)
+        want = (uint64_t)64 << 20;
+    *capped = want > r->memory_bytes;
+    return *capped ? r->memory_bytes : want;
+}
+
+char *probe_cpu_list(const struct plan_pool *pool, uint32_t n)
+{
+    struct host_set s = {0};
+    for (uint32_t i = 0; i < n && i < pool->n_cpus; i++)
+        if (!host_set_add(&s, (uint32_t)pool->cpus[i]))
+            break;
+    char *text = host_set_format(&s);
+    host_set_free(&s);
+    return text;
+}
+
+kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err)
+{
+    const char *reason = json_string_value(json_object_get(v, "reason"));
+    if (v == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a measurement");
+    bool failed = strcmp(json_string_value(json_object_get(v, "status")), "failed") == 0;
+    if (failed && reason != NULL && (strncmp(reason, "killed after", 12) == 0 || strcmp(reason, "no time was left") == 0)) {
+        r->n_missing++;
+        if (reason[0] == 'k')
+            KT_TRY(profile_warn(r->p, "KT031", "warning", json_string_value(json_object_get(v, "id")), "repeat on an idle machine or with more time",
+                                "a probe did not end in its time and was killed", err));
+    }
+    json_object_set_new(r->fresh, json_string_value(json_object_get(v, "id")), json_true());
+    return profile_put_measurement(r->p, v, err);
+}
+
+bool probe_pin(int cpu)
+{
+    cpu_set_t *set = CPU_ALLOC((size_t)cpu + 1);
+    if (set == NULL)
+        return false;
+    size_t size = CPU_ALLOC_SIZE((size_t)cpu + 1);
+    CPU_ZERO_S(size, set);
+    CPU_SET_S((size_t)cpu, size, set);
+    bool ok = sched_setaffinity(0, size, set) == 0;
+    CPU_FREE(set);
+    return ok;
+}
+
+bool probe_bind(void *p, uint64_t bytes, const int32_t *nodes, uint32_t n)
+{
+    unsigned long mask[1024 / (8 * sizeof(unsigned long))] = {0};
+    const size_t bits = 8 * sizeof(unsigned long);
+    for (uint32_t i = 0; i < n; i++) {
+        if (nodes[i] < 0 || nodes[i] >= 1024)
+            return false;
+        mask[(size_t)nodes[i] / bits] |= 1ul << ((size_t)nodes[i] % bits);
+    }
+    return n > 0 && mbind(p, bytes, MPOL_BIND, mask, 1024, 0) == 0;
+}
