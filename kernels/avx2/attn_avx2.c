@@ -37,7 +37,17 @@ struct work {
     size_t block_pad, dim_pad;
     uint32_t page0; /* first page of the block */
     uint32_t n;     /* visible keys of the block, 1..256 */
+    uint32_t pages; /* of the whole sequence: what may be fetched ahead */
 };
+
+/* Pages lie anywhere, so the hardware's prefetchers start anew with each: while a page is worked on, the one needed next (values after keys, then
+ * the next block's keys) is called in, evenly, to L2. */
+INLINE void fetch(const char *p, const int bytes)
+{
+    UNROLL
+    for (int c = 0; c < bytes; c += 64)
+        _mm_prefetch(p + c, _MM_HINT_T1);
+}
 
 /* 16 BF16 words as fp32: those at even and those at odd places */
 INLINE __m256 even_words(__m256i v)
@@ -71,6 +81,8 @@ INLINE void score_page(const struct work *w, uint32_t page, const int H, const i
     const uint32_t dim = w->a->dim;
     const __m256 scale = _mm256_set1_ps(w->a->scale);
     const void *base = w->a->kpage[w->page0 + page];
+    const int share = 8 * NV * (bf16 ? 2 : 4); /* per step, to have the whole page of values at the end */
+    const char *ahead = w->a->vpage[w->page0 + page];
     for (int at = 0; at < KERN_KV_PAGE; at += 8 * NV) {
         __m256 acc[MAX_GROUP][4], key[4];
         UNROLL
@@ -78,7 +90,8 @@ INLINE void score_page(const struct work *w, uint32_t page, const int H, const i
             UNROLL
             for (int v = 0; v < NV; v++)
                 acc[h][v] = _mm256_setzero_ps();
-        for (uint32_t d = 0; d < dim; d++) {
+        for (uint32_t d = 0; d < dim; d++, ahead += share) {
+            fetch(ahead, share);
             const size_t row = (size_t)d * KERN_KV_PAGE + (size_t)at;
             UNROLL
             for (int v = 0; v < NV; v += 2) {
@@ -132,6 +145,9 @@ INLINE void value_page(const struct work *w, uint32_t page, uint32_t d, uint32_t
     const size_t row_bytes = (size_t)dim * (bf16 ? 2 : 4);
     const char *row = w->a->vpage[w->page0 + page];
     const float *p = w->score + page * KERN_KV_PAGE;
+    const uint32_t next = w->page0 + KERN_KV_BLOCK / KERN_KV_PAGE + page; /* the same place in the next block */
+    const int share = NC * CHUNK * (bf16 ? 2 : 4);
+    const char *ahead = next < w->pages ? (const char *)w->a->kpage[next] + d * (bf16 ? 2 : 4) * KERN_KV_PAGE : row;
     __m256 o[MAX_GROUP][8];
     __m128 l[MAX_GROUP];
     UNROLL
@@ -142,8 +158,9 @@ INLINE void value_page(const struct work *w, uint32_t page, uint32_t d, uint32_t
         for (int c = 0; c < 2 * NC; c++)
             o[h][c] = page == 0 ? _mm256_setzero_ps() : _mm256_load_ps(from + 8 * c);
     }
-    for (uint32_t j = 0; j < n; j++, row += row_bytes, p++) {
+    for (uint32_t j = 0; j < n; j++, row += row_bytes, p++, ahead += share) {
         __m256 v[8];
+        fetch(ahead, share);
         UNROLL
         for (int c = 0; c < NC; c++)
             load_chunk(row, d + CHUNK * (uint32_t)c, left, bf16, v + 2 * c);
@@ -286,6 +303,7 @@ void kern_avx2_attn(const struct kern_attn *a)
                 .dim_pad = s.dim_pad,
                 .page0 = (uint32_t)b * (KERN_KV_BLOCK / KERN_KV_PAGE),
                 .n = left < KERN_KV_BLOCK ? left : KERN_KV_BLOCK,
+                .pages = (a->n_keys + KERN_KV_PAGE - 1) / KERN_KV_PAGE,
             };
             block_of[a->kv_type == DT_BF16][heads - 1](&w);
         }
