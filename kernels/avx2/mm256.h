@@ -151,6 +151,21 @@ IN __m256i pairs(int lump, __m256i w, __m256i x)
     return _mm256_maddubs_epi16(w, x);
 }
 
+/* a + b in 16 bits, at this point: gcc otherwise turns a chain of integer sums into a tree, holds all products for it and spills (half the speed). */
+IN __m256i add16(__m256i a, __m256i b)
+{
+    a = _mm256_add_epi16(a, b);
+    __asm__("" : "+x"(a));
+    return a;
+}
+
+IN __m256i add32(__m256i a, __m256i b)
+{
+    a = _mm256_add_epi32(a, b);
+    __asm__("" : "+x"(a));
+    return a;
+}
+
 /* acc + dot product of operands q[j0..j1) with a[4*j0..4*j1) */
 IN __m256i dot256(int lump, const __m256i *q, const int8_t *a, int j0, int j1, __m256i acc)
 {
@@ -160,8 +175,8 @@ IN __m256i dot256(int lump, const __m256i *q, const int8_t *a, int j0, int j1, _
         __m256i s = pairs(lump, q[j], bcast4(a + 4 * j));
         UNROLL
         for (int i = j + 1; i < j + lump; i++)
-            s = _mm256_add_epi16(s, pairs(lump, q[i], bcast4(a + 4 * i)));
-        acc = _mm256_add_epi32(acc, _mm256_madd_epi16(s, one));
+            s = add16(s, pairs(lump, q[i], bcast4(a + 4 * i)));
+        acc = add32(acc, _mm256_madd_epi16(s, one));
     }
     return acc;
 }

@@ -51,8 +51,15 @@ struct job {
     int zero;
 };
 
-/* acc += operands [j0, j1) of group i, both halves, nt tokens */
-IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, const int8_t *const q[TOKENS], int j0, int j1, __m256i acc[TOKENS][2])
+/* The tokens of a tile. */
+struct toks {
+    const int8_t *q[TOKENS];
+    const float *scale[TOKENS];
+    struct prep prep[TOKENS];
+};
+
+/* acc = start + operands [j0, j1) of group i, both halves, nt tokens. start is read after the first products: registers are short. */
+IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, const struct toks *x, int j0, int j1, __m256i acc[TOKENS][2])
 {
     const __m256i one = _mm256_set1_epi16(1);
     UNROLL
@@ -63,16 +70,18 @@ IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, cons
             __m256i w0 = load32(w->q[i][j + c]), w1 = load32(w->q[i][j + c] + 32);
             UNROLL
             for (int n = 0; n < nt; n++) {
-                __m256i x = bcast4(q[n] + (size_t)i * KERN_GROUP + 4 * (j + c));
-                __m256i p0 = pairs(lump, w0, x), p1 = pairs(lump, w1, x);
-                s[n][0] = c == 0 ? p0 : _mm256_add_epi16(s[n][0], p0);
-                s[n][1] = c == 0 ? p1 : _mm256_add_epi16(s[n][1], p1);
+                __m256i v = bcast4(x->q[n] + (size_t)i * KERN_GROUP + 4 * (j + c));
+                __m256i p0 = pairs(lump, w0, v), p1 = pairs(lump, w1, v);
+                s[n][0] = c == 0 ? p0 : add16(s[n][0], p0);
+                s[n][1] = c == 0 ? p1 : add16(s[n][1], p1);
             }
         }
         UNROLL
         for (int n = 0; n < nt; n++) {
-            acc[n][0] = _mm256_add_epi32(acc[n][0], _mm256_madd_epi16(s[n][0], one));
-            acc[n][1] = _mm256_add_epi32(acc[n][1], _mm256_madd_epi16(s[n][1], one));
+            if (j == j0)
+                acc[n][0] = acc[n][1] = _mm256_set1_epi32(j0 == 0 ? x->prep[n].a[i] : x->prep[n].b[i]);
+            acc[n][0] = add32(acc[n][0], _mm256_madd_epi16(s[n][0], one));
+            acc[n][1] = add32(acc[n][1], _mm256_madd_epi16(s[n][1], one));
         }
     }
 }
@@ -81,37 +90,30 @@ IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, cons
 IN void tile(const struct job *b, const int lump, const int kind, const int nt, uint32_t t0)
 {
     const struct kern_mm *a = b->a;
-    const int8_t *q[TOKENS];
-    const float *scale[TOKENS];
-    struct prep prep[TOKENS];
+    struct toks x;
     __m256 f[TOKENS][2];
     for (int n = 0; n < nt; n++) {
         size_t at = token(a, t0 + (uint32_t)n);
-        q[n] = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
-        scale[n] = a->scale + at * a->ldg + b->g0;
-        prep256(b->zero, kind == HALVES, &prep[n], q[n], a->sum + at * a->ldg + b->g0, b->len);
+        x.q[n] = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
+        x.scale[n] = a->scale + at * a->ldg + b->g0;
+        prep256(b->zero, kind == HALVES, &x.prep[n], x.q[n], a->sum + at * a->ldg + b->g0, b->len);
         f[n][0] = f[n][1] = _mm256_setzero_ps();
     }
     for (uint32_t i = 0; i < b->len; i++) {
         __m256i acc[TOKENS][2];
         __m256 part[TOKENS][2];
-        UNROLL
-        for (int n = 0; n < nt; n++)
-            acc[n][0] = acc[n][1] = _mm256_set1_epi32(prep[n].a[i]);
-        dots(b->w, i, lump, nt, q, 0, kind == HALVES ? 4 : 8, acc);
+        dots(b->w, i, lump, nt, &x, 0, kind == HALVES ? 4 : 8, acc);
         if (kind == HALVES) {
             UNROLL
             for (int n = 0; n < nt; n++)
                 UNROLL
-                for (int h = 0; h < 2; h++) {
+                for (int h = 0; h < 2; h++)
                     part[n][h] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[n][h]), _mm256_load_ps(b->w->u[i] + 8 * h));
-                    acc[n][h] = _mm256_set1_epi32(prep[n].b[i]);
-                }
-            dots(b->w, i, lump, nt, q, 4, 8, acc);
+            dots(b->w, i, lump, nt, &x, 4, 8, acc);
         }
         UNROLL
         for (int n = 0; n < nt; n++) {
-            __m256 as = _mm256_set1_ps(scale[n][i]);
+            __m256 as = _mm256_set1_ps(x.scale[n][i]);
             UNROLL
             for (int h = 0; h < 2; h++) {
                 __m256 dot = _mm256_cvtepi32_ps(acc[n][h]);
@@ -119,7 +121,7 @@ IN void tile(const struct job *b, const int lump, const int kind, const int nt, 
                     dot = _mm256_fmadd_ps(dot, _mm256_load_ps(b->w->v[i] + 8 * h), part[n][h]);
                 f[n][h] = _mm256_fmadd_ps(dot, _mm256_mul_ps(_mm256_load_ps(b->w->d[i] + 8 * h), as), f[n][h]);
                 if (kind == MIN)
-                    f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(prep[n].sum[i]), _mm256_mul_ps(_mm256_load_ps(b->w->u[i] + 8 * h), as), f[n][h]);
+                    f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x.prep[n].sum[i]), _mm256_mul_ps(_mm256_load_ps(b->w->u[i] + 8 * h), as), f[n][h]);
             }
         }
     }
