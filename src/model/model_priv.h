@@ -39,6 +39,8 @@ kt_status mdl_traits_gguf(struct mdl *m, kt_err *err);
 kt_status mdl_traits_hf(struct mdl *m, kt_err *err);
 /* Ranges and relations that hold for every source; no division by what is checked here happens before. */
 kt_status mdl_traits_check(const struct mdl *m, kt_err *err);
+/* Before anything is allocated per layer: not more layers than tensors (a model without tensors is a config alone). */
+kt_status mdl_layers_check(const struct mdl *m, kt_err *err);
 /* 0.1 ln s + 1 for s > 1, else 1 (models 2.3) */
 double mdl_yarn_mscale(double factor, double mscale);
 kt_status mdl_map_weights(struct mdl *m, kt_err *err);

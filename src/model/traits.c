@@ -34,6 +34,13 @@ static kt_status check_rope(const char *file, const struct mdl_traits *t, kt_err
     return KT_OK;
 }
 
+kt_status mdl_layers_check(const struct mdl *m, kt_err *err)
+{
+    if (m->n_tensors > 0 && m->t.n_layers > m->n_tensors)
+        KT_FAIL(err, KT_E_FORMAT, "%s: claims %u layers, but the model has only %u tensors; the file is damaged", mdl_traits_file(m), m->t.n_layers, m->n_tensors);
+    return KT_OK;
+}
+
 kt_status mdl_traits_check(const struct mdl *m, kt_err *err)
 {
     const struct mdl_traits *t = &m->t;

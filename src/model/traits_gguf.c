@@ -175,6 +175,7 @@ static kt_status read_rope(struct src *s, struct mdl_traits *t)
 static kt_status find_moe_layers(struct src *s, struct mdl_traits *t)
 {
     char name[64];
+    KT_TRY(mdl_layers_check(s->m, s->err));
     bool *moe = mdl_keep(s->m, t->n_layers);
     if (moe == NULL)
         KT_FAIL(s->err, KT_E_NOMEM, "%s: out of memory for %u layers", s->file, t->n_layers);

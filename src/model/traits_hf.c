@@ -196,6 +196,7 @@ static kt_status find_moe_layers(const struct src *s, struct mdl_traits *t)
     uint32_t step = 1;
     size_t i;
     const json_t *v, *only = key_of(s, "mlp_only_layers");
+    KT_TRY(mdl_layers_check(s->m, s->err));
     bool *moe = mdl_keep(s->m, t->n_layers);
     if (moe == NULL)
         KT_FAIL(s->err, KT_E_NOMEM, "%s/config.json: out of memory for %u layers", s->dir, t->n_layers);

@@ -325,8 +325,6 @@ kt_status mdl_map_weights(struct mdl *m, kt_err *err)
 {
     struct mdl_priv *p = m->priv;
     uint64_t n = 0;
-    if (m->t.n_layers > m->n_tensors)
-        KT_FAIL(err, KT_E_FORMAT, "%s: claims %u layers, but the model has only %u tensors; the file is damaged", mdl_traits_file(m), m->t.n_layers, m->n_tensors);
     p->layer = mdl_keep(m, m->t.n_layers * sizeof *p->layer);
     bool ok = p->layer != NULL;
     if (!m->is_gguf && m->t.n_moe_layers > 0) {

@@ -1,8 +1,14 @@
 # tests of src/model: containers, traits, weight map
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/test_model
-TESTS += tests/unit/test_model
+model_tests = tests/unit/test_gguf tests/unit/test_model
+check_PROGRAMS += $(model_tests)
+TESTS += $(model_tests)
+model_test_libs = src/model/libmodel.la src/base/libbase.la $(KT_DEPLIBS) $(CMOCKA_LIBS) -lm
+tests_unit_test_gguf_SOURCES = %D%/test_gguf.c %D%/model_files.h
+tests_unit_test_gguf_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_gguf_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=mem_alloc,--wrap=mem_calloc,--wrap=mem_realloc
+tests_unit_test_gguf_LDADD = $(model_test_libs)
 tests_unit_test_model_SOURCES = %D%/test_model.c %D%/model_files.h
 tests_unit_test_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
-tests_unit_test_model_LDADD = src/model/libmodel.la src/base/libbase.la $(KT_DEPLIBS) $(CMOCKA_LIBS) -lm
+tests_unit_test_model_LDADD = $(model_test_libs)
 endif
