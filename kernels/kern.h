@@ -91,7 +91,8 @@ typedef void (*kern_exp_fn)(const float *x, float m, uint32_t n, float *y);
 /* Rotate one head in place: pairs (i, i + half) for NeoX, (2i, 2i+1) interleaved; cos, sin [half].
  * a' = fma(a, cos, -fl32(b*sin)), b' = fma(b, cos, fl32(a*sin)). */
 typedef void (*kern_rope_fn)(float *x, const float *cos, const float *sin, uint32_t half, bool interleaved);
-/* acc[i] += llrint(fl32(w * y[i]) * 2^32), saturating at the int64 range (each product and each sum). false if a product is NaN or infinite. */
+/* acc[i] += llrint(fl32(w * y[i]) * 2^32), saturating at the int64 range (each product and each sum). false if a product is NaN or infinite;
+ * such products are left out. */
 typedef bool (*kern_moe_add_fn)(int64_t *acc, const float *y, float w, uint32_t n);
 /* x[i] = x[i] + fl32((double or exact)acc[i] rounded to fp32, times 2^-32); acc[i] = 0 */
 typedef void (*kern_moe_done_fn)(int64_t *acc, float *x, uint32_t n);

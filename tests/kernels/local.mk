@@ -4,9 +4,9 @@ TESTS += tests/kernels/test_blocks
 tests_kernels_test_blocks_SOURCES = %D%/test_blocks.c
 tests_kernels_test_blocks_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 tests_kernels_test_blocks_LDADD = kernels/libkernels.la src/base/libbase.la $(JANSSON_LIBS)
-include tests/kernels/vec.mk
 check_PROGRAMS += tests/kernels/checkkern
 tests_kernels_checkkern_SOURCES = %D%/checkkern.c %D%/checkkern.h %D%/check_mm.c %D%/check_bench.c
 tests_kernels_checkkern_LDADD = kernels/libkernels.la src/base/libbase.la
 TESTS += tests/kernels/checkkern %D%/test_checkkern_catches.sh
 EXTRA_DIST += %D%/test_checkkern_catches.sh
+include tests/kernels/vec.mk
