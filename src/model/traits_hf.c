@@ -168,7 +168,8 @@ static kt_status read_rope(const struct src *s, struct mdl_traits *t)
     double part, dims;
     struct src sub = *s;
     if ((params != NULL && !json_is_object(params)) || (scaling != NULL && !json_is_object(scaling)))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an object; correct the file", s->dir, json_is_object(params) ? "rope_scaling" : "rope_parameters");
+        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an object; correct the file", s->dir,
+                params != NULL && !json_is_object(params) ? "rope_parameters" : "rope_scaling");
     r->attention_factor = 1;
     r->truncate = true;
     KT_TRY(real_of(s, "rope_theta", 10000, &r->base));

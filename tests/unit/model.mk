@@ -1,6 +1,6 @@
 # tests of src/model: containers, traits, weight map
 if HAVE_CMOCKA
-model_tests = tests/unit/test_gguf tests/unit/test_model
+model_tests = tests/unit/test_gguf tests/unit/test_model tests/unit/test_safetensors
 check_PROGRAMS += $(model_tests)
 TESTS += $(model_tests)
 model_test_libs = src/model/libmodel.la src/base/libbase.la $(KT_DEPLIBS) $(CMOCKA_LIBS) -lm
@@ -11,4 +11,7 @@ tests_unit_test_gguf_LDADD = $(model_test_libs)
 tests_unit_test_model_SOURCES = %D%/test_model.c %D%/model_files.h
 tests_unit_test_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_model_LDADD = $(model_test_libs)
+tests_unit_test_safetensors_SOURCES = %D%/test_safetensors.c %D%/model_files.h
+tests_unit_test_safetensors_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_safetensors_LDADD = $(model_test_libs)
 endif
