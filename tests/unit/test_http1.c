@@ -305,6 +305,10 @@ static void limits(void **state)
     assert_int_equal(filled(NULL, C "0\r\n", "A:\r\n", 101, "\r\n"), 431);
     assert_int_equal(filled(NULL, C "0\r\n", line, 16, "\r\n"), 431);
     assert_int_equal(filled(NULL, C "0\r\nA: ", "b", 8190, "\r\n\r\n"), 431);
+    /* a host name */
+    assert_int_equal(filled(NULL, "GET / HTTP/1.1\r\nHost: ", "a", 255, ":80\r\n\r\n"), 0);
+    assert_int_equal(filled(NULL, "GET / HTTP/1.1\r\nHost: ", "a", 256, ":80\r\n\r\n"), 400);
+    assert_int_equal(filled(NULL, "GET / HTTP/1.1\r\nHost: [", ":", 254, "]\r\n\r\n"), 400);
     /* bodies */
     struct http1_limits l = http1_limits_default;
     l.body_bytes = 10;

@@ -11,7 +11,9 @@
 
 #include <sys/resource.h>
 
+#include "base/mem.h"
 #include "http_world.h"
+#include "serve/conn.h"
 
 #define L "Host: localhost\r\n"
 #define GET(path) "GET " path " HTTP/1.1\r\n" L "\r\n"
@@ -155,8 +157,10 @@ static void closing(void **state)
     struct reply r = {0};
     for (int i = 0; i < 3; i++) {
         int fd = dial();
+        uint64_t start = clock_ns();
         ask(fd, last[i], &r);
         assert_true(r.status == 200 && has(&r, "Connection: close") && receive_all(fd, &r.rest) && r.rest.len == 0);
+        assert_true(clock_ns() - start < CONN_DISCARD_NS - 100000000); /* the end comes with the reply, not after the grace time */
         close(fd);
     }
     /* a stream to a 1.0 client ends by the close */
@@ -450,6 +454,37 @@ static void healthy_stream_among_slow_clients(void **state)
     reply_free(&r);
 }
 
+/* Slow is not stalled: bytes taken now and then, and pauses without output, reset the clock. */
+static void slow_reader_is_not_stalled(void **state)
+{
+    (void)state;
+    w.config.write_stall_ms = 400;
+    world_open();
+    static char piece[100000];
+    int fd = dial();
+    struct reply r = {0};
+    send_text(fd, GET("/hold"));
+    PUMP_UNTIL(w.n_held == 1);
+    struct http_x *x = w.held[0];
+    http_stream_begin(x, 200, "text/plain");
+    http_stream_write(x, "x", 1);
+    pump_for(600); /* nothing waits */
+    for (int i = 0; i < 300; i++)
+        http_stream_write(x, piece, sizeof piece);
+    uint64_t end = clock_ns() + 1200000000;
+    while (clock_ns() < end) {
+        for (int i = 0; i < 8; i++)
+            receive_some(fd, &r.rest);
+        pump_for(20);
+    }
+    assert_int_equal(w.n_gone, 0);
+    http_stream_end(x);
+    receive_reply(fd, &r, false);
+    assert_int_equal(r.body.len, 300 * sizeof piece + 1);
+    reply_free(&r);
+    close(fd);
+}
+
 static void connection_cap(void **state)
 {
     (void)state;
@@ -595,6 +630,65 @@ static void too_large(void **state)
     }
 }
 
+static void requests_per_connection(void **state)
+{
+    (void)state;
+    world_open();
+    int fd = dial();
+    struct reply r = {0};
+    struct strbuf batch = {0};
+    for (int i = 0; i < 500; i++)
+        sb_puts(&batch, GET("/hello"));
+    for (int i = 0; i < CONN_REQUESTS_MAX / 500; i++) {
+        assert_int_equal(send_bytes(fd, batch.data, batch.len), batch.len);
+        for (int k = 0; k < 500; k++) {
+            receive_reply(fd, &r, false);
+            bool last = i == CONN_REQUESTS_MAX / 500 - 1 && k == 499;
+            if (r.status != 200 || has(&r, "Connection: close") != last)
+                fail_msg("request %d of batch %d: %s", k, i, r.head.data);
+        }
+    }
+    assert_true(receive_all(fd, &r.rest));
+    sb_free(&batch);
+    reply_free(&r);
+    close(fd);
+}
+
+/* Fail the Nth allocation of one exchange until it passes: the client sees a reply or a close, the server lives, nothing leaks. */
+static void memory_runs_out(void **state)
+{
+    (void)state;
+    world_open();
+    static const char text[] = "POST /echo HTTP/1.1\r\n" L JSON "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    bool ok = false;
+    int n = 0;
+    for (; n < 100 && !ok; n++) {
+        char piece[4096], got[4096] = "";
+        size_t len = 0;
+        int fd = dial();
+        mem_fail_after(n);
+        send(fd, text, sizeof text - 1, MSG_NOSIGNAL);
+        uint64_t end = clock_ns() + WAIT_NS;
+        for (ssize_t k = -1; k != 0 && clock_ns() < end;) {
+            pump();
+            k = recv(fd, piece, sizeof piece, 0);
+            if (k < 0 && errno != EAGAIN)
+                break;
+            if (k > 0 && len + (size_t)k < sizeof got) {
+                memcpy(got + len, piece, (size_t)k);
+                len += (size_t)k;
+            }
+        }
+        mem_fail_after(-1);
+        assert_true(clock_ns() < end);
+        ok = strncmp(got, "HTTP/1.1 200", 12) == 0 && strstr(got, "\r\n\r\nabc") != NULL;
+        if (!ok && len > 0 && strncmp(got, "HTTP/1.1 503", 12) != 0)
+            fail_msg("allocation %d fails: %s", n, got);
+        close(fd);
+    }
+    assert_true(ok && n > 5);
+}
+
 static void drain_and_close(void **state)
 {
     (void)state;
@@ -635,8 +729,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(replies_and_headers), T(bodies), T(expect_continue), T(pipelining), T(closing), T(early_reply_without_reset), T(flood_while_busy),
-        T(disconnects), T(back_pressure), T(deadlines), T(healthy_stream_among_slow_clients), T(connection_cap), T(out_of_descriptors),
-        T(bodies_in_memory), T(too_large), T(drain_and_close),
+        T(disconnects), T(back_pressure), T(deadlines), T(healthy_stream_among_slow_clients), T(slow_reader_is_not_stalled), T(connection_cap), T(out_of_descriptors),
+        T(bodies_in_memory), T(too_large), T(requests_per_connection), T(memory_runs_out), T(drain_and_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
