@@ -172,6 +172,7 @@ void bpe_free(struct bpe *b)
 
 void bpe_scratch_free(struct bpe_scratch *s)
 {
+    mem_free(s->cache);
     mem_free(s->sym);
     mem_free(s->heap);
     memset(s, 0, sizeof *s);
@@ -281,6 +282,36 @@ static void merge_all(const struct bpe *b, struct bpe_scratch *s)
     }
 }
 
+static kt_status encode_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n, struct tok_ids *ids, kt_err *err)
+{
+    if (!reserve(s, n))
+        KT_FAIL(err, KT_E_NOMEM, "no memory to tokenize a word of %zu bytes", n);
+    const uint8_t *u = (const uint8_t *)w;
+    uint32_t m = load_symbols(b, s, u, n);
+    s->heap_len = 0;
+    for (uint32_t i = 0; i + 1 < m; i++) /* without dropped bytes symbol i is byte i */
+        set_rank(s, i, m == n ? b->byte_rank[u[i] * 256u + u[i + 1]] : find_pair(b, s->sym[i].id, s->sym[i + 1].id)->rank);
+    merge_all(b, s);
+    for (uint32_t i = 0; m > 0 && i != NONE; i = s->sym[i].next)
+        KT_TRY(tok_ids_push(ids, (int32_t)s->sym[i].id, err));
+    return KT_OK;
+}
+
+/* Where a word of the text may be remembered: a cache of 4096 words, made after 512 of them. Without memory for it there is none. */
+static struct bpe_cached *cache_slot(struct bpe_scratch *s, const char *w, size_t n)
+{
+    if (n > BPE_CACHE_WORD)
+        return NULL;
+    if (s->cache == NULL) {
+        if (++s->words != 512)
+            return NULL;
+        s->cache = mem_calloc(4096, sizeof *s->cache);
+        if (s->cache == NULL)
+            return NULL;
+    }
+    return &s->cache[hash_bytes(w, n) & 4095];
+}
+
 kt_status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n, struct tok_ids *ids, kt_err *err)
 {
     if (n == 0)
@@ -292,15 +323,20 @@ kt_status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *w, 
         if (id >= 0)
             return tok_ids_push(ids, (int32_t)id, err);
     }
-    if (!reserve(s, n))
-        KT_FAIL(err, KT_E_NOMEM, "no memory to tokenize a word of %zu bytes", n);
-    const uint8_t *u = (const uint8_t *)w;
-    uint32_t m = load_symbols(b, s, u, n);
-    s->heap_len = 0;
-    for (uint32_t i = 0; i + 1 < m; i++) /* without dropped bytes symbol i is byte i */
-        set_rank(s, i, m == n ? b->byte_rank[u[i] * 256u + u[i + 1]] : find_pair(b, s->sym[i].id, s->sym[i + 1].id)->rank);
-    merge_all(b, s);
-    for (uint32_t i = 0; m > 0 && i != NONE; i = s->sym[i].next)
-        KT_TRY(tok_ids_push(ids, (int32_t)s->sym[i].id, err));
+    struct bpe_cached *c = cache_slot(s, w, n);
+    if (c != NULL && c->len == n && memcmp(c->word, w, n) == 0) {
+        for (uint32_t i = 0; i < c->n; i++)
+            KT_TRY(tok_ids_push(ids, c->id[i], err));
+        return KT_OK;
+    }
+    size_t before = ids->n;
+    KT_TRY(encode_word(b, s, w, n, ids, err));
+    if (c != NULL && ids->n - before <= BPE_CACHE_IDS) {
+        c->len = (uint8_t)n;
+        c->n = (uint8_t)(ids->n - before);
+        memcpy(c->word, w, n);
+        if (c->n > 0)
+            memcpy(c->id, ids->v + before, c->n * sizeof *c->id);
+    }
     return KT_OK;
 }

@@ -37,8 +37,19 @@ struct bpe_sym {
     uint32_t id, prev, next, rank; /* rank of the merge with next, UINT32_MAX if none */
 };
 
+/* A short word met before in the same call, with its tokens. */
+#define BPE_CACHE_WORD 18
+#define BPE_CACHE_IDS 7
+struct bpe_cached {
+    char word[BPE_CACHE_WORD];
+    uint8_t len, n; /* len 0: free */
+    int32_t id[BPE_CACHE_IDS];
+};
+
 /* Scratch of one encoding thread; zero-initialise. */
 struct bpe_scratch {
+    struct bpe_cached *cache; /* direct-mapped by hash; NULL until a call has met enough words to pay for it */
+    uint32_t words;
     struct bpe_sym *sym;
     size_t sym_cap;
     uint64_t *heap; /* rank << 32 | position: lowest rank first, then leftmost */
