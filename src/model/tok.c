@@ -55,10 +55,11 @@ static kt_status encode_plain(struct encoder *e, const char *s, size_t n, kt_err
 static kt_status encode_normalized(struct encoder *e, const char *s, size_t n, kt_err *err)
 {
     size_t at = 0;
-    struct added_match m;
+    struct added_match m = {0};
     struct tok_guard none = {.control = false}; /* no control token is in this tree */
-    while (added_next(&e->t->added.normalized, s, n, at, &none, &m)) {
-        KT_TRY(encode_plain(e, s + at, m.from - at, err));
+    while (added_next(&e->t->added.normalized, s, n, &none, &m)) {
+        if (m.from > at)
+            KT_TRY(encode_plain(e, s + at, m.from - at, err));
         KT_TRY(tok_ids_push(e->ids, m.id, err));
         at = m.to;
     }
@@ -79,9 +80,10 @@ static kt_status encode_stretch(struct encoder *e, const char *s, size_t n, kt_e
 static kt_status encode_text(struct encoder *e, const char *s, size_t n, kt_err *err)
 {
     size_t at = 0;
-    struct added_match m;
-    while (added_next(&e->t->added.raw, s, n, at, &e->guard, &m)) {
-        KT_TRY(encode_stretch(e, s + at, m.from - at, err));
+    struct added_match m = {0};
+    while (added_next(&e->t->added.raw, s, n, &e->guard, &m)) {
+        if (m.from > at)
+            KT_TRY(encode_stretch(e, s + at, m.from - at, err));
         KT_TRY(tok_ids_push(e->ids, m.id, err));
         at = m.to;
     }
@@ -281,13 +283,13 @@ kt_status tok_add_eos(kt_tokenizer *t, int64_t id, const char *file, const char 
 
 int32_t tok_find(const kt_tokenizer *t, const char *text)
 {
-    struct added_match m;
+    struct added_match m = {0}, k = {0};
     struct tok_guard all = {.control = true};
     size_t n = strlen(text);
-    if (added_next(&t->added.raw, text, n, 0, &all, &m) && m.from == 0 && m.to == n)
+    if (added_next(&t->added.raw, text, n, &all, &m) && m.from == 0 && m.to == n)
         return m.id;
-    if (added_next(&t->added.normalized, text, n, 0, &all, &m) && m.from == 0 && m.to == n)
-        return m.id;
+    if (added_next(&t->added.normalized, text, n, &all, &k) && k.from == 0 && k.to == n)
+        return k.id;
     return (int32_t)bpe_find(&t->bpe, text, n);
 }
 

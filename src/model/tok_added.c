@@ -135,11 +135,12 @@ static void strip(const char *s, size_t n, size_t at, uint8_t flags, struct adde
     }
 }
 
-bool added_next(const struct added_tree *t, const char *s, size_t n, size_t at, const struct tok_guard *g, struct added_match *m)
+bool added_next(const struct added_tree *t, const char *s, size_t n, const struct tok_guard *g, struct added_match *m)
 {
+    size_t at = m->to;
     if (t->n == 0)
         return false;
-    for (size_t i = at; i < n; i++) {
+    for (size_t i = m->end; i < n; i++) {
         uint32_t node = t->root[(uint8_t)s[i]], best = 0;
         size_t end = 0;
         for (size_t k = i + 1; node != 0; node = k < n ? child_of(t, node, (uint8_t)s[k]) : 0, k++)
@@ -154,7 +155,7 @@ bool added_next(const struct added_tree *t, const char *s, size_t n, size_t at, 
             i = end - 1; /* the library skips the whole match, too */
             continue;
         }
-        *m = (struct added_match){i, end, x->id};
+        *m = (struct added_match){i, end, end, x->id};
         strip(s, n, at, x->flags, m);
         return true;
     }

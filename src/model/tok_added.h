@@ -52,9 +52,10 @@ struct tok_guard {
 
 struct added_match {
     size_t from, to; /* with swallowed white space */
+    size_t end;      /* without: where the search goes on, so white space that a token swallowed may still begin the next one */
     int32_t id;
 };
-/* Next match at or after `at`, which is the end of the previous one. */
-bool added_next(const struct added_tree *t, const char *s, size_t n, size_t at, const struct tok_guard *g, struct added_match *m);
+/* Next match after *m, whose `to` and `end` say where the last one ended (zero at first). */
+bool added_next(const struct added_tree *t, const char *s, size_t n, const struct tok_guard *g, struct added_match *m);
 
 #endif
