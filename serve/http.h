@@ -88,7 +88,8 @@ int http_server_open(struct event_base *base, const struct http_config *c, struc
 uint16_t http_server_port(const struct http_server *s);
 /* Stop accepting; idle connections close; running exchanges go on. Replies carry Connection: close from now on. */
 void http_server_drain(struct http_server *s);
-uint32_t http_server_active(const struct http_server *s); /* exchanges alive */
+/* Exchanges alive, and replies that are complete but not yet handed to the kernel: at 0 a drained server can be closed without cutting a reply. */
+uint32_t http_server_active(const struct http_server *s);
 void http_server_close(struct http_server *s); /* on_gone for what is left */
 /* Counters for metrics: connections by state. */
 void http_server_connections(const struct http_server *s, uint32_t *idle, uint32_t *active);

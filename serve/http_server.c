@@ -80,7 +80,10 @@ void http_server_drain(struct http_server *s)
 
 uint32_t http_server_active(const struct http_server *s)
 {
-    return s->n_active;
+    uint32_t n = s->n_active;
+    for (const struct conn *c = s->conns; c != NULL; c = c->next)
+        n += c->state == CONN_FLUSH;
+    return n;
 }
 
 void http_server_close(struct http_server *s)

@@ -302,6 +302,18 @@ static void disconnects(void **state)
     shutdown(fd, SHUT_WR);
     assert_true(receive_all(fd, &b));
     assert_non_null(strstr(b.data, "hello"));
+    close(fd);
+    /* also one that takes many writes */
+    static char body[1000000];
+    memset(body, 'b', sizeof body);
+    fd = dial();
+    send_text(fd, "POST /echo HTTP/1.1\r\n" L JSON "Content-Length: 1000000\r\n\r\n");
+    send_bytes(fd, body, sizeof body - 1);
+    assert_int_equal(send(fd, "b", 1, 0), 1);
+    shutdown(fd, SHUT_WR);
+    sb_clear(&b);
+    assert_true(receive_all(fd, &b));
+    assert_true(b.len > sizeof body);
     sb_free(&b);
     close(fd);
     /* a half request and a close: nothing happens */
@@ -707,6 +719,7 @@ static void drain_and_close(void **state)
     assert_true(receive_all(idle_fd, &b) && b.len == 0);
     forget(x);
     http_reply(x, 200, "text/plain", "done", 4);
+    assert_int_equal(http_server_active(w.s), 2); /* nothing of the reply has left yet: closing now would lose it */
     receive_reply(busy, &r, false);
     assert_true(r.status == 200 && has(&r, "Connection: close"));
     assert_true(receive_all(busy, &r.rest));
