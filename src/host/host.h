@@ -200,8 +200,9 @@ kt_status host_read(const char *spec, struct host **out, kt_err *err);
 void host_free(struct host *h);
 /* Indexes into h->nodes in the order in which nodes take cores (host-profile section 7 rule 3); order has room for n_nodes. */
 void host_nodes_by_nearness(const struct host *h, uint32_t *order);
-/* Recompute limits.allowed_pus, cores_allowed, cores_budget and each core's `allowed` and `first_pu` after a field of limits was changed (what-if). */
-void host_limits_apply(struct host *h);
+/* Recompute limits.allowed_pus, cores_allowed, cores_budget and each core's `allowed` and `first_pu` after a field of limits was changed (what-if).
+ * false when memory is short: nothing changed. */
+bool host_limits_apply(struct host *h);
 /* Take a warning over (copies the strings). false when memory is short. */
 bool host_warn(struct host *h, const char *code, const char *severity, const char *about, const char *fix, const char *text);
 /* The constant list of codes: what each means, how bad it is, what to do. NULL for an unknown code. */

@@ -281,12 +281,12 @@ static uint64_t read_memlock(const char *root)
     return bytes;
 }
 
-void host_limits_apply(struct host *h)
+bool host_limits_apply(struct host *h)
 {
     struct host_limits *l = &h->limits;
     struct host_set allowed = {0};
     if (!host_set_copy(&allowed, &l->affinity))
-        return;
+        return false;
     if (l->has_cpuset)
         host_set_and(&allowed, &l->cpuset_cpus);
     host_set_free(&l->allowed_pus);
@@ -308,6 +308,7 @@ void host_limits_apply(struct host *h)
         l->cores_budget = (uint32_t)l->quota_cores; /* down: 7.65 cores carry 7 threads */
     if (l->cores_budget < 1)
         l->cores_budget = 1;
+    return true;
 }
 
 static void read_cgroups(struct host_limits *l, const char *root)
@@ -355,7 +356,8 @@ kt_status host_limits_read(struct host *h, const char *root, kt_err *err)
         l->memlock = read_memlock(root);
         read_cgroups(l, root);
     }
-    host_limits_apply(h);
+    if (!host_limits_apply(h))
+        KT_FAIL(err, KT_E_NOMEM, "limits: out of memory");
     if (l->cores_allowed == 0 || host_set_count(&l->allowed_pus) == 0)
         KT_FAIL(err, KT_E_LIMIT, "no CPU is allowed: affinity and cpuset have nothing in common; check both");
     return KT_OK;

@@ -492,7 +492,8 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static int setup(void **state)
 {
     (void)state;
-    const char *tmp = getenv("TMPDIR");
+    /* 25 trees of thousands of small files: seconds in memory, minutes on a busy disk */
+    const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
     snprintf(work_dir, sizeof work_dir, "%s/kt-topology-XXXXXX", tmp != NULL && tmp[0] == '/' ? tmp : "/tmp");
     return mkdtemp(work_dir) != NULL ? 0 : -1;
 }
