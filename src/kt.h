@@ -88,7 +88,8 @@ typedef struct kt_engine_opts {
 /** Fill defaults. */
 KT_API void kt_engine_opts_init(kt_engine_opts *o);
 
-/** Load a model: read facts and profile, plan, check memory, pack weights, start workers. Blocks for the whole load.
+/** Load a model: read facts and profile, plan, check memory, pack weights, start workers. Blocks for the whole load. The calling thread is the first
+ *  worker: it is pinned to its CPU until kt_engine_close, which it should call itself, as it should call every kt_step.
  *  @return KT_OK and *out owned by the caller; KT_E_INVALID, _IO, _FORMAT, _UNSUPPORTED, _NOMEM, _LIMIT, _STALE with *out = NULL */
 KT_API kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err);
 /** Stop workers and free everything; all sequences must be closed before. NULL is allowed. */

@@ -35,6 +35,8 @@ struct team {
     void *ctx;
     bool stop;
     uint32_t n, spin_ns, started;
+    bool caller_pinned;
+    cpu_set_t caller_cpus; /* what the caller was allowed before it was pinned */
     int *cpu;
     struct worker *workers;
     char name[11];
@@ -143,6 +145,8 @@ void team_close(struct team *t)
     }
     for (uint32_t i = 1; i < t->started; i++)
         pthread_join(t->workers[i].thread, NULL);
+    if (t->caller_pinned)
+        (void)sched_setaffinity(0, sizeof t->caller_cpus, &t->caller_cpus);
     mem_free(t->workers);
     mem_free(t->cpu);
     mem_free(t);
@@ -189,8 +193,8 @@ kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
         }
         t->started++;
     }
-    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0)
-        (void)pin(o->cpu[0]);
+    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0 && sched_getaffinity(0, sizeof t->caller_cpus, &t->caller_cpus) == 0)
+        t->caller_pinned = pin(o->cpu[0]);
     *out = t;
     return KT_OK;
 }

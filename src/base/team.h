@@ -14,8 +14,8 @@ struct team;
 
 struct team_opts {
     uint32_t n;       /* workers, worker 0 included, >= 1 */
-    const int *cpu;   /* [n] OS index to pin each worker to, or -1; NULL: nobody is pinned. Worker 0 is the caller: pinned during runs only if pin_caller */
-    int pin_caller;
+    const int *cpu;   /* [n] OS index to pin each worker to, or -1; NULL: nobody is pinned. Worker 0 is the caller */
+    int pin_caller;   /* pin the calling thread too, until team_close gives it its CPUs back (on hosts of up to 1024 CPUs) */
     uint32_t spin_ns; /* how long a waiting worker spins before it parks; 0: 50 us */
     const char *name; /* thread name prefix, at most 10 bytes */
 };

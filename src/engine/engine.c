@@ -168,7 +168,7 @@ static kt_status start_workers(kt_engine *e, kt_err *err)
             cpu[n] = e->plan->pools[p].n_cpus > 0 ? e->plan->pools[p].cpus[i % e->plan->pools[p].n_cpus] : -1;
             e->pool_workers[p]++;
         }
-    struct team_opts to = {.n = e->n_workers, .cpu = e->host->this_system ? cpu : NULL, .name = "kt-work"};
+    struct team_opts to = {.n = e->n_workers, .cpu = e->host->this_system ? cpu : NULL, .pin_caller = 1, .name = "kt-work"};
     kt_status s = team_open(&to, &e->team, err);
     mem_free(cpu);
     return s;
