@@ -1,4 +1,6 @@
 # tests of src/model: containers, traits, weight map
+TESTS += %D%/test_file_commands.py
+EXTRA_DIST += %D%/test_file_commands.py
 if HAVE_CMOCKA
 model_tests = tests/unit/test_gguf tests/unit/test_model tests/unit/test_safetensors
 check_PROGRAMS += $(model_tests)
