@@ -16,6 +16,7 @@
 
 #define TEXT_MAX (4u << 20) /* /proc/cpuinfo of 1000 CPUs is 1.5 MB */
 
+static bool text_path(char *out, size_t cap, const char *root, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
 static bool text_path(char *out, size_t cap, const char *root, const char *fmt, va_list ap)
 {
     int n = root == NULL ? -1 : snprintf(out, cap, "%s/", root);

@@ -67,7 +67,7 @@ static void choose_classes(struct work *w)
             w->n_classes = klass_of(w->h, c) + 1;
         fast += w->eligible[c] && klass_of(w->h, c) == 0;
     }
-    w->fast_only = w->n_classes > 1 && fast >= FAST_CLASS_MIN;
+    w->fast_only = w->n_classes > 1 && fast >= FAST_CLASS_MIN && w->o.threads <= fast;
     for (uint32_t c = 0; c < w->h->n_cores && w->fast_only; c++)
         w->eligible[c] = w->eligible[c] && klass_of(w->h, c) == 0;
 }

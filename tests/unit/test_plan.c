@@ -173,6 +173,40 @@ static void golden_text(void **state)
     host_free(h);
 }
 
+/* Two classes: fast cores alone work when there are four of them, unless the user wants more threads than they are. */
+static void mixed_cores(void **state)
+{
+    (void)state;
+    struct host *h = synthetic("numa:1(memory=64GB) core:12 pu:1");
+    struct plan_opts o;
+    mem_free(h->kinds);
+    h->kinds = mem_calloc(2, sizeof *h->kinds);
+    h->n_kinds = 2;
+    h->kinds[0] = (struct host_kind){.rank = 1, .klass = 0, .capacity = 1000};
+    h->kinds[1] = (struct host_kind){.rank = 0, .klass = 1, .capacity = 500};
+    for (uint32_t c = 0; c < 12; c++)
+        h->cores[c].kind = c < 8; /* 8 slow cores first, then 4 fast ones */
+    plan_opts_init(&o);
+    struct plan *p = planned(h, &o);
+    assert_int_equal(p->n_threads, 4);
+    assert_int_equal(p->pools[0].cpus[0], 8);
+    assert_int_equal(host_set_count(&p->homeless), 8);
+    assert_int_equal(p->n_warnings, 0); /* slow cores are idle by choice, not without memory */
+    plan_free(p);
+    o.threads = 6;
+    p = planned(h, &o);
+    assert_int_equal(p->n_threads, 6);
+    assert_int_equal(p->pools[0].cpus[0], 8);
+    assert_true(p->pools[0].weights[0] == 1 && p->pools[0].weights[4] == 0.5);
+    plan_free(p);
+    h->cores[11].kind = 1; /* three fast ones: all work */
+    p = planned(h, NULL);
+    assert_int_equal(p->pools[0].n_cpus, 12);
+    assert_int_equal(p->n_threads, 11);
+    plan_free(p);
+    host_free(h);
+}
+
 static void gpu(struct host_gpu *g, uint32_t index, const char *pci, int32_t node)
 {
     memset(g, 0, sizeof *g);
@@ -307,6 +341,7 @@ static void check_plan(const struct host *h, const struct plan *p)
     assert_false(host_set_meets(&seen, &p->homeless));
     assert_true(host_set_or(&seen, &p->homeless));
     assert_true(host_set_equal(&seen, &h->limits.allowed_pus));
+    host_set_free(&seen);
     for (uint32_t i = 0; i < p->n_decisions; i++) {
         json_t *v = json_loads(p->decisions[i].value_json, JSON_DECODE_ANY, NULL);
         assert_non_null(v);
@@ -328,7 +363,8 @@ static void random_machines(void **state)
         struct plan_opts o;
         rng_state = seed * UINT64_C(0x9e3779b97f4a7c15);
         random_text(text, sizeof text);
-        print_message(seed % 100 == 0 ? "seed %u: %s\n" : "", seed, text);
+        if (seed % 100 == 0)
+            print_message("seed %u: %s\n", seed, text);
         struct host *h = synthetic(text), *again = synthetic(text);
         uint64_t before = rng_state;
         random_limits(h);
@@ -397,7 +433,7 @@ static void memory_runs_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(synthetic_rows), cmocka_unit_test(knees_limit_threads), cmocka_unit_test(golden_text),
+        cmocka_unit_test(synthetic_rows), cmocka_unit_test(knees_limit_threads), cmocka_unit_test(golden_text), cmocka_unit_test(mixed_cores),
         cmocka_unit_test(gpus_follow_their_nodes), cmocka_unit_test(random_machines), cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,7 +173,7 @@ static char *codes_of(const struct host *h, const struct plan *p)
     struct strbuf b = {0};
     sb_puts(&b, "");
     for (int code = 1; code <= 31; code++) {
-        char name[8];
+        char name[16];
         bool found = false;
         snprintf(name, sizeof name, "KT%03d", code);
         for (uint32_t i = 0; i < h->n_warnings; i++)
