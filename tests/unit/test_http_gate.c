@@ -79,6 +79,9 @@ static void routes_and_methods(void **state)
     EXPECT("GET /models/", "", 404);
     EXPECT("GET /models%2Fx", "", 404); /* an encoded slash separates nothing */
     EXPECT("GET /models/a%2Fb", "", 200);
+    EXPECT("GET /models%2Fexact", "", 404);
+    EXPECT("GET /admin%2Fview", "", 404);
+    EXPECT("GET /models/exa%63t", "", 200);
     EXPECT("PATCH /hello", "", 501);
     EXPECT("OPTIONS *", "", 404);
     struct reply r = reply_to("DELETE /hello", "");
