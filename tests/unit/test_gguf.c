@@ -189,6 +189,32 @@ static void every_byte_changed(void **state)
     free(g);
 }
 
+int fuzz_model(const uint8_t *data, size_t size);
+
+/* Several bytes at once, from a fixed sequence, through the fuzz target. */
+static void random_damage(void **state)
+{
+    (void)state;
+    struct gfile *g = calloc(1, sizeof *g);
+    struct strbuf f = {0};
+    uint64_t rng = 1;
+    g_tiny(g);
+    size_t data = g->data.len;
+    g_join(g, &f);
+    uint8_t *copy = malloc(f.len);
+    for (int i = 0; i < 5000; i++) {
+        memcpy(copy, f.data, f.len);
+        for (int k = 0; k <= i % 6; k++) {
+            rng = rng * 6364136223846793005u + 1442695040888963407u;
+            copy[(rng >> 33) % (f.len - data)] = (uint8_t)(rng >> 20);
+        }
+        fuzz_model(copy, f.len);
+    }
+    free(copy);
+    sb_free(&f);
+    free(g);
+}
+
 /* One rule per row: a field of the tiny file set to a value, the status, and what the message must say. */
 static void rules_by_field(void **state)
 {
@@ -407,6 +433,92 @@ static void rules_by_addition(void **state)
     }
 }
 
+/* A dense llama with fused q, k, v, rope divisors, tied head, values numbered so that slices can be told apart. */
+static void dense_llama(void **state)
+{
+    (void)state;
+    static const char *const plain[][2] = {{"attn_output.weight", "8x8"}, {"ffn_gate.weight", "8x12"}, {"ffn_up.weight", "8x12"}, {"ffn_down.weight", "12x8"}};
+    struct gfile *g = calloc(1, sizeof *g);
+    struct strbuf f = {0};
+    struct mdl *m;
+    struct mdl_slice q, k, v;
+    kt_err err;
+    char name[64];
+    float fr[2];
+    g_str(g, "general.architecture", "llama");
+    g_u32(g, "llama.block_count", 1);
+    g_u32(g, "llama.context_length", 64);
+    g_u32(g, "llama.embedding_length", 8);
+    g_key(g, "llama.feed_forward_length", 5);
+    le(&g->kv, 12, 4);
+    g_array(g, "llama.attention.head_count", 4, 1);
+    le(&g->kv, 2, 4);
+    g_key(g, "llama.attention.head_count_kv", 2);
+    le(&g->kv, 1, 2);
+    g_f32(g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    g_u32(g, "llama.expert_count", 0);
+    g_f32_tensor(g, "token_embd.weight", 8, 4, 0);
+    g_f32_tensor(g, "output_norm.weight", 8, 0, 0);
+    g_f32_tensor(g, "rope_freqs.weight", 2, 0, 0);
+    g_f32_tensor(g, "blk.0.attn_norm.weight", 8, 0, 0);
+    g_f32_tensor(g, "blk.0.ffn_norm.weight", 8, 0, 0);
+    g_f32_tensor(g, "blk.0.attn_qkv.weight", 8, 16, 0);
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "blk.0.%s", plain[i][0]);
+        g_f32_tensor(g, name, i == 3 ? 12 : 8, i == 0 || i == 3 ? 8 : 12, 0);
+    }
+    g_join(g, &f);
+    put_file(path, f.data, f.len);
+    if (mdl_open(path, &m, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    assert_true(m->t.tied_head && m->t.rope.interleaved && !m->t.qk_norm && m->t.n_experts == 0);
+    assert_int_equal(m->t.head_dim, 4);
+    assert_int_equal(m->t.dense_inter, 12);
+    assert_int_equal(m->t.rope.scaling, MDL_ROPE_TABLE);
+    mdl_rope_freqs(&m->t.rope, fr);
+    assert_true(fr[0] == (float)(1 / 0.0078125) && fr[1] == (float)(0.01 / 0.0078125)); /* the bytes 00 00 00 3c */
+    assert_true(mdl_weight(m, MDL_Q, 0, 0, &q) && mdl_weight(m, MDL_K, 0, 0, &k) && mdl_weight(m, MDL_V, 0, 0, &v));
+    assert_int_equal(k.data - q.data, 8 * 8 * 4);
+    assert_int_equal(v.data - k.data, 4 * 8 * 4);
+    assert_int_equal(v.rows, 4);
+    assert_false(mdl_weight(m, MDL_Q_NORM, 0, 0, &q));
+    assert_false(mdl_weight(m, MDL_ROUTER, 0, 0, &q));
+    mdl_close(m);
+    sb_free(&f);
+    free(g);
+}
+
+/* gate and up of all experts in one tensor: rows of gate first, expert by expert. */
+static void fused_gate_up(void **state)
+{
+    (void)state;
+    struct gfile *g = calloc(1, sizeof *g);
+    struct strbuf f = {0};
+    struct mdl *m;
+    struct mdl_slice a, b, c;
+    kt_err err;
+    g_tiny(g);
+    /* the up tensor takes the fused name, one of the same length is left over and ignored */
+    for (size_t i = 0; i + 26 < g->info.len; i++)
+        if (memcmp(g->info.data + i, "blk.0.ffn_gate_exps.weight", 26) == 0)
+            memcpy(g->info.data + i, "blk.0.rotary_emb.inv_freqs", 26);
+        else if (memcmp(g->info.data + i, "blk.0.ffn_up_exps.weight", 24) == 0)
+            memcpy(g->info.data + i, "x0.rotary_emb.inv_freq.w", 24);
+    g_f32_tensor(g, "blk.0.ffn_gate_up_exps.weight", 8, 16, 2);
+    g_join(g, &f);
+    put_file(path, f.data, f.len);
+    if (mdl_open(path, &m, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    assert_true(mdl_weight(m, MDL_GATE, 0, 0, &a) && mdl_weight(m, MDL_UP, 0, 0, &b) && mdl_weight(m, MDL_GATE, 0, 1, &c));
+    assert_string_equal(a.tensor, "blk.0.ffn_gate_up_exps.weight");
+    assert_int_equal(b.data - a.data, 8 * 8 * 4);
+    assert_int_equal(c.data - a.data, 16 * 8 * 4);
+    assert_int_equal(b.rows, 8);
+    mdl_close(m);
+    sb_free(&f);
+    free(g);
+}
+
 /* The tiny model in two files. change: what to do wrong. */
 enum split_fault { SPLIT_FINE, SPLIT_WRONG_NO, SPLIT_WRONG_COUNT, SPLIT_WRONG_TOTAL, SPLIT_TWICE, SPLIT_MISSING };
 
@@ -604,8 +716,8 @@ static void writer_and_reader_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tiny_loads),          cmocka_unit_test(cut_at_every_byte), cmocka_unit_test(every_field_changed), cmocka_unit_test(every_byte_changed),
-        cmocka_unit_test(rules_by_field),      cmocka_unit_test(rules_by_addition), cmocka_unit_test(split_models),        cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(tiny_loads),          cmocka_unit_test(cut_at_every_byte), cmocka_unit_test(every_field_changed), cmocka_unit_test(every_byte_changed), cmocka_unit_test(random_damage),
+        cmocka_unit_test(rules_by_field),      cmocka_unit_test(rules_by_addition), cmocka_unit_test(dense_llama), cmocka_unit_test(fused_gate_up), cmocka_unit_test(split_models),        cmocka_unit_test(failing_allocations),
         cmocka_unit_test(metadata_reads),      cmocka_unit_test(writer_and_reader_agree),
     };
     snprintf(path, sizeof path, "/tmp/kt-gguf-%ld.gguf", (long)getpid());
