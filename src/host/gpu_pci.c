@@ -1,7 +1,7 @@
 /* gpu_pci.c - GPU candidates: PCI devices of vendor 0x10de with base class 0x03 or 0x12 have a CUDA back end; those of other vendors are listed
  * without one; the board's own VGA chip is never a GPU. Order is the PCI address, never the order of /dev/dri cards.
  * The node is the one that the PCI object hangs below, when that is one node; memory, SM count, uuid come from NVML and are filled by the probe.
- * Links come from sysfs only; a source without them leaves the link null. One thread: the caller of host_read.
+ * Links to the host come from sysfs only; a source without them leaves the link null. One thread: the caller of host_read.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +70,52 @@ static int order(const void *a, const void *b)
     return strcmp(((const struct host_gpu *)a)->pci, ((const struct host_gpu *)b)->pci);
 }
 
+static void pci_address(char *out, size_t cap, const struct hwloc_pcidev_attr_s *p)
+{
+    snprintf(out, cap, "%04x:%02x:%02x.%01x", (unsigned)p->domain, p->bus, p->dev, p->func & 7u);
+}
+
+/* Index of the GPU whose OS device this is (nvml0, cuda0); -1 for anything else. */
+static int64_t gpu_of(const struct host *h, hwloc_obj_t o)
+{
+    char pci[20];
+    while (o != NULL && o->type != HWLOC_OBJ_PCI_DEVICE)
+        o = o->parent;
+    if (o == NULL)
+        return -1;
+    pci_address(pci, sizeof pci, &o->attr->pcidev);
+    for (uint32_t i = 0; i < h->n_gpus; i++)
+        if (strcmp(h->gpus[i].pci, pci) == 0)
+            return i;
+    return -1;
+}
+
+/* NVLink matrix of a stored topology: MB/s, 0 where there is no link; packages may be among its objects. */
+static bool read_links(struct host *h, hwloc_topology_t t)
+{
+    struct hwloc_distances_s *d = NULL;
+    unsigned n = 1;
+    bool ok = true;
+    if (hwloc_distances_get_by_name(t, "NVLinkBandwidth", &n, &d, 0) != 0 || n == 0 || d == NULL)
+        return true;
+    for (unsigned i = 0; i < d->nbobjs; i++)
+        for (unsigned k = 0; k < d->nbobjs; k++) {
+            int64_t a = gpu_of(h, d->objs[i]), b = gpu_of(h, d->objs[k]);
+            hwloc_uint64_t v = d->values[(size_t)i * d->nbobjs + k];
+            if (a < 0 || b <= a || v == 0)
+                continue;
+            struct host_gpu_link *p = mem_realloc(h->gpu_links, (h->n_gpu_links + (size_t)1) * sizeof *p);
+            if (p == NULL) {
+                ok = false;
+                break;
+            }
+            h->gpu_links = p;
+            p[h->n_gpu_links++] = (struct host_gpu_link){(uint32_t)a, (uint32_t)b, (double)v * 1e6};
+        }
+    hwloc_distances_release(t, d);
+    return ok;
+}
+
 kt_status host_gpu_facts(struct host *h, const char *root, hwloc_topology_t t, kt_err *err)
 {
     for (hwloc_obj_t o = NULL; (o = hwloc_get_next_pcidev(t, o)) != NULL;) {
@@ -88,7 +134,7 @@ kt_status host_gpu_facts(struct host *h, const char *root, hwloc_topology_t t, k
         g->klass = p->class_id;
         g->memory_bytes = HOST_UNKNOWN_BYTES;
         g->sm = -1;
-        snprintf(g->pci, sizeof g->pci, "%04x:%02x:%02x.%01x", (unsigned)p->domain, p->bus, p->dev, p->func & 7u);
+        pci_address(g->pci, sizeof g->pci, p);
         const char *name = hwloc_obj_get_info_by_name(o, "PCIDevice");
         if (name != NULL && (g->name = mem_strdup(name)) == NULL)
             KT_FAIL(err, KT_E_NOMEM, "GPUs: out of memory");
@@ -104,5 +150,7 @@ kt_status host_gpu_facts(struct host *h, const char *root, hwloc_topology_t t, k
         qsort(h->gpus, h->n_gpus, sizeof *h->gpus, order);
     for (uint32_t i = 0; i < h->n_gpus; i++)
         h->gpus[i].index = i;
+    if (!read_links(h, t))
+        KT_FAIL(err, KT_E_NOMEM, "GPUs: out of memory");
     return KT_OK;
 }

@@ -124,6 +124,7 @@ static void free_topology(struct host *h)
     mem_free(h->l3);
     mem_free(h->kinds);
     mem_free(h->gpus);
+    mem_free(h->gpu_links);
     mem_free(h->distances);
     mem_free(h->devdax);
 }

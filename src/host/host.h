@@ -108,6 +108,11 @@ struct host_gpu {
     bool no_link, node_forbidden;
 };
 
+struct host_gpu_link { /* a direct link between two GPUs as the source claims it; never a measurement */
+    uint32_t a, b; /* indexes into gpus, a < b */
+    double bytes_per_second;
+};
+
 struct host_distances {
     char *name, *unit; /* "relative", "seconds", "bytes_per_second" */
     bool stored;
@@ -183,6 +188,8 @@ struct host {
     uint32_t n_devdax;
     struct host_gpu *gpus;
     uint32_t n_gpus;
+    struct host_gpu_link *gpu_links;
+    uint32_t n_gpu_links;
     struct host_distances *distances;
     uint32_t n_distances;
     struct host_isa isa;

@@ -68,7 +68,8 @@ static const struct row xml[] = {
     {"xml/192em64t-12gr2n8c2t.xml", "0-23", "8", 190, "", NULL, NULL, ""},
     {"xml/fakeheterodistances.xml", "0-6", "1", 7, "", "7:dram[1,2,5,6]", NULL, "homeless=42"},
     {"xml/8intel64-4n2t-memattrs.xml", "0-3", "2", 7, "", NULL, NULL, "claim1=20000000"},
-    {"xml/power8gpudistances.xml", "0-1", "4", 7, "", NULL, "+0002:01:00.0@0 +0003:01:00.0@0 +000a:01:00.0@1 +000b:01:00.0@1", ""},
+    {"xml/power8gpudistances.xml", "0-1", "4", 7, "", NULL, "+0002:01:00.0@0 +0003:01:00.0@0 +000a:01:00.0@1 +000b:01:00.0@1",
+     "links=0-1:40,2-3:40"},
     {"xml/32em64t-2n8c2t-pci-normalio.xml", "0-1", "8", 14, "", NULL,
      "+0000:03:00.0@0 +0000:83:00.0@1 +0000:84:00.0@1 -0000:84:00.1@1", ""},
     {"xml/64intel64-3g2n+2n-irregulargroups+pci.xml", "0-1", "8", 14, "KT030", NULL, "+0002:01:00.0@4! +0004:01:00.0@7!", "allowed=0-15 mems=0-1"},
@@ -146,6 +147,9 @@ static void describe(struct strbuf *b, const struct host *h, const struct plan *
     sb_printf(b, "nolink=%u ", nolink);
     for (uint32_t i = 0; i < h->isa.n_cpuid; i++)
         sb_printf(b, "flag=%s ", h->isa.cpuid[i]);
+    for (uint32_t i = 0; i < h->n_gpu_links; i++)
+        sb_printf(b, "%s%u-%u:%.0f", i == 0 ? "links=" : ",", h->gpu_links[i].a, h->gpu_links[i].b, h->gpu_links[i].bytes_per_second * 1e-9);
+    sb_puts(b, " ");
     add_set(b, "allowed", &h->limits.allowed_pus);
     add_set(b, "mems", &h->limits.cpuset_mems);
     add_set(b, "homeless", &p->homeless);
@@ -371,6 +375,19 @@ static void tree_rows(void **state)
     check_rows(linux_rows, sizeof linux_rows / sizeof linux_rows[0], "fsroot");
 }
 
+/* A tree and its CPUID dump together: the topology is the tree's, the ISA the dump's. */
+static void tree_with_dump(void **state)
+{
+    (void)state;
+    static const struct row r = {"linux/fakeheteromemtiers", "0-2", "2", 5, "KT001 KT028", "4:hbm[1] 6:nvm[1] 8:nvm[0] 9:nvm[2]", NULL, "devdax=3 isa=ref"};
+    char top[9300], spec[18800];
+    if (fixtures[0] == '\0')
+        skip();
+    assert_true(unpack(r.file, top, sizeof top));
+    snprintf(spec, sizeof spec, "fsroot:%s,cpuid:%s/cpuid", top, top);
+    assert_int_equal(in_child(check_row, &r, spec), 0);
+}
+
 static void cpuid_rows(void **state)
 {
     (void)state;
@@ -509,7 +526,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_sources_are_refused), cmocka_unit_test(foreign_variables_are_ignored), cmocka_unit_test(native_machine),
         cmocka_unit_test(mpibind_rows),            cmocka_unit_test(xml_rows),                      cmocka_unit_test(tree_rows),
-        cmocka_unit_test(cpuid_rows),
+        cmocka_unit_test(tree_with_dump),          cmocka_unit_test(cpuid_rows),
     };
     const char *f = getenv("KT_FIXTURES");
     struct stat st;
