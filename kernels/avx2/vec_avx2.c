@@ -148,11 +148,18 @@ static void vexp(const float *x, float m, uint32_t n, float *y)
     }
 }
 
-/* pairs (i, i + half) */
+/* pairs (i, i + half); full vectors apart, because a masked store costs as much as the rest */
 static void rope_halves(float *x, const float *cos, const float *sin, uint32_t half)
 {
-    for (uint32_t i = 0; i < half; i += 8) {
-        const __m256i m = head_mask(half - i < 8 ? half - i : 8);
+    uint32_t i = 0;
+    for (; i + 8 <= half; i += 8) {
+        const __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + half + i);
+        const __m256 c = _mm256_loadu_ps(cos + i), s = _mm256_loadu_ps(sin + i);
+        _mm256_storeu_ps(x + i, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+        _mm256_storeu_ps(x + half + i, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+    }
+    if (i < half) {
+        const __m256i m = head_mask(half - i);
         const __m256 a = _mm256_maskload_ps(x + i, m), b = _mm256_maskload_ps(x + half + i, m);
         const __m256 c = _mm256_maskload_ps(cos + i, m), s = _mm256_maskload_ps(sin + i, m);
         _mm256_maskstore_ps(x + i, m, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
@@ -160,18 +167,26 @@ static void rope_halves(float *x, const float *cos, const float *sin, uint32_t h
     }
 }
 
-/* pairs (2i, 2i + 1), four in a register: even lanes a c - b s, odd lanes b c + a s */
-static void rope_pairs(float *x, const float *cos, const float *sin, uint32_t half)
+/* Four pairs: even lanes a c - b s, odd lanes b c + a s; c and s hold the four factors in their lower half. */
+static inline __m256 rotate4(__m256 v, __m256 c, __m256 s)
 {
     const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-    for (uint32_t i = 0; i < half; i += 4) {
-        const uint32_t n = half - i < 4 ? half - i : 4;
-        const __m256i m = head_mask(2 * n), h = head_mask(n);
-        const __m256 v = _mm256_maskload_ps(x + 2 * (size_t)i, m);
-        const __m256 c = _mm256_permutevar8x32_ps(_mm256_maskload_ps(cos + i, h), twice);
-        const __m256 s = _mm256_permutevar8x32_ps(_mm256_maskload_ps(sin + i, h), twice);
-        const __m256 swapped = _mm256_permute_ps(v, 0xb1);
-        _mm256_maskstore_ps(x + 2 * (size_t)i, m, _mm256_fmaddsub_ps(v, c, _mm256_mul_ps(swapped, s)));
+    const __m256 swapped = _mm256_permute_ps(v, 0xb1);
+    return _mm256_fmaddsub_ps(v, _mm256_permutevar8x32_ps(c, twice), _mm256_mul_ps(swapped, _mm256_permutevar8x32_ps(s, twice)));
+}
+
+/* pairs (2i, 2i + 1) */
+static void rope_pairs(float *x, const float *cos, const float *sin, uint32_t half)
+{
+    uint32_t i = 0;
+    for (; i + 4 <= half; i += 4) {
+        const __m256 c = _mm256_castps128_ps256(_mm_loadu_ps(cos + i)), s = _mm256_castps128_ps256(_mm_loadu_ps(sin + i));
+        _mm256_storeu_ps(x + 2 * (size_t)i, rotate4(_mm256_loadu_ps(x + 2 * (size_t)i), c, s));
+    }
+    if (i < half) {
+        const __m256i m = head_mask(2 * (half - i)), h = head_mask(half - i);
+        const __m256 c = _mm256_maskload_ps(cos + i, h), s = _mm256_maskload_ps(sin + i, h);
+        _mm256_maskstore_ps(x + 2 * (size_t)i, m, rotate4(_mm256_maskload_ps(x + 2 * (size_t)i, m), c, s));
     }
 }
 
@@ -224,7 +239,20 @@ static bool moe_add(int64_t *acc, const float *y, float w, uint32_t n)
 
 static void moe_done(int64_t *acc, float *x, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    /* |acc| < 2^51: as the low bits of 1.5 * 2^52 it is a double, exactly, so that the step to single is the only rounding */
+    const __m256d magic = _mm256_set1_pd(0x1.8p52);
+    const __m256i half = _mm256_set1_epi64x((int64_t)1 << 51), high = _mm256_set1_epi64x(-((int64_t)1 << 52));
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const __m256i a = _mm256_loadu_si256((const __m256i *)(acc + i));
+        if (!_mm256_testz_si256(_mm256_add_epi64(a, half), high))
+            break;
+        const __m256d d = _mm256_sub_pd(_mm256_castsi256_pd(_mm256_add_epi64(a, _mm256_castpd_si256(magic))), magic);
+        const __m128 v = _mm_mul_ps(_mm256_cvtpd_ps(d), _mm_set1_ps(0x1p-32f));
+        _mm_storeu_ps(x + i, _mm_add_ps(_mm_loadu_ps(x + i), v));
+        _mm256_storeu_si256((__m256i *)(acc + i), _mm256_setzero_si256());
+    }
+    for (; i < n; i++) {
         x[i] = x[i] + (float)acc[i] * 0x1p-32f; /* cvtsi2ss: one rounding */
         acc[i] = 0;
     }

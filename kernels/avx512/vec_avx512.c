@@ -153,31 +153,47 @@ static void rope(float *x, const float *cos, const float *sin, uint32_t half, bo
         rope_halves(x, cos, sin, half);
 }
 
-/* acc + llrint(p * 2^32), both steps saturating; p finite */
-static inline __m512i add_fixed(__m512i acc, __m256 p)
+/* p * 2^32 is exact in double; out of range it converts to INT64_MIN */
+static inline __m512i to_fixed(__m256 p)
 {
-    const __m512d v = _mm512_mul_pd(_mm512_cvtps_pd(p), _mm512_set1_pd(0x1p32)); /* exact */
-    const __m512i max = _mm512_set1_epi64(INT64_MAX);
-    /* out of range converts to INT64_MIN, which is right below and wrong above */
-    __m512i f = _mm512_cvtpd_epi64(v);
-    f = _mm512_mask_mov_epi64(f, _mm512_cmp_pd_mask(v, _mm512_set1_pd(0x1p63), _CMP_GE_OQ), max);
-    const __m512i s = _mm512_add_epi64(acc, f);
-    const __mmask8 over = _mm512_movepi64_mask(_mm512_and_si512(_mm512_xor_si512(acc, s), _mm512_xor_si512(f, s)));
-    return _mm512_mask_xor_epi64(s, over, _mm512_srai_epi64(f, 63), max);
+    return _mm512_cvtpd_epi64(_mm512_mul_pd(_mm512_cvtps_pd(p), _mm512_set1_pd(0x1p32)));
+}
+
+/* Sign bits: did a + f, which gave s, leave the range? (a ^ s) & (f ^ s) */
+static inline __mmask8 overflow(__m512i a, __m512i f, __m512i s)
+{
+    return _mm512_movepi64_mask(_mm512_ternarylogic_epi64(a, f, s, 0x42));
+}
+
+/* Up to 8 elements of any value. Products that are not finite are left out; returns them. */
+static __mmask8 moe_add_any(int64_t *acc, const float *y, __m256 weight, __mmask8 m)
+{
+    const __m256 p = _mm256_mul_ps(weight, _mm256_maskz_loadu_ps(m, y));
+    const __mmask8 odd = _mm256_mask_fpclass_ps_mask(m, p, 0x99); /* quiet and signalling NaN, both infinities */
+    const __m512i max = _mm512_set1_epi64(INT64_MAX), a = _mm512_maskz_loadu_epi64(m, acc);
+    const __m512i f = _mm512_mask_mov_epi64(to_fixed(p), _mm256_cmp_ps_mask(p, _mm256_set1_ps(0x1p31f), _CMP_GE_OQ), max);
+    const __m512i s = _mm512_add_epi64(a, f);
+    const __m512i kept = _mm512_mask_xor_epi64(s, overflow(a, f, s), _mm512_srai_epi64(f, 63), max);
+    _mm512_mask_storeu_epi64(acc, m & (__mmask8)~odd, kept);
+    return odd;
 }
 
 static bool moe_add(int64_t *acc, const float *y, float w, uint32_t n)
 {
-    const __m256 weight = _mm256_set1_ps(w);
+    const __m256 weight = _mm256_set1_ps(w), limit = _mm256_set1_ps(0x1p31f), abs_bits = _mm256_castsi256_ps(_mm256_set1_epi32(ABS_BITS));
     __mmask8 bad = 0;
-    for (uint32_t i = 0; i < n; i += 8) {
-        const __mmask8 m = (__mmask8)head_mask(n - i < 8 ? n - i : 8);
-        const __m256 p = _mm256_mul_ps(weight, _mm256_maskz_loadu_ps(m, y + i));
-        const __mmask8 odd = _mm256_mask_fpclass_ps_mask(m, p, 0x99); /* quiet and signalling NaN, both infinities */
-        const __m512i a = _mm512_maskz_loadu_epi64(m, acc + i);
-        bad |= odd;
-        _mm512_mask_storeu_epi64(acc + i, m & (__mmask8)~odd, add_fixed(a, p));
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) { /* nothing saturates in practice: look, and do the careful form only then */
+        const __m256 p = _mm256_mul_ps(weight, _mm256_loadu_ps(y + i));
+        const __mmask8 large = _mm256_cmp_ps_mask(_mm256_and_ps(p, abs_bits), limit, _CMP_NLT_UQ);
+        const __m512i a = _mm512_loadu_si512(acc + i), f = to_fixed(p), s = _mm512_add_epi64(a, f);
+        if ((large | overflow(a, f, s)) == 0)
+            _mm512_storeu_si512(acc + i, s);
+        else
+            bad |= moe_add_any(acc + i, y + i, weight, 0xff);
     }
+    if (i < n)
+        bad |= moe_add_any(acc + i, y + i, weight, (__mmask8)head_mask(n - i));
     return bad == 0;
 }
 
