@@ -10,3 +10,8 @@ tests_kernels_checkkern_LDADD = kernels/libkernels.la src/base/libbase.la
 TESTS += tests/kernels/checkkern %D%/test_checkkern_catches.sh
 EXTRA_DIST += %D%/test_checkkern_catches.sh
 include tests/kernels/vec.mk
+check_PROGRAMS += tests/kernels/test_mm_golden
+TESTS += tests/kernels/test_mm_golden
+tests_kernels_test_mm_golden_SOURCES = %D%/test_mm_golden.c %D%/mm_golden.h
+tests_kernels_test_mm_golden_LDADD = kernels/libkernels.la src/base/libbase.la
+EXTRA_DIST += %D%/mm_golden.py

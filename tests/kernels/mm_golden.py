@@ -1,0 +1,70 @@
+"""Make mm_golden.h: what the numpy reading of the canonical arithmetic gives for one matrix of each format.
+
+usage: mm_golden.py CANONICAL.py > mm_golden.h      CANONICAL.py: canonical.py of the golden fixtures. Needs PyPI numpy, gguf, safetensors.
+Inputs are a linear congruential sequence that test_mm_golden.c repeats; the header holds the first four results' bits and an FNV-1a of all.
+"""
+import sys
+import types
+
+import numpy as np
+from gguf import GGMLQuantizationType as T
+
+F = np.float32
+ROWS, N = 19, 3
+HALVES = dict(q8_0=[0], q4_0=[0], q4_1=[0, 2], q5_0=[0], q5_1=[0, 2], iq4_nl=[0], mxfp4=[], q4_k=[0, 2], q6_k=[208])
+SIZE = dict(q8_0=34, q4_0=18, q4_1=20, q5_0=22, q5_1=24, iq4_nl=18, mxfp4=17, q4_k=144, q6_k=210)
+
+
+class Source:
+    def __init__(self, seed):
+        self.s = seed
+
+    def word(self):
+        self.s = (self.s * 1664525 + 1013904223) & 0xffffffff
+        return self.s >> 8
+
+    def bytes(self, n):
+        return np.array([self.word() >> 16 for _ in range(n)], np.uint8)
+
+    def floats(self, n):                      # 24 random bits in [-0.5, 0.5), exact in fp32
+        return np.array([self.word() / 2.0 ** 24 - 0.5 for _ in range(n)], F)
+
+
+def main():
+    canon = types.ModuleType("canon")
+    text = open(sys.argv[1]).read()
+    exec(compile(text[:text.rindex("\nmain()")], "canonical", "exec"), canon.__dict__)
+    print("/* mm_golden.h - bits of one product per format, computed by mm_golden.py with numpy, not by these kernels: 19 rows, 3 tokens. Data only. */")
+    print("#ifndef KT_MM_GOLDEN_H\n#define KT_MM_GOLDEN_H\n")
+    print("/* X(type, columns, first four results, FNV-1a of the bytes of all [3][19] results) */\n#define MM_GOLDEN(X) \\")
+    lines = []
+    for name in [*HALVES, "bf16", "f16", "f32"]:
+        src, k = Source(7), 1536 if name.endswith("_k") else 1184 if name in HALVES else 1100
+        if name in HALVES:
+            blocks = ROWS * k // (256 if name.endswith("_k") else 32)
+            raw = src.bytes(blocks * SIZE[name]).reshape(blocks, -1)
+            for b in raw:
+                for at in HALVES[name]:
+                    b[at], b[at + 1] = src.bytes(1)[0], 0x2c + (src.word() >> 23)
+            if name == "mxfp4":
+                raw[:, 0] = 96 + raw[:, 0] % 32
+            t = types.SimpleNamespace(tensor_type=T[name.upper()], data=raw.reshape(ROWS, -1), shape=[k, ROWS])
+            product = canon.gguf_matrix(t, False)
+        else:
+            w = src.floats(ROWS * k)
+            if name == "bf16":
+                w = (w.view(np.uint32) & 0xffff0000).view(F)
+            if name == "f16":
+                w = (np.floor(w * 1024) / 1024).astype(F)
+            product = canon.Plain(w.reshape(ROWS, k))
+        y = np.ascontiguousarray(product(src.floats(N * k).reshape(N, k)).astype(F)).view(np.uint32).reshape(-1)
+        h = 0xcbf29ce484222325
+        for v in y.view(np.uint8):
+            h = ((h ^ int(v)) * 0x100000001b3) & 0xffffffffffffffff
+        first = ", ".join(f"0x{v:08x}u" for v in y[:4])
+        lines.append(f"    X({name.upper()}, {k}, {first}, 0x{h:016x}u)")
+    print(" \\\n".join(lines))
+    print("\n#endif")
+
+
+main()
