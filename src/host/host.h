@@ -201,8 +201,8 @@ struct host {
 };
 
 /* spec: NULL or "native"; "xml:FILE", "syn:DESCRIPTION", "fsroot:DIR", "cpuid:DIR", "fsroot:DIR,cpuid:DIR" (host-profile section 14).
- * Missing or malformed sources are errors, never the native machine. fsroot and cpuid read through the process environment that hwloc demands:
- * call them from a process without other threads. */
+ * Missing or malformed sources are errors, never the native machine. hwloc reads its variables from the process environment, which is
+ * changed while loading (HWLOC_* of others are unset, KT002): call it before other threads start. */
 kt_status host_read(const char *spec, struct host **out, kt_err *err);
 void host_free(struct host *h);
 /* Indexes into h->nodes in the order in which nodes take cores (host-profile section 7 rule 3); order has room for n_nodes. */
