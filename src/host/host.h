@@ -12,8 +12,8 @@
 
 #define HOST_UNKNOWN_BYTES UINT64_MAX /* capacity, limit or size is not known or not set */
 
-/* Bits of host_isa.kern_isa. The same values as KERN_ISA_* of kernels/kern.h, which this room may not include: whoever sees both headers
- * (plan's caller: engine, tuner) asserts at compile time that they are equal. */
+/* Bits of host_isa.kern_isa. The same values as KERN_ISA_* of kernels/kern.h, which this room may not include: plan, which
+ * sees both headers, asserts at compile time that they are equal. */
 enum {
     HOST_ISA_AVX2 = 1 << 0, /* AVX2 + FMA + F16C */
     HOST_ISA_AVX512 = 1 << 1, /* F, BW, DQ, VL */

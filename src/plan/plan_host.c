@@ -7,7 +7,13 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kern.h"
 #include "plan/plan_int.h"
+
+_Static_assert((int)HOST_ISA_AVX2 == (int)KERN_ISA_AVX2 && (int)HOST_ISA_AVX512 == (int)KERN_ISA_AVX512 &&
+                   (int)HOST_ISA_AVX512VNNI == (int)KERN_ISA_AVX512VNNI && (int)HOST_ISA_AVX512BF16 == (int)KERN_ISA_AVX512BF16 &&
+                   (int)HOST_ISA_AVXVNNI == (int)KERN_ISA_AVXVNNI && (int)HOST_ISA_AMX == (int)KERN_ISA_AMX,
+               "a plan hands ISA bits from host to kernels: both rooms must number them alike");
 
 #define FAST_CLASS_MIN 4 /* fewer fast cores than this: all classes work, weighted */
 #define UNKNOWN_CLASS_WEIGHT 0.6 /* of a slower class without frequency or capacity: an efficiency core beside a performance core, until measured */
