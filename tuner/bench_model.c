@@ -133,7 +133,7 @@ static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
         default: KT_TRY(time_prefill(b, round, err)); break;
         }
     b->decode_ratio[round] = b->decode_bps[round] / b->read_bps[round];
-    b->prefill_ratio[round] = b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : NAN;
+    b->prefill_ratio[round] = b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : (double)NAN;
     return KT_OK;
 }
 
@@ -182,11 +182,11 @@ static void report(struct bench *b, bool small)
         double k = line[i].ratio ? 100 : line[i].scale;
         stats_of(line[i].v, b->rounds, &s);
         bool none = line[i].ratio && (small || isnan(s.median));
-        jo_kreal(&j, line[i].key, none ? NAN : s.median * line[i].scale);
+        jo_kreal(&j, line[i].key, none ? (double)NAN : s.median * line[i].scale);
         snprintf(key, sizeof key, "%s_q1", line[i].key);
-        jo_kreal(&j, key, none ? NAN : s.q1 * line[i].scale);
+        jo_kreal(&j, key, none ? (double)NAN : s.q1 * line[i].scale);
         snprintf(key, sizeof key, "%s_q3", line[i].key);
-        jo_kreal(&j, key, none ? NAN : s.q3 * line[i].scale);
+        jo_kreal(&j, key, none ? (double)NAN : s.q3 * line[i].scale);
         if (!b->json && none)
             printf("  %-26s %10s\n", line[i].label, "-");
         else if (!b->json)

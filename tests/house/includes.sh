@@ -8,7 +8,9 @@ bad=0
 allowed() {
     case $1 in
     src/base) echo "base" ;;
-    src/host | src/metrics | kernels) echo "base" ;;
+    src/host) echo "base host" ;;
+    src/metrics) echo "base metrics" ;;
+    kernels) echo "base" ;;
     src/model) echo "base model kt.h" ;;
     src/profile) echo "base host profile" ;;
     src/plan) echo "base host model kernels profile plan" ;;
