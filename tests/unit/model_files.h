@@ -72,6 +72,7 @@ struct gfield {
 struct gfile {
     struct strbuf kv, info, data;
     uint64_t n_kv, n_t, align;
+    uint32_t router_type; /* g_tiny: type of the router; 0 is F32, 28 F64 */
     struct gfield field[400];
     size_t n_fields;
 };
@@ -223,7 +224,7 @@ static inline void g_tiny(struct gfile *g)
     g_f32_tensor(g, "blk.0.attn_q_norm.weight", 4, 0, 0);
     g_f32_tensor(g, "blk.0.attn_k_norm.weight", 4, 0, 0);
     g_f32_tensor(g, "blk.0.ffn_norm.weight", 8, 0, 0);
-    g_f32_tensor(g, "blk.0.ffn_gate_inp.weight", 8, 2, 0);
+    g_tensor(g, "blk.0.ffn_gate_inp.weight", 2, (uint64_t[]){8, 2}, g->router_type, g->router_type == 28 ? 128 : 64);
     g_f32_tensor(g, "blk.0.ffn_gate_exps.weight", 8, 8, 2);
     g_f32_tensor(g, "blk.0.ffn_up_exps.weight", 8, 8, 2);
     g_f32_tensor(g, "blk.0.ffn_down_exps.weight", 8, 8, 2);
