@@ -182,12 +182,30 @@ static void show_measurements(const struct profile *p, bool color, struct strbuf
     show_group(p, "devices", devices, color, out);
 }
 
+/* A list of pools as one line each; everything else is written as it is stored. */
+static bool show_pools(const json_t *v, struct strbuf *out)
+{
+    if (!json_is_array(v) || !json_is_string(json_object_get(json_array_get(v, 0), "cpus")))
+        return false;
+    sb_printf(out, "%zu pool%s", json_array_size(v), json_array_size(v) == 1 ? "" : "s");
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *p = json_array_get(v, i), *node = json_object_get(p, "node");
+        sb_puts(out, "\n      ");
+        if (json_is_integer(node))
+            sb_printf(out, "node%lld: ", (long long)json_integer_value(node));
+        sb_printf(out, "%lld cores, CPUs %s%s", integer(p, "cores"), text(p, "cpus", "?"), json_is_false(json_object_get(p, "local")) ? ", memory is remote" : "");
+    }
+    return true;
+}
+
 void show_decision(const json_t *d, bool color, struct strbuf *out)
 {
     const json_t *v = json_object_get(d, "value"), *alts = json_object_get(d, "alternatives"), *change = json_object_get(d, "would_change_if");
     char *value = json_is_string(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY), *alt;
-    sb_printf(out, "  %s%s = %s%s%s%s\n", bold(color), text(d, "id", "?"), value != NULL ? value : text(d, "value", "?"),
-              json_object_get(d, "unit") != NULL ? " " : "", text(d, "unit", ""), off(color));
+    sb_printf(out, "  %s%s = ", bold(color), text(d, "id", "?"));
+    if (!show_pools(v, out))
+        sb_puts(out, value != NULL ? value : text(d, "value", "?"));
+    sb_printf(out, "%s%s%s\n", json_object_get(d, "unit") != NULL ? " " : "", text(d, "unit", ""), off(color));
     free(value);
     sb_printf(out, "      why: %s  %s(%s, confidence %s)%s\n", text(d, "why", "?"), dim(color), text(d, "origin", "?"), text(d, "confidence", "?"), off(color));
     for (size_t i = 0; i < json_array_size(alts) && i < 2; i++) {

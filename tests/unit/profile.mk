@@ -20,3 +20,5 @@ CLEANFILES += tests/unit/fake_papi.so
 tests/unit/fake_papi.so: tests/unit/fake_papi.c
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(CC) -shared -fPIC -o $@ $(srcdir)/tests/unit/fake_papi.c || echo 'cannot make a shared object; test_papi will skip'
 endif
+TESTS += tests/integration/test_probe.sh
+EXTRA_DIST += tests/integration/test_probe.sh
