@@ -261,7 +261,10 @@ static kt_status run_stages(struct probe_run *r, const struct args *a, struct pr
             progress_done(pg, "no time was left");
             continue;
         }
+        uint32_t missing = r->n_missing;
         KT_TRY(s->run(r, fmin(seconds, probe_time_left(r)), err));
+        if (s->run == probe_expert && r->depth == PROBE_QUICK)
+            r->n_missing = missing; /* an extra of the quick run, whose decisions do not need it */
         KT_TRY(save(r, a, false, err));
         progress_done(pg, NULL);
     }

@@ -164,7 +164,7 @@ static kt_status decide_level(struct probe_run *r, kt_err *err)
         if (strcmp(levels[i], top_name) == 0)
             top = i;
     pick = top;
-    for (int i = 0; i < top; i++) {
+    for (int i = top - 1; i >= 0; i--) {
         double gain;
         json_t *ids = json_array();
         bool beats = level_beats(r, i, top, &gain, ids);
@@ -175,7 +175,8 @@ static kt_status decide_level(struct probe_run *r, kt_err *err)
             json_object_set_new(a, "distinguishable", json_boolean(beats || gain < -0.05));
             json_array_append_new(alts, a);
             json_array_extend(because, ids);
-            margin = 1 / (1 + gain) - 1;
+            if (isnan(margin))
+                margin = 1 / (1 + gain) - 1;
         }
         json_decref(ids);
         if (beats)

@@ -202,6 +202,8 @@ static void choose_points(const struct probe_run *r, struct expert_ctx *c)
         const struct kern *row = table[i];
         if (row->dtype != (int)c->t || (row->isa & ~r->isa) != 0 || (row->fits != NULL && !row->fits(&shape)))
             continue;
+        if (row->isa == 0 && r->isa != 0 && r->depth == PROBE_QUICK)
+            continue; /* ref takes most of the time and is never the choice where another variant runs */
         if (row->op == KERN_GEMV) {
             add_point(r, c, row, 1);
             if (r->depth >= PROBE_DEFAULT)
