@@ -359,7 +359,8 @@ static const char *attend(const struct check_opts *o, const struct kern *k, stru
 
 static int check_attention(const struct check_opts *o, const struct kern *k)
 {
-    static const uint32_t dims[] = {2, 16, 18, 32, 34, 64, 80, 96, 128}, keys[] = {1, 2, 8, 15, 16, 17, 63, 64, 65, 130, 192, 255, 256, 257, 300, 512, 513, 700, 1000};
+    static const uint32_t dims[] = {2, 16, 18, 32, 34, 64, 80, 96, 128};
+    static const uint32_t keys[] = {1, 2, 8, 15, 16, 17, 63, 64, 65, 130, 192, 255, 256, 257, 300, 512, 513, 700, 1000};
     struct check_rng r = {o->seed};
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
         for (uint32_t n_q = 1; n_q <= 16; n_q++)
