@@ -18,6 +18,7 @@ static const struct {
     {"inspect", "show what is in a model and what it needs in memory", cmd_inspect},
     {"convert", "write a checkpoint as one GGUF file, quantised by choice", cmd_convert},
     {"synth", "write a GGUF file of random weights in the shape of a config", cmd_synth},
+    {"report", "hot experts and skew of a running ktserve", cmd_report},
     {NULL, NULL, NULL},
 };
 

@@ -1,1 +1,2 @@
 # report
+kttune_SOURCES += %D%/cmd_report.c %D%/report.c %D%/report.h
