@@ -15,32 +15,45 @@
 #define INF_BITS 0x7f800000
 #define ABS_BITS 0x7fffffff
 
-static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+/* The bits of max |x| of a group: without the sign, floats order as integers, and NaN and infinity are the largest. */
+static inline int32_t amax_bits(const float *x)
 {
     const __m512i abs_bits = _mm512_set1_epi32(ABS_BITS);
-    for (uint32_t g = 0; g < k / KERN_GROUP; g++, x += KERN_GROUP, q += KERN_GROUP) {
-        const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-        /* without the sign, floats order as integers, and NaN and infinity are the largest */
-        const __m512i top = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), abs_bits), _mm512_and_si512(_mm512_castps_si512(b), abs_bits));
-        const int32_t bits = _mm512_reduce_max_epi32(top);
-        if (bits >= INF_BITS)
+    const __m512i a = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x)), abs_bits);
+    const __m512i b = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + 16)), abs_bits);
+    return _mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+}
+
+/* Codes of a group; returns their sum. |x * inv| <= 127 (1 + 2^-22), which rounds to 127: the clamp of the definition cannot act. */
+static inline int32_t codes32(const float *x, float inv, int8_t *q)
+{
+    const __m512 f = _mm512_set1_ps(inv);
+    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), f)), b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), f));
+    _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(a));
+    _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtepi32_epi8(b));
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+}
+
+/* Sixteen groups at a time, so that their divisions are two instructions. */
+static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+{
+    const uint32_t groups = k / KERN_GROUP;
+    for (uint32_t g = 0; g < groups; g += 16) {
+        const uint32_t n = groups - g < 16 ? groups - g : 16;
+        int32_t bits[16];
+        float inv[16];
+        for (uint32_t i = 0; i < n; i++)
+            bits[i] = amax_bits(x + (size_t)(g + i) * KERN_GROUP);
+        const __m512i top = _mm512_maskz_loadu_epi32(head_mask(n), bits);
+        if (_mm512_cmpge_epi32_mask(top, _mm512_set1_epi32(INF_BITS)) != 0)
             return false;
-        const __m128 amax = _mm_castsi128_ps(_mm_cvtsi32_si128(bits));
-        if (_mm_comilt_ss(amax, _mm_set_ss(0x1p-100f))) {
-            scale[g] = 0.0f;
-            sum[g] = 0;
-            _mm256_storeu_si256((__m256i *)q, _mm256_setzero_si256());
-            continue;
-        }
-        const __m128 s = _mm_div_ss(amax, _mm_set_ss(127.0f));
-        const __m512 inv = _mm512_broadcastss_ps(_mm_div_ss(_mm_set_ss(1.0f), s));
-        const __m512i lo = _mm512_set1_epi32(-127), hi = _mm512_set1_epi32(127);
-        const __m512i qa = _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(a, inv)), hi), lo);
-        const __m512i qb = _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(b, inv)), hi), lo);
-        scale[g] = _mm_cvtss_f32(s);
-        sum[g] = _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
-        _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(qa));
-        _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtepi32_epi8(qb));
+        const __m512 amax = _mm512_castsi512_ps(top);
+        const __mmask16 live = _mm512_cmp_ps_mask(amax, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ); /* below: scale 0, codes 0 */
+        const __m512 s = _mm512_maskz_div_ps(live, amax, _mm512_set1_ps(127.0f));
+        _mm512_mask_storeu_ps(scale + g, head_mask(n), s);
+        _mm512_storeu_ps(inv, _mm512_maskz_div_ps(live, _mm512_set1_ps(1.0f), s));
+        for (uint32_t i = 0; i < n; i++)
+            sum[g + i] = codes32(x + (size_t)(g + i) * KERN_GROUP, inv[i], q + (size_t)(g + i) * KERN_GROUP);
     }
     return true;
 }
