@@ -23,8 +23,11 @@
 
 #define FINISH_SECONDS 0.4 /* kept for decisions and the last write */
 
+static const char *const depth_names[] = {"topology", "quick", "default", "deep"};
+
 struct args {
     enum probe_depth depth;
+    const char *stage; /* of the file: the depth's name, or that of a deeper run whose entries are kept */
     const char *out, *topology;
     char *only;
     bool json, force;
@@ -125,6 +128,7 @@ static int parse(int argc, char **argv, struct args *a)
     }
     if (topology_only || (a->topology != NULL && strcmp(a->topology, "native") != 0))
         a->depth = PROBE_TOPOLOGY;
+    a->stage = depth_names[a->depth];
     a->limit_seconds = a->depth == PROBE_QUICK ? 10 : a->depth == PROBE_DEEP ? 900 : 120;
     if (a->out == NULL && !a->json && a->topology == NULL)
         a->out = "host.json";
@@ -134,7 +138,7 @@ static int parse(int argc, char **argv, struct args *a)
 /* ---- the existing file ---- */
 
 /* Takes over what an older profile of this host knows and this run does not measure again. -1: go on; else the exit code. */
-static int take_over(const struct args *a, const struct host *h, struct profile *p, kt_err *err)
+static int take_over(struct args *a, const struct host *h, struct profile *p, kt_err *err)
 {
     struct profile *old = NULL;
     struct profile_match m;
@@ -168,6 +172,9 @@ static int take_over(const struct args *a, const struct host *h, struct profile 
             if (!affected && profile_put_measurement(p, json_incref(e), err) != KT_OK)
                 code = cmd_fail("probe", err, 0);
         }
+        for (int d = PROBE_TOPOLOGY; d <= PROBE_DEEP && m.state == PROFILE_MATCH && old->complete; d++)
+            if (strcmp(old->stage, depth_names[d]) == 0 && d > (int)a->depth)
+                a->stage = depth_names[d]; /* its deeper entries stay */
         json_object_set(p->root, "tunings", json_object_get(old->root, "tunings"));
         json_object_set(json_object_get(p->root, "isa"), "variants", json_object_get(json_object_get(old->root, "isa"), "variants"));
         json_object_set(p->root, "counters", json_object_get(old->root, "counters"));
@@ -208,11 +215,11 @@ static const struct stage {
 };
 #define N_STAGES (sizeof stages / sizeof *stages)
 
-static const char *const depth_names[] = {"topology", "quick", "default", "deep"};
-
 static bool stage_wanted(const struct probe_run *r, const struct stage *s)
 {
     /* patterns may name a whole stage ("expert.*") or ids inside it ("expert.gemv:mxfp4.*") */
+    if (s->run == stage_isa)
+        return true; /* later stages run only what passed */
     return r->only == NULL || strstr(r->only, s->id) != NULL || profile_affects(r->only, s->id);
 }
 
@@ -243,7 +250,7 @@ static kt_status save(struct probe_run *r, const struct args *a, bool complete, 
 {
     KT_TRY(profile_refresh(r->p, err));
     KT_TRY(replan(r, err));
-    profile_stage(r->p, depth_names[r->depth], complete);
+    profile_stage(r->p, a->stage, complete);
     return a->out != NULL ? profile_write(r->p, a->out, err) : KT_OK;
 }
 
@@ -321,7 +328,7 @@ static int print_result(const struct probe_run *r, const struct args *a)
     return r->n_missing > 0 ? EXIT_DEADLINE : EXIT_OK;
 }
 
-static int probe_host(const struct args *a, const struct host *h, uint64_t start)
+static int probe_host(struct args *a, const struct host *h, uint64_t start)
 {
     kt_err err = {0};
     struct profile_tool tool = {.git = strcmp(KT_GIT, "unknown") != 0 ? KT_GIT : NULL, .flags = a->flags, .n_flags = a->n_flags};

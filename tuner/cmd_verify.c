@@ -19,7 +19,7 @@
 static const struct plan_pool *weakest(const struct profile *p, const struct plan *plan)
 {
     const struct plan_pool *worst = plan->n_pools > 0 ? &plan->pools[0] : NULL;
-    double low = INFINITY;
+    double low = (double)INFINITY;
     for (uint32_t i = 0; i < plan->n_pools; i++)
         for (uint32_t k = 0; k < p->n_knees; k++)
             if (p->knees[k].node == plan->pools[i].node && p->knees[k].read_bytes_per_second < low) {

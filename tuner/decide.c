@@ -81,7 +81,7 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
             def_at = i;
     uint32_t pick = def_at == n || def_at == 0 || apart(&v[0], &v[def_at]) ? 0 : def_at;
     json_t *d = json_object(), *because = json_array(), *alts = json_array();
-    double margin = NAN;
+    double margin = (double)NAN;
     bool noisy = false;
     for (uint32_t i = 0; i < n; i++) {
         json_array_append_new(because, json_string(v[i].id));
@@ -157,7 +157,7 @@ static kt_status decide_level(struct probe_run *r, kt_err *err)
 {
     const char *top_name = kern_isa_level_name(r->isa);
     int top = 0, pick;
-    double margin = NAN;
+    double margin = (double)NAN;
     char why[256];
     json_t *because = json_array(), *alts = json_array(), *d = json_object();
     for (int i = 0; i < N_LEVELS; i++)

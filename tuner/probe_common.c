@@ -51,6 +51,10 @@ kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err)
     const char *reason = json_string_value(json_object_get(v, "reason"));
     if (v == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for a measurement");
+    if (!probe_wanted(r, json_string_value(json_object_get(v, "id")))) {
+        json_decref(v); /* timed with its neighbours, but not asked for */
+        return KT_OK;
+    }
     bool failed = strcmp(json_string_value(json_object_get(v, "status")), "failed") == 0;
     if (failed && reason != NULL && (strncmp(reason, "killed after", 12) == 0 || strcmp(reason, "no time was left") == 0)) {
         r->n_missing++;

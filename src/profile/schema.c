@@ -179,11 +179,11 @@ static bool check_type(struct check *c, const json_t *type, const json_t *v)
             return true;
         return fail(c, "is %s, must be %s", type_name(v), json_string_value(type));
     }
-    json_array_foreach (type, i, t) {
+    json_array_foreach (type, i, t)
         if (is_type(v, json_string_value(t)))
             return true;
+    json_array_foreach (type, i, t)
         sb_printf(&want, "%s%s", i ? " or " : "", json_string_value(t));
-    }
     fail(c, "is %s, must be %s", type_name(v), want.data != NULL ? want.data : "another type");
     sb_free(&want);
     return false;
