@@ -116,10 +116,10 @@ static kt_status body_of(const struct strbuf *reply, const char **body, size_t *
 static kt_status get_placement(const struct url *u, json_t **out, kt_err *err)
 {
     struct strbuf request = {0}, reply = {0};
-    const char *key = getenv("KTSERVE_API_KEY"), *body;
+    const char *key = getenv("KTSERVE_API_KEY"), *body = NULL;
     json_error_t je;
-    size_t len;
-    int fd;
+    size_t len = 0;
+    int fd = -1;
     KT_TRY(connect_to(u, &fd, err));
     sb_printf(&request, "GET %s/admin/placement HTTP/1.1\r\nHost: %s%s%s:%s\r\nConnection: close\r\nAccept: application/json\r\n", u->prefix,
               strchr(u->host, ':') ? "[" : "", u->host, strchr(u->host, ':') ? "]" : "", u->port);
