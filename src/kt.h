@@ -68,7 +68,7 @@ typedef struct kt_engine_opts {
     const char *model_path;     /**< GGUF file (any shard) or checkpoint directory */
     const char *profile_path;   /**< host.json, or NULL for defaults */
     const char *quant;          /**< routed experts to "mxfp4", "q8_0", "q4_0" at load; NULL or "none": as stored */
-    const char *quant_dense;    /**< the same for all other matrices (embedding table excepted) */
+    const char *quant_dense;    /**< the same for all other matrices, embedding and head included; routers, norms and biases stay as stored */
     bool strict;                /**< decode every format to fp32, fp32 activations, fp32 KV: slow, for comparison */
     const char *kv_type;        /**< "bf16" (default) or "f32" */
     uint32_t max_seqs;          /**< sequences open at once, 1..4096; default 16 */
