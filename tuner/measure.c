@@ -324,6 +324,8 @@ void m_rounds(struct m_out *o, const struct m_rounds *r)
             break;
         shuffle(order, live, &seed);
         for (uint32_t i = 0; i < live; i++) {
+            if (round >= 3 && r->sparse != NULL && r->sparse(r->ctx, order[i]))
+                continue;
             watch_read(&w, &before);
             double v = r->sample(r->ctx, order[i]);
             watch_read(&w, &after);

@@ -70,6 +70,7 @@ int m_fail(struct m_out *o, const char *text);
 struct m_rounds {
     uint32_t n_points;
     double (*sample)(void *ctx, uint32_t point); /* < 0: failed, the point is dropped */
+    bool (*sparse)(void *ctx, uint32_t point); /* NULL: none. A slow point that is no rival of the others: first 3 rounds only */
     void *ctx;
     uint64_t seed;
     double warmup_seconds, seconds; /* seconds: for the rounds; at least 3 rounds are run */

@@ -97,6 +97,13 @@ static double sample(void *vctx, uint32_t point)
     return work / per_expert;
 }
 
+/* ref is the oracle, not a rival: its long samples would take the time of the others. */
+static bool is_ref(void *vctx, uint32_t point)
+{
+    const struct expert_ctx *c = vctx;
+    return c->points[point].row->isa == 0 && c->n_points > 2;
+}
+
 /* Experts of one layout: packed once, then copied; only their places differ. */
 static const char *make_set(struct expert_ctx *c, enum kern_layout l)
 {
@@ -161,7 +168,7 @@ static int child(void *vctx, struct m_out *o)
     }
     if (team_open(&opts, &c->team, &err) != KT_OK)
         return m_fail(o, err.msg);
-    struct m_rounds r = {.n_points = c->n_points, .sample = sample, .ctx = c, .seed = c->seed, .warmup_seconds = c->warmup, .seconds = c->seconds,
+    struct m_rounds r = {.n_points = c->n_points, .sample = sample, .sparse = is_ref, .ctx = c, .seed = c->seed, .warmup_seconds = c->warmup, .seconds = c->seconds,
                          .max_rounds = c->max_rounds};
     m_rounds(o, &r);
     return 0;
@@ -206,7 +213,7 @@ static void choose_points(const struct probe_run *r, struct expert_ctx *c)
             continue; /* ref takes most of the time and is never the choice where another variant runs */
         if (row->op == KERN_GEMV) {
             add_point(r, c, row, 1);
-            if (r->depth >= PROBE_DEFAULT)
+            if (r->depth >= PROBE_DEFAULT && row->isa != 0)
                 add_point(r, c, row, 4);
         } else if (row->op == KERN_GEMM && r->depth >= PROBE_DEFAULT) {
             add_point(r, c, row, 32);

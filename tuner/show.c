@@ -172,13 +172,71 @@ static void show_group(const struct profile *p, const char *title, const char *c
         }
 }
 
+/* ---- experts: one line per format and variant ---- */
+
+/* "expert.gemv:mxfp4.avx512vnni.m1" -> "mxfp4.avx512vnni", "m1" */
+static bool expert_parts(const char *id, char *key, size_t n, const char **rows, bool *gemm)
+{
+    const char *colon = strchr(id, ':'), *last = strrchr(id, '.');
+    if (!starts(id, "expert.gem") || colon == NULL || last < colon)
+        return false;
+    snprintf(key, n, "%.*s", (int)(last - colon - 1), colon + 1);
+    *rows = last + 1;
+    *gemm = starts(id, "expert.gemm");
+    return true;
+}
+
+static void show_expert_line(const json_t *ms, const char *key, bool color, struct strbuf *out)
+{
+    const char *dot = strchr(key, '.'), *rows, *failed = NULL;
+    char other[96], v[32];
+    bool gemm, noisy = false;
+    sb_printf(out, "  %-8.*s %-12s", dot != NULL ? (int)(dot - key) : 8, key, dot != NULL ? dot + 1 : "");
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < json_array_size(ms); i++) {
+            const json_t *m = json_array_get(ms, i);
+            if (!expert_parts(text(m, "id", ""), other, sizeof other, &rows, &gemm) || gemm != (pass == 1) || strcmp(other, key) != 0)
+                continue;
+            noisy |= strcmp(text(m, "status", ""), "noisy") == 0;
+            if (json_object_get(m, "median") == NULL) {
+                failed = text(m, "reason", "failed");
+                continue;
+            }
+            show_value(number(m, "median"), text(m, "unit", "count"), v, sizeof v);
+            sb_printf(out, "  %s %s%s%s %11s", gemm ? "gemm" : "gemv", dim(color), rows, off(color), v);
+        }
+    if (failed != NULL)
+        sb_printf(out, "  %s%s%s", dim(color), failed, off(color));
+    if (noisy)
+        sb_printf(out, "   %snoisy%s", color ? "\033[33m" : "", off(color));
+    sb_putc(out, '\n');
+}
+
+static void show_experts(const struct profile *p, bool color, struct strbuf *out)
+{
+    const json_t *ms = json_object_get(p->root, "measurements");
+    json_t *seen = json_object();
+    char key[96];
+    const char *rows;
+    bool gemm;
+    for (size_t i = 0; i < json_array_size(ms); i++) {
+        if (!expert_parts(text(json_array_get(ms, i), "id", ""), key, sizeof key, &rows, &gemm) || json_object_get(seen, key) != NULL)
+            continue;
+        if (json_object_size(seen) == 0)
+            sb_printf(out, "\n%sexperts: rate per format and kernel variant (gemv: weights read, gemm: operations; mN: N rows)%s\n", bold(color), off(color));
+        json_object_set_new(seen, key, json_true());
+        show_expert_line(ms, key, color, out);
+    }
+    json_decref(seen);
+}
+
 static void show_measurements(const struct profile *p, bool color, struct strbuf *out)
 {
-    static const char *const memory[] = {"mem.", "lat.", NULL}, *const joins[] = {"sync.", "noise", NULL}, *const experts[] = {"expert.", NULL},
+    static const char *const memory[] = {"mem.", "lat.", NULL}, *const joins[] = {"sync.", "noise", NULL},
                             *const devices[] = {"gpu.", "disk.", NULL};
     show_group(p, "memory: read rate per node and threads", memory, color, out);
     show_group(p, "joins and noise", joins, color, out);
-    show_group(p, "experts: weights read (gemv) and operations (gemm) per variant", experts, color, out);
+    show_experts(p, color, out);
     show_group(p, "devices", devices, color, out);
 }
 
