@@ -143,17 +143,36 @@ static void put_block32(enum dtype t, const uint8_t *b, struct p16 f, uint8_t *g
         memcpy(c + 64 * j, b + 4 * j, 4);
 }
 
-static void put_q4_k(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, uint32_t r)
+/* Q4_K and Q5_K; the latter has fifth bits at 16, bit j of byte l for column l of group j. */
+static void put_k45(enum dtype t, const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t r)
 {
+    const struct p16 f = p16_of(t);
+    const uint8_t *qs = b + (t == DT_Q5_K ? 48 : 16);
     memcpy(head + 2 * r, b, 2);
     memcpy(head + 32 + 2 * r, b + 2, 2);
-    for (int j = 0; j < 8; j++, g += gb) {
+    for (int j = 0; j < 8; j++, g += p16_group_bytes(f)) {
+        uint8_t *c = g + f.scale + f.min + f.high + 4 * r;
         kq_scale_min(b + 4, j, &g[r], &g[16 + r]);
         for (int v = 0; v < 4; v++) {
-            uint32_t lo = load_u32(b + 16 + 32 * (j / 2) + 4 * v), hi = load_u32(b + 32 + 32 * (j / 2) + 4 * v);
+            uint32_t lo = load_u32(qs + 32 * (j / 2) + 4 * v), hi = load_u32(qs + 16 + 32 * (j / 2) + 4 * v);
             uint32_t w = j % 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u) : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
-            put_u32(g + 32 + 64 * v + 4 * r, w);
+            put_u32(c + 64 * v, w);
         }
+        uint32_t h = 0;
+        for (int q = 0; q < 8 && f.high; q++)
+            h |= ((load_u32(b + 16 + 4 * q) >> j) & 0x01010101u) << q;
+        if (f.high)
+            put_u32(g + f.scale + f.min + 4 * r, h);
+    }
+}
+
+static void put_iq4_xs(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, uint32_t r)
+{
+    memcpy(head + 2 * r, b, 2);
+    for (int j = 0; j < 8; j++, g += gb) {
+        g[r] = (uint8_t)iq4xs_scale(b, j);
+        for (int v = 0; v < 4; v++)
+            memcpy(g + 16 + 64 * v + 4 * r, b + 8 + 16 * j + 4 * v, 4);
     }
 }
 
@@ -190,8 +209,10 @@ static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel
     }
     for (uint32_t g = 0; g < k / KERN_GROUP; g += f.super, src += info->block_bytes) {
         uint8_t *head = panel + p16_head_at(f, g), *grp = panel + p16_group_at(f, g);
-        if (t == DT_Q4_K)
-            put_q4_k(src, head, grp, gb, r);
+        if (t == DT_Q4_K || t == DT_Q5_K)
+            put_k45(t, src, head, grp, r);
+        else if (t == DT_IQ4_XS)
+            put_iq4_xs(src, head, grp, gb, r);
         else if (t == DT_Q6_K)
             put_q6_k(src, head, grp, gb, r);
         else

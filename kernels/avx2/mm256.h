@@ -2,7 +2,7 @@
  *
  * maddubs multiplies unsigned by signed bytes and adds pairs with 16-bit saturation, so each format says how many of its products fit in 16 bits before
  * they must be widened (lump_of). Codes are unsigned with a zero subtracted through the accumulator's start (-zero * sum of the activation codes), but Q8_0
- * and IQ4_NL use |w| and the activation with w's sign: 128 * 127 * 2 = 32512 fits, so code -128 is exact. Activation codes are within -127..127.
+ * and IQ4 use |w| and the activation with w's sign: 128 * 127 * 2 = 32512 fits, so code -128 is exact. Activation codes are within -127..127.
  * `t` is a compile-time constant everywhere. Static inline only; included by files compiled with the AVX2 flags alone.
  */
 #ifndef KT_KERN_MM256_H
@@ -33,6 +33,7 @@ IN int lump_of(int t)
     case DT_MXFP4:
     case DT_Q5_0:
     case DT_Q5_1:
+    case DT_Q5_K:
         return 4;
     case DT_Q6_K:
         return 2;
@@ -48,7 +49,7 @@ IN int zero_of(int t)
 
 IN int has_min(int t)
 {
-    return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K;
+    return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K || t == DT_Q5_K;
 }
 
 IN int has_halves(int t)
@@ -79,7 +80,7 @@ IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
         q[v] = _mm256_and_si256(b, nib);
         q[v + 4] = _mm256_and_si256(_mm256_srli_epi16(b, 4), nib);
     }
-    if (t == DT_MXFP4 || t == DT_IQ4_NL) {
+    if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
         const __m256i lut = _mm256_broadcastsi128_si256(t == DT_MXFP4
                                                             ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
                                                             : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
@@ -109,6 +110,12 @@ IN __m256i bytes8(const uint8_t *p)
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 
+/* Integer scales of columns 0..15 (h = 0) or 16..31 of 8 rows as floats; fp32 arithmetic on sums below 2^24 is exact. */
+IN __m256 sub256(const uint8_t *p, int h, int half)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 16 * h + 8 * half))));
+}
+
 /* d of 8 rows. head: the head that the group is under (K formats). */
 IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
 {
@@ -117,7 +124,9 @@ IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
         __m256i low = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
         return _mm256_castsi256_ps(_mm256_blendv_epi8(s, low, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
     }
-    if (t == DT_Q4_K)
+    if (t == DT_IQ4_XS)
+        return _mm256_mul_ps(half8(head + 16 * half), sub256(p, 0, half));
+    if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm256_mul_ps(half8(head + 16 * half), _mm256_cvtepi32_ps(bytes8(p + 8 * half)));
     return half8((t == DT_Q6_K ? head : p) + 16 * half);
 }
@@ -125,15 +134,9 @@ IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
 /* m of 8 rows, with its sign. */
 IN __m256 min256(int t, const uint8_t *p, const uint8_t *head, int half)
 {
-    if (t == DT_Q4_K)
+    if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm256_xor_ps(_mm256_mul_ps(half8(head + 32 + 16 * half), _mm256_cvtepi32_ps(bytes8(p + 16 + 8 * half))), _mm256_set1_ps(-0.0f));
     return half8(p + p16_of(t).scale + 16 * half);
-}
-
-/* Integer scales of columns 0..15 (h = 0) or 16..31 of 8 rows as floats; fp32 arithmetic on sums below 2^24 is exact. */
-IN __m256 sub256(const uint8_t *p, int h, int half)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 16 * h + 8 * half))));
 }
 
 IN __m256i bcast4(const int8_t *p)
@@ -247,6 +250,8 @@ static inline bool fits_256(const struct kern_shape *s)
     X(iq4_nl, DT_IQ4_NL, fits_32) \
     X(mxfp4, DT_MXFP4, fits_32) \
     X(q4_k, DT_Q4_K, fits_256) \
+    X(q5_k, DT_Q5_K, fits_256) \
+    X(iq4_xs, DT_IQ4_XS, fits_256) \
     X(q6_k, DT_Q6_K, fits_256)
 
 #endif

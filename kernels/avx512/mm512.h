@@ -27,6 +27,7 @@ IN int zero_of(int t)
     switch (t) {
     case DT_Q8_0:
     case DT_IQ4_NL:
+    case DT_IQ4_XS:
         return 128;
     case DT_Q4_0:
         return 8;
@@ -43,7 +44,7 @@ IN int zero_of(int t)
 
 IN int has_min(int t)
 {
-    return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K;
+    return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K || t == DT_Q5_K;
 }
 
 IN int has_halves(int t)
@@ -76,7 +77,7 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
         q[v] = _mm512_and_si512(b, nib);
         q[v + 4] = _mm512_and_si512(_mm512_srli_epi16(b, 4), nib);
     }
-    if (t == DT_MXFP4 || t == DT_IQ4_NL) {
+    if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
         const __m512i lut = _mm512_broadcast_i32x4(t == DT_MXFP4
                                                        ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
                                                        : _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));
@@ -99,6 +100,12 @@ IN __m512 half16(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
+/* Integer scales of columns 0..15 (h = 0) and 16..31 as floats. Their sums of products stay below 2^24, so fp32 arithmetic on them is exact. */
+IN __m512 sub512(const uint8_t *p, int h)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h))));
+}
+
 /* d of the 16 rows. head: the head that the group is under (K formats). */
 IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
 {
@@ -108,7 +115,9 @@ IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
         __mmask16 low = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
         return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(s, low, _mm512_set1_epi32(0x00200000), e));
     }
-    if (t == DT_Q4_K)
+    if (t == DT_IQ4_XS)
+        return _mm512_mul_ps(half16(head), sub512(p, 0));
+    if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm512_mul_ps(half16(head), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))));
     return half16(t == DT_Q6_K ? head : p);
 }
@@ -116,17 +125,11 @@ IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
 /* m of the 16 rows, with its sign. */
 IN __m512 min512(int t, const uint8_t *p, const uint8_t *head)
 {
-    if (t == DT_Q4_K) {
+    if (t == DT_Q4_K || t == DT_Q5_K) {
         __m512 m = _mm512_mul_ps(half16(head + 32), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p + 16)))));
         return _mm512_xor_ps(m, _mm512_set1_ps(-0.0f));
     }
     return half16(p + p16_of(t).scale);
-}
-
-/* Integer scales of columns 0..15 (h = 0) and 16..31 as floats. Their sums of products stay below 2^24, so fp32 arithmetic on them is exact. */
-IN __m512 sub512(const uint8_t *p, int h)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h))));
 }
 
 /* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for columns 0..15, b for 16..31. */
@@ -211,6 +214,8 @@ static inline bool fits_256(const struct kern_shape *s)
     X(iq4_nl, DT_IQ4_NL, fits_32) \
     X(mxfp4, DT_MXFP4, fits_32) \
     X(q4_k, DT_Q4_K, fits_256) \
+    X(q5_k, DT_Q5_K, fits_256) \
+    X(iq4_xs, DT_IQ4_XS, fits_256) \
     X(q6_k, DT_Q6_K, fits_256)
 
 #endif

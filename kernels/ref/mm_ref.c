@@ -34,14 +34,15 @@ static void fifth(uint32_t h, int32_t *c)
         c[i] += (int32_t)((h >> i) & 1) << 4;
 }
 
-static void group_q4_k(const uint8_t *b, uint32_t j, struct group *o)
+/* Q4_K (qh NULL) and Q5_K */
+static void group_k45(const uint8_t *b, const uint8_t *qh, const uint8_t *qs, uint32_t j, struct group *o)
 {
     uint8_t sc, mn;
     kq_scale_min(b + 4, (int)j, &sc, &mn);
     o->d = load_half(b) * (float)sc;
     o->m = -(load_half(b + 2) * (float)mn);
     for (int l = 0; l < 32; l++)
-        o->c[l] = (b[16 + 32 * (j / 2) + l] >> 4 * (j % 2)) & 15;
+        o->c[l] = ((qs[32 * (j / 2) + (uint32_t)l] >> 4 * (j % 2)) & 15) | (qh ? (qh[l] >> j & 1) << 4 : 0);
 }
 
 static void group_q6_k(const uint8_t *b, uint32_t j, struct group *o)
@@ -89,7 +90,14 @@ static void get_group(enum dtype t, const uint8_t *row, uint32_t g, struct group
         fifth(load_u32(b + 4), o->c);
         break;
     case DT_Q4_K:
-        group_q4_k(b, g % 8, o);
+        group_k45(b, NULL, b + 16, g % 8, o);
+        break;
+    case DT_Q5_K:
+        group_k45(b, b + 16, b + 48, g % 8, o);
+        break;
+    case DT_IQ4_XS:
+        o->d = load_half(b) * (float)iq4xs_scale(b, (int)(g % 8));
+        nibbles(b + 8 + 16 * (g % 8), code_iq4, 0, o->c);
         break;
     default:
         group_q6_k(b, g % 8, o);
@@ -99,7 +107,7 @@ static void get_group(enum dtype t, const uint8_t *row, uint32_t g, struct group
 
 static bool has_min(enum dtype t)
 {
-    return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K;
+    return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K || t == DT_Q5_K;
 }
 
 static float add_group(enum dtype t, const struct group *w, const int8_t *q, float scale, int32_t sum, float acc)
@@ -180,7 +188,9 @@ RUN(q4_1, DT_Q4_1, block_rows)
 RUN(q5_0, DT_Q5_0, block_rows)
 RUN(q5_1, DT_Q5_1, block_rows)
 RUN(q4_k, DT_Q4_K, block_rows)
+RUN(q5_k, DT_Q5_K, block_rows)
 RUN(q6_k, DT_Q6_K, block_rows)
+RUN(iq4_xs, DT_IQ4_XS, block_rows)
 RUN(iq4_nl, DT_IQ4_NL, block_rows)
 RUN(mxfp4, DT_MXFP4, block_rows)
 
@@ -192,6 +202,7 @@ static const struct kern table[] = {
     BOTH(q8_0, DT_Q8_0, "q8", fits_32),     BOTH(q4_0, DT_Q4_0, "q8", fits_32),   BOTH(q4_1, DT_Q4_1, "q8", fits_32),
     BOTH(q5_0, DT_Q5_0, "q8", fits_32),     BOTH(q5_1, DT_Q5_1, "q8", fits_32),   BOTH(q4_k, DT_Q4_K, "q8", fits_256),
     BOTH(q6_k, DT_Q6_K, "q8", fits_256),    BOTH(iq4_nl, DT_IQ4_NL, "q8", fits_32), BOTH(mxfp4, DT_MXFP4, "q8", fits_32),
+    BOTH(q5_k, DT_Q5_K, "q8", fits_256),    BOTH(iq4_xs, DT_IQ4_XS, "q8", fits_256),
 };
 
 const struct kern *kern_ref_mm(size_t *n)

@@ -61,6 +61,7 @@ static void fill_block(struct check_rng *r, enum dtype t, uint8_t *b, bool extre
     case DT_Q4_1:
     case DT_Q5_1:
     case DT_Q4_K:
+    case DT_Q5_K:
         put16(b, 2, some_half(r, extreme));
         put16(b, 0, some_half(r, extreme));
         break;

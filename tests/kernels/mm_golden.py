@@ -11,8 +11,8 @@ from gguf import GGMLQuantizationType as T
 
 F = np.float32
 ROWS, N = 19, 3
-HALVES = dict(q8_0=[0], q4_0=[0], q4_1=[0, 2], q5_0=[0], q5_1=[0, 2], iq4_nl=[0], mxfp4=[], q4_k=[0, 2], q6_k=[208])
-SIZE = dict(q8_0=34, q4_0=18, q4_1=20, q5_0=22, q5_1=24, iq4_nl=18, mxfp4=17, q4_k=144, q6_k=210)
+HALVES = dict(q8_0=[0], q4_0=[0], q4_1=[0, 2], q5_0=[0], q5_1=[0, 2], iq4_nl=[0], mxfp4=[], q4_k=[0, 2], q6_k=[208], q5_k=[0, 2], iq4_xs=[0])
+SIZE = dict(q8_0=34, q4_0=18, q4_1=20, q5_0=22, q5_1=24, iq4_nl=18, mxfp4=17, q4_k=144, q6_k=210, q5_k=176, iq4_xs=136)
 
 
 class Source:
@@ -39,9 +39,9 @@ def main():
     print("/* X(type, columns, first four results, FNV-1a of the bytes of all [3][19] results) */\n#define MM_GOLDEN(X) \\")
     lines = []
     for name in [*HALVES, "bf16", "f16", "f32"]:
-        src, k = Source(7), 1536 if name.endswith("_k") else 1184 if name in HALVES else 1100
+        src, k = Source(7), 1536 if SIZE.get(name, 0) > 34 else 1184 if name in HALVES else 1100
         if name in HALVES:
-            blocks = ROWS * k // (256 if name.endswith("_k") else 32)
+            blocks = ROWS * k // (256 if SIZE[name] > 34 else 32)
             raw = src.bytes(blocks * SIZE[name]).reshape(blocks, -1)
             for b in raw:
                 for at in HALVES[name]:
