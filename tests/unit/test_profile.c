@@ -298,6 +298,35 @@ static void free_edits_are_accepted(void **state)
     }
 }
 
+/* Bytes replaced, removed, doubled at seeded places: an error or a profile, never a crash, and no accepted file with other digests. */
+static void damaged_text_never_crashes(void **state)
+{
+    static const char alphabet[] = "{}[]\",:0123456789.-eE+tfn \\u\n\x01\xff";
+    uint64_t seed = 20260115;
+    char *copy = mem_alloc(example_len + 64);
+    (void)state;
+    for (int i = 0; i < 2000; i++) {
+        size_t n = example_len;
+        memcpy(copy, example_text, n);
+        for (int k = 0; k <= i % 3; k++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            size_t place = (size_t)(seed >> 33) % n;
+            if (i % 5 == 4) {
+                memmove(copy + place, copy + place + 1, n - place - 1);
+                n--;
+            } else {
+                copy[place] = alphabet[(seed >> 20) % (sizeof alphabet - 1)];
+            }
+        }
+        struct profile *p = NULL;
+        kt_err err = {0};
+        if (profile_parse(copy, n, "f", &p, &err) != KT_OK)
+            assert_true(p == NULL && err.msg[0] != '\0');
+        profile_close(p);
+    }
+    mem_free(copy);
+}
+
 static void memory_runs_out_anywhere(void **state)
 {
     (void)state;
@@ -697,6 +726,7 @@ int main(void)
         cmocka_unit_test(text_rules),
         cmocka_unit_test(each_rule_broken_once_is_refused),
         cmocka_unit_test(free_edits_are_accepted),
+        cmocka_unit_test(damaged_text_never_crashes),
         cmocka_unit_test(memory_runs_out_anywhere),
         cmocka_unit_test(canonical_json),
         cmocka_unit_test(node_bytes_round_up),
