@@ -175,8 +175,7 @@ int main(int argc, char **argv)
     if (!o.list)
         printf("seed %llu, isa 0x%02x (%s)\n", (unsigned long long)o.seed, o.isa, kern_isa_level_name(o.isa));
     int bad = o.bench ? check_mm_bench(&o) : check_mm(&o);
-    if (check_vec != NULL)
-        bad |= check_vec(&o);
+    bad |= check_vec(&o);
     if (!o.list && !o.bench)
         printf("%u rows right, %u wrong, %u skipped\n", passed, failed, skipped);
     return bad != 0 || failed != 0;

@@ -24,7 +24,7 @@ struct check_opts {
 /* Parts. Each walks kern_table for its own ops. */
 int check_mm(const struct check_opts *o);
 int check_mm_bench(const struct check_opts *o);
-int check_vec(const struct check_opts *o) __attribute__((weak)); /* also answers --bench */
+int check_vec(const struct check_opts *o); /* also answers --bench */
 
 /* ---- shared by the parts (checkkern.c) ---- */
 
