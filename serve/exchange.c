@@ -185,9 +185,21 @@ void exchange_completion(struct http_x *x, void *user)
 
 /* ---- events ---- */
 
+/* Frames that are not whole for lack of memory must not be sent: the stream then ends with an error. */
+static bool frames_failed(struct exchange *e)
+{
+    if (sb_ok(&e->frames))
+        return false;
+    sb_free(&e->frames);
+    kts_fail_set(&e->broken, 500, "out_of_memory", NULL, "no memory for the output of this request");
+    atomic_store(&e->job->cancel, CANCEL_ADMIN);
+    sched_wake(e->app->sched);
+    return true;
+}
+
 static void write_frames(struct exchange *e)
 {
-    if (e->x == NULL || e->frames.len == 0)
+    if (e->x == NULL || frames_failed(e) || e->frames.len == 0)
         return;
     if (!http_stream_started(e->x))
         http_stream_begin(e->x, 200, "text/event-stream");
@@ -198,12 +210,18 @@ static void write_frames(struct exchange *e)
         atomic_store(&e->job->paused, true);
 }
 
+static void end_error(struct exchange *e, const struct kts_fail *f);
+
 static void end_ok(struct exchange *e)
 {
     struct http_x *x = e->x;
     struct strbuf b = {0};
     if (e->job->req.stream) {
         out_openai_done(&e->out, &e->frames);
+        if (e->broken.status != 0 || frames_failed(e)) {
+            end_error(e, &e->broken);
+            return;
+        }
         write_frames(e);
         if (e->x == NULL) /* the write found the client gone */
             return;
@@ -217,11 +235,11 @@ static void end_ok(struct exchange *e)
     sb_free(&b);
 }
 
-static void end_error(struct exchange *e)
+static void end_error(struct exchange *e, const struct kts_fail *f)
 {
     struct http_x *x = e->x;
     if (http_stream_started(x)) {
-        out_openai_error(&e->job->fail, &e->frames);
+        out_openai_error(f, &e->frames);
         write_frames(e);
         if (e->x == NULL)
             return;
@@ -230,7 +248,7 @@ static void end_error(struct exchange *e)
         return;
     }
     http_set_user(x, NULL, NULL, NULL);
-    app_reply_fail(e->app, x, &e->job->fail);
+    app_reply_fail(e->app, x, f);
 }
 
 static void handle_event(struct exchange *e, const struct kts_event *ev, struct exchange **dirty)
@@ -286,7 +304,7 @@ void exchange_events(struct app *a)
         if (e->x != NULL && ev->kind == EV_END)
             end_ok(e);
         else if (e->x != NULL)
-            end_error(e);
+            end_error(e, e->broken.status != 0 ? &e->broken : &e->job->fail);
         forget(e);
     }
     flush_dirty(&dirty);

@@ -13,6 +13,7 @@ struct exchange {
     struct kts_job *job;
     struct out_openai out;
     struct strbuf frames; /* of this batch of events, not yet written */
+    struct kts_fail broken; /* status 0: none; else frames were lost for lack of memory */
     bool dirty;
     struct exchange *next_dirty;
     uint64_t running_since_ns; /* 0 while queued */

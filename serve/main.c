@@ -138,16 +138,6 @@ static int open_server(struct app *a)
 
 /* ---- the loop ---- */
 
-void app_drain(struct app *a)
-{
-    if (a->draining)
-        return;
-    a->draining = true;
-    if (atomic_load(&a->state) == STATE_READY)
-        sched_drain(a->sched);
-    http_server_drain(a->http);
-}
-
 static void became_ready(struct loop *l)
 {
     struct app *a = l->app;

@@ -51,6 +51,7 @@ static void add_chat_token(struct out_openai *o, struct json_out *j, int32_t id,
     utf8_clean(bytes, n, &clean);
     jo_key(j, "token");
     jo_strn(j, clean.data == NULL ? "" : clean.data, clean.len);
+    j->b->failed = j->b->failed || clean.failed;
     sb_free(&clean);
     jo_kreal(j, "logprob", (double)logprob);
     jo_key(j, "bytes");
@@ -101,6 +102,7 @@ static void legacy_name(const struct out_openai *o, int32_t id, struct strbuf *n
 
 static void name_out(struct json_out *j, const struct strbuf *name, bool as_key)
 {
+    j->b->failed = j->b->failed || name->failed;
     const char *s = name->data == NULL ? "" : name->data;
     if (as_key)
         jo_key(j, s);
@@ -183,6 +185,8 @@ static void lp_array(struct json_out *j, const char *key, const struct strbuf *b
 
 static void put_logprobs(const struct out_openai *o, struct json_out *j, struct out_choice *c, bool empty_is_null)
 {
+    for (int k = 0; k < 4; k++)
+        j->b->failed = j->b->failed || c->lp[k].failed; /* a part that is missing must not look like a reply */
     jo_key(j, "logprobs");
     if (o->job->req.n_logprobs < 0 || (empty_is_null && c->lp[0].len == 0)) {
         jo_null(j);
@@ -373,6 +377,7 @@ void out_openai_collect(struct out_openai *o, const struct kts_event *e)
 static void put_choice(struct out_openai *o, struct json_out *j, struct out_choice *c, uint32_t index)
 {
     const char *text = c->text.data == NULL ? "" : c->text.data;
+    j->b->failed = j->b->failed || c->text.failed;
     jo_object(j);
     jo_kuint(j, "index", index);
     if (o->job->req.api == KTS_CHAT) {

@@ -20,6 +20,7 @@ struct kts_fail {
     const char *type, *code;
     char param[80];
     char msg[480];
+    bool no_retry;                   /* it cost a prefill: clients should not send it again by themselves */
     uint32_t n_prompt_tokens, n_ctx; /* context_length_exceeded only */
 };
 /* Fill *f; returns -1 so that callers can pass it on. */

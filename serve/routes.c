@@ -38,7 +38,7 @@ void app_reply_fail(struct app *a, struct http_x *x, const struct kts_fail *f)
     if (f->status == 503) {
         snprintf(text, sizeof text, "%u", v.retry_after_s);
         http_set_header(x, "Retry-After", text);
-        http_set_header(x, "x-should-retry", "true");
+        http_set_header(x, "x-should-retry", f->no_retry ? "false" : "true");
     } else if (f->status >= 500) {
         http_set_header(x, "x-should-retry", "false");
     }

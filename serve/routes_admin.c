@@ -130,6 +130,16 @@ void route_admin_cancel(struct http_x *x, void *user)
     http_reply(x, 200, "application/json", "{\"status\":\"cancelled\"}", 22);
 }
 
+void app_drain(struct app *a)
+{
+    if (a->draining)
+        return;
+    a->draining = true;
+    if (atomic_load(&a->state) == STATE_READY)
+        sched_drain(a->sched);
+    http_server_drain(a->http);
+}
+
 void route_admin_drain(struct http_x *x, void *user)
 {
     struct app *a = user;

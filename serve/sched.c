@@ -243,6 +243,7 @@ static void end_job(struct sched *s, struct kts_job *j, enum kts_event_kind kind
 static void fail_job(struct sched *s, struct kts_job *j, int status, const char *code, const char *msg)
 {
     kts_fail_set(&j->fail, status, code, NULL, "%s", msg);
+    j->fail.no_retry = j->started;
     met_inc(s->c.met.requests[REASON_ERROR]);
     end_job(s, j, EV_ERROR);
 }
@@ -252,6 +253,7 @@ static void cancel_job(struct sched *s, struct kts_job *j, int cause)
     static const char *const text[] = {"", "the client closed the connection", "the request was cancelled by an administrator",
                                        "the server is shutting down"};
     kts_fail_set(&j->fail, 503, cause == CANCEL_SHUTDOWN ? "draining" : "cancelled", NULL, "%s", text[cause]);
+    j->fail.no_retry = j->started || cause == CANCEL_ADMIN;
     met_inc(s->c.met.cancelled[cause]);
     met_inc(s->c.met.requests[REASON_ABORT]);
     end_job(s, j, EV_ERROR);

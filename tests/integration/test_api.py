@@ -327,6 +327,15 @@ def keys_and_reload():
                 time.sleep(0.02)
             assert s.get("/v1/models", {"x-api-key": "key-bob-1234567890"})[0] == 200
             assert s.get("/v1/models", {"x-api-key": "key-alice-123456"})[0] == 401
+            with open(path, "w") as f:
+                f.write("admin root key-root-123456789\n")
+            s.p.send_signal(signal.SIGHUP)
+            for _ in range(100):
+                status, _, data = s.request("POST", "/admin/drain", "{}", {"x-api-key": "key-root-123456789"})
+                if status == 200:
+                    break
+                time.sleep(0.02)
+            assert s.p.wait(timeout=30) == 0
     finally:
         os.unlink(path)
 

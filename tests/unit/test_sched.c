@@ -610,6 +610,40 @@ static void prompts_do_not_stop_decoding(void **state)
     close_world(&w);
 }
 
+/* Whatever allocation fails while a request runs: it ends once, as a whole reply or as an error, and the next one works. */
+static void memory_may_be_short(void **state)
+{
+    static const char *const bodies[] = {SAY("Hello \\u00e9!") ",\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"presence_penalty\":0.1,\"stop\":\"zz\"}",
+                                         "{\"prompt\":\"say:abc~\",\"echo\":true,\"logprobs\":2,\"temperature\":0}"};
+    struct world w;
+    struct record *r;
+    (void)state;
+    open_world(&w, &(struct setup){0});
+    for (int k = 0; k < 2; k++) {
+        enum kts_api api = k == 0 ? KTS_CHAT : KTS_COMPLETION;
+        r = submit(&w, api, bodies[k]);
+        finish(&w, r);
+        char *want = strdup(r->reply.data);
+        drop(r);
+        bool whole = false;
+        for (long n = 0; n < 400 && !whole; n++) {
+            r = make(&w, api, bodies[k]);
+            mem_fail_after(n);
+            assert_int_equal(sched_submit(w.sched, r->job), SUBMIT_OK);
+            w.live++;
+            finish(&w, r);
+            mem_fail_after(-1);
+            whole = r->ok && sb_ok(&r->reply);
+            if (whole)
+                assert_string_equal(r->reply.data, want);
+            drop(r);
+        }
+        assert_true(whole);
+        free(want);
+    }
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -618,7 +652,7 @@ int main(void)
         cmocka_unit_test(cancellation),         cmocka_unit_test(pages_are_waited_for), cmocka_unit_test(queue_limit),
         cmocka_unit_test(drain_and_abort),      cmocka_unit_test(errors_stay_with_their_request), cmocka_unit_test(slow_clients_pause),
         cmocka_unit_test(event_queue_is_bounded), cmocka_unit_test(deadlines),          cmocka_unit_test(idle_sleeps),
-        cmocka_unit_test(prompts_do_not_stop_decoding),
+        cmocka_unit_test(prompts_do_not_stop_decoding), cmocka_unit_test(memory_may_be_short),
     };
     return cmocka_run_group_tests_name("sched", tests, NULL, NULL);
 }
