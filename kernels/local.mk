@@ -1,7 +1,9 @@
 # Kernels: the table, and one convenience library per ISA with that ISA's flags. Nothing else is compiled with -m flags.
 noinst_LTLIBRARIES += %D%/libkern_ref.la %D%/libkernels.la
+kernels_libkernels_la_CFLAGS = $(KERNEL_CFLAGS)
 kernels_libkernels_la_SOURCES = %D%/kern.h %D%/tables.h %D%/table.c
 kernels_libkernels_la_LIBADD = %D%/libkern_ref.la
+kernels_libkern_ref_la_CFLAGS = $(KERNEL_CFLAGS)
 kernels_libkern_ref_la_SOURCES =
 if HAVE_AVX2
 noinst_LTLIBRARIES += %D%/libkern_avx2.la
@@ -11,9 +13,9 @@ if HAVE_AVX512
 noinst_LTLIBRARIES += %D%/libkern_avx512.la
 kernels_libkernels_la_LIBADD += %D%/libkern_avx512.la
 endif
-kernels_libkern_avx2_la_CFLAGS = $(AM_CFLAGS) $(KT_AVX2_CFLAGS) -O3
+kernels_libkern_avx2_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX2_CFLAGS) -O3
 kernels_libkern_avx2_la_SOURCES =
-kernels_libkern_avx512_la_CFLAGS = $(AM_CFLAGS) $(KT_AVX512_CFLAGS) -O3
+kernels_libkern_avx512_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512_CFLAGS) -O3
 kernels_libkern_avx512_la_SOURCES =
 include kernels/mm.mk
 include kernels/vec.mk

@@ -1,6 +1,6 @@
 # src/base
 noinst_LTLIBRARIES += %D%/libbase.la
-%C%_libbase_la_CFLAGS = $(STRICT_CFLAGS)
+%C%_libbase_la_CFLAGS = $(ROOM_CFLAGS)
 %C%_libbase_la_SOURCES =
 src_base_libbase_la_SOURCES += \
 	%D%/checked.h \

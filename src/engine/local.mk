@@ -1,6 +1,6 @@
 # src/engine
 noinst_LTLIBRARIES += %D%/libengine.la
-src_engine_libengine_la_CFLAGS = $(STRICT_CFLAGS)
+src_engine_libengine_la_CFLAGS = $(ROOM_CFLAGS)
 src_engine_libengine_la_SOURCES = \
 	%D%/engine.c %D%/engine.h \
 	%D%/jobs.c \

@@ -1,6 +1,6 @@
 # src/host
 noinst_LTLIBRARIES += %D%/libhost.la
-%C%_libhost_la_CFLAGS = $(STRICT_CFLAGS) $(HWLOC_CFLAGS)
+%C%_libhost_la_CFLAGS = $(ROOM_CFLAGS) $(HWLOC_CFLAGS)
 %C%_libhost_la_SOURCES =
 src_host_libhost_la_SOURCES += \
 	%D%/cpuid.c \

@@ -1,4 +1,4 @@
 # src/metrics
 noinst_LTLIBRARIES += %D%/libmetrics.la
-%C%_libmetrics_la_CFLAGS = $(STRICT_CFLAGS)
+%C%_libmetrics_la_CFLAGS = $(ROOM_CFLAGS)
 %C%_libmetrics_la_SOURCES = %D%/metrics.c %D%/metrics.h

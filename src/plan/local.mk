@@ -1,6 +1,6 @@
 # src/plan
 noinst_LTLIBRARIES += %D%/libplan.la
-%C%_libplan_la_CFLAGS = $(STRICT_CFLAGS)
+%C%_libplan_la_CFLAGS = $(ROOM_CFLAGS)
 %C%_libplan_la_SOURCES =
 src_plan_libplan_la_SOURCES += \
 	%D%/plan.h %D%/plan_int.h \
