@@ -23,15 +23,11 @@
 
 static int read_options(struct options *o, char *err, int n, const char *const *args)
 {
+    static char store[16][128]; /* *o points into it until the next call */
     char *argv[16] = {(char[]){"ktserve"}};
-    int argc = 1;
     for (int i = 0; i < n; i++)
-        argv[argc++] = strdup(args[i]);
-    int rc = options_read(o, argc, argv, err, 300);
-    for (int i = 1; i < argc; i++)
-        if (rc != 0)
-            free(argv[i]); /* else *o points into them; the test ends soon */
-    return rc;
+        snprintf(argv[i + 1] = store[i], sizeof store[i], "%s", args[i]);
+    return options_read(o, n + 1, argv, err, 300);
 }
 #define READ(o, err, ...) read_options(o, err, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)), (const char *const[]){__VA_ARGS__})
 
