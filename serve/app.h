@@ -1,6 +1,6 @@
 /* app.h - what the parts of ktserve share: options, event loop, server, engine side, metrics, live requests.
- * Owner: the I/O thread, except for what the engine thread fills before it publishes STATE_READY (engine, tok, sched, info, limits, chat_error) or
- * STATE_FAILED (load_error); after that those are constant.
+ * Owner: the I/O thread, except for what the engine thread fills before it publishes STATE_READY (engine, tok, sched, info, limits,
+ * chat_error) or STATE_FAILED (load_error); after that those are constant.
  */
 #ifndef KT_SERVE_APP_H
 #define KT_SERVE_APP_H
@@ -32,7 +32,7 @@ struct app {
 
     pthread_t engine_thread;
     bool engine_started;
-    _Atomic int state; /* enum app_state */
+    _Atomic int state;                      /* enum app_state */
     _Atomic uint64_t load_done, load_total; /* bytes packed, for the loading message */
     _Atomic bool stop_loading;
     pthread_mutex_t sched_lock; /* guards sched against the engine thread's end */
@@ -41,7 +41,7 @@ struct app {
     struct sched *sched;
     kt_engine_info info;
     struct kts_limits limits;
-    size_t longest_token; /* bytes */
+    size_t longest_token;          /* bytes */
     kt_err load_error, chat_error; /* chat_error.code KT_OK: chat works */
 };
 

@@ -1,6 +1,7 @@
 /* app_metrics.c - which metrics ktserve has, with all their label values, and where the numbers come from.
- * Names, labels and buckets follow one published table. Totals that the engine keeps itself (layer time, bytes read) are mirrored at each scrape; gauges are
- * read at each scrape; everything else is counted where it happens. Nothing here has labels per request, expert, layer or key.
+ * Names, labels and buckets follow one published table. Totals that the engine keeps itself (layer time, bytes read) are mirrored at each
+ * scrape; gauges are read at each scrape; everything else is counted where it happens. Nothing here has labels per request, expert, layer
+ * or key.
  */
 #include "serve/app_metrics.h"
 
@@ -150,7 +151,8 @@ static void collect_process(struct app *a)
     size_t len;
     DIR *d = opendir("/proc/self/fd");
     if (getrusage(RUSAGE_SELF, &ru) == 0)
-        met_set(a->met.cpu_seconds, (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + 1e-6 * (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec));
+        met_set(a->met.cpu_seconds,
+                (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + 1e-6 * (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec));
     if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
         met_set(a->met.max_fds, (double)rl.rlim_cur);
     if (file_read("/proc/self/statm", 4096, &text, &len, NULL) == KT_OK) {

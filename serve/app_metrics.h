@@ -1,5 +1,5 @@
-/* app_metrics.h - the metric families of ktserve: their definitions, their series, and what is refreshed at each scrape. I/O thread, except for
- * the series that the scheduler updates.
+/* app_metrics.h - the metric families of ktserve: their definitions, their series, and what is refreshed at each scrape. I/O thread, except
+ * for the series that the scheduler updates.
  */
 #ifndef KT_SERVE_APP_METRICS_H
 #define KT_SERVE_APP_METRICS_H

@@ -1,9 +1,10 @@
 /* bridge.h - jobs and events: what the I/O thread and the engine thread hand each other.
  *
- * A job goes from the I/O thread to the scheduler and comes back with exactly one terminal event (EV_END or EV_ERROR); between the two the engine thread owns
- * its `run` part, everything else is constant, and the atomics are flags in both directions. After the terminal event the job is the I/O thread's again.
- * Events of one engine step cross in one batch with one wake-up of the eventfd. The queue is bounded by policy: when bridge_full() says so, the scheduler
- * pauses sequences instead of blocking, so terminal events (one per job, allocated with it) always fit.
+ * A job goes from the I/O thread to the scheduler and comes back with exactly one terminal event (EV_END or EV_ERROR); between the two the
+ * engine thread owns its `run` part, everything else is constant, and the atomics are flags in both directions. After the terminal event
+ * the job is the I/O thread's again. Events of one engine step cross in one batch with one wake-up of the eventfd. The queue is bounded by
+ * policy: when bridge_full() says so, the scheduler pauses sequences instead of blocking, so terminal events (one per job, allocated with
+ * it) always fit.
  */
 #ifndef KT_SERVE_BRIDGE_H
 #define KT_SERVE_BRIDGE_H
@@ -19,9 +20,9 @@ enum kts_finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 enum kts_cancel { CANCEL_NONE, CANCEL_DISCONNECT, CANCEL_ADMIN, CANCEL_SHUTDOWN, CANCEL_CAUSES };
 
 enum kts_event_kind {
-    EV_START, /* the first choice was admitted */
-    EV_ECHO,  /* the prompt's text, with its tokens when log probabilities were asked for */
-    EV_TEXT,  /* text that may be sent, with the tokens that it covers; text may be empty on the last one */
+    EV_START,  /* the first choice was admitted */
+    EV_ECHO,   /* the prompt's text, with its tokens when log probabilities were asked for */
+    EV_TEXT,   /* text that may be sent, with the tokens that it covers; text may be empty on the last one */
     EV_FINISH, /* one choice ended: finish says how */
     EV_END,    /* all choices ended: terminal */
     EV_ERROR   /* the job failed: job->fail says why; terminal */
@@ -47,8 +48,8 @@ struct kts_event {
     enum kts_event_kind kind;
     enum kts_finish finish;
     uint32_t choice;
-    uint32_t n_generated; /* of this choice so far */
-    double sum_logprob;   /* EV_FINISH, with best_of */
+    uint32_t n_generated;     /* of this choice so far */
+    double sum_logprob;       /* EV_FINISH, with best_of */
     struct kts_token *tokens; /* inside the same block */
     struct kts_top *tops;
     uint32_t n_tokens;
@@ -57,7 +58,7 @@ struct kts_event {
 };
 
 struct kts_prompt {
-    int32_t *ids;     /* mem_free */
+    int32_t *ids; /* mem_free */
     uint32_t n;
     const char *text; /* as sent, or NULL when ids were sent */
     size_t len;
@@ -96,7 +97,7 @@ void kts_job_free(struct kts_job *j); /* prompts, request and the job */
 
 struct bridge;
 kt_status bridge_open(uint32_t max_events, struct bridge **out, kt_err *err);
-void bridge_close(struct bridge *b); /* frees events that nobody took (not their jobs) */
+void bridge_close(struct bridge *b);   /* frees events that nobody took (not their jobs) */
 int bridge_fd(const struct bridge *b); /* readable when events wait */
 /* Engine thread: hand over a chain of events. */
 void bridge_push(struct bridge *b, struct kts_event *first);

@@ -1,6 +1,6 @@
 /* encode.c - from a request's texts to the prompts of a job.
- * Message contents are encoded by the library so that they cannot forge control tokens; the prompt of a completion is raw and may contain them. A text
- * that cannot fit whatever its tokens are is refused before it is encoded, so that a huge body does not hold the I/O thread.
+ * Message contents are encoded by the library so that they cannot forge control tokens; the prompt of a completion is raw and may contain
+ * them. A text that cannot fit whatever its tokens are is refused before it is encoded, so that a huge body does not hold the I/O thread.
  */
 #include "serve/encode.h"
 
@@ -114,7 +114,8 @@ int encode_job(const kt_tokenizer *t, struct kts_job *j, const struct kts_limits
         size_t bytes = chat ? chat_bytes(r->messages, r->n_messages) : r->prompts[i].len;
         if (bytes / longest_token > lim->ctx)
             return too_long(f, param, bytes / longest_token, lim->ctx);
-        if ((chat ? encode_chat(t, r->messages, r->n_messages, &j->prompts[i].ids, &j->prompts[i].n, f) : encode_prompt(t, &r->prompts[i], &j->prompts[i], f)) != 0)
+        if ((chat ? encode_chat(t, r->messages, r->n_messages, &j->prompts[i].ids, &j->prompts[i].n, f)
+                  : encode_prompt(t, &r->prompts[i], &j->prompts[i], f)) != 0)
             return -1;
         if (j->prompts[i].n == 0)
             return kts_fail_set(f, 400, "invalid_value", param, "%s has no tokens", param);

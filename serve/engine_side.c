@@ -1,6 +1,6 @@
 /* engine_side.c - what runs on the engine thread: opening tokenizer and engine, the scheduler's loop, closing.
- * The tokenizer comes first: it is cheap, and a model without one is refused before minutes of packing. Everything that the I/O thread reads is written
- * before the state is published. The engine is used on this thread only, from open to close.
+ * The tokenizer comes first: it is cheap, and a model without one is refused before minutes of packing. Everything that the I/O thread
+ * reads is written before the state is published. The engine is used on this thread only, from open to close.
  */
 #include "serve/engine_side.h"
 
@@ -76,7 +76,8 @@ static uint32_t usable_ctx(const kt_engine_info *i)
 static void set_limits(struct app *a)
 {
     const char *bytes;
-    a->limits = (struct kts_limits){.ctx = usable_ctx(&a->info), .vocab = a->info.vocab, .model_id = a->model_id, .accept_any_model = a->opt.accept_any_model};
+    a->limits = (struct kts_limits){
+        .ctx = usable_ctx(&a->info), .vocab = a->info.vocab, .model_id = a->model_id, .accept_any_model = a->opt.accept_any_model};
     kt_sampling_defaults(a->tok, &a->limits.defaults);
     a->longest_token = 1;
     for (uint32_t id = 0; id < kt_tokenizer_vocab(a->tok); id++) {
@@ -127,8 +128,9 @@ static kt_status load(struct app *a, kt_err *err)
         return st;
     kt_engine_get_info(a->engine, &a->info);
     if (kt_tokenizer_vocab(a->tok) > a->info.vocab)
-        return err_set(err, KT_E_FORMAT, 0, __func__, "the tokenizer has %u tokens but the model's head only %u: they do not belong together",
-                       kt_tokenizer_vocab(a->tok), a->info.vocab);
+        return err_set(err, KT_E_FORMAT, 0, __func__,
+                       "the tokenizer has %u tokens but the model's head only %u: they do not belong together", kt_tokenizer_vocab(a->tok),
+                       a->info.vocab);
     set_limits(a);
     return open_sched(a, err);
 }

@@ -1,7 +1,8 @@
 /* exchange.c - generation requests between HTTP and the scheduler.
- * A request is validated, templated and tokenized before its job is submitted, so that bad input gets a real status. Headers of a stream are held back until
- * the first text, or 5 s of prompt processing, so that late refusals keep their status too. Events of one engine step are one write per client.
- * An exchange lives until its job's terminal event, also when the client is gone; then x is NULL. I/O thread only.
+ * A request is validated, templated and tokenized before its job is submitted, so that bad input gets a real status. Headers of a stream
+ * are held back until the first text, or 5 s of prompt processing, so that late refusals keep their status too. Events of one engine step
+ * are one write per client. An exchange lives until its job's terminal event, also when the client is gone; then x is NULL. I/O thread
+ * only.
  */
 #include "serve/exchange.h"
 
@@ -136,8 +137,7 @@ static int submit(struct app *a, struct exchange *e, struct kts_fail *f)
         return 0;
     case SUBMIT_FULL:
         return kts_fail_set(f, 503, "overloaded", NULL, "the queue is full (%u requests or %llu tokens); try again later",
-                            (unsigned)a->opt.queue,
-                            4ull * a->limits.ctx);
+                            (unsigned)a->opt.queue, 4ull * a->limits.ctx);
     case SUBMIT_DRAINING:
         return kts_fail_set(f, 503, "draining", NULL, "the server is shutting down");
     default:

@@ -12,7 +12,7 @@ struct exchange {
     struct http_x *x; /* NULL once the client is gone */
     struct kts_job *job;
     struct out_openai out;
-    struct strbuf frames; /* of this batch of events, not yet written */
+    struct strbuf frames;   /* of this batch of events, not yet written */
     struct kts_fail broken; /* status 0: none; else frames were lost for lack of memory */
     bool dirty;
     struct exchange *next_dirty;

@@ -1,6 +1,7 @@
 /* json_in.c - the pre-scan in front of jansson.
- * The scan does not check grammar (jansson does); it only follows strings, brackets and numbers well enough to bound what jansson will do with the text:
- * recursion, number of nodes, conversion of endless digits. It works on a private copy because surrogate escapes are rewritten in place.
+ * The scan does not check grammar (jansson does); it only follows strings, brackets and numbers well enough to bound what jansson will do
+ * with the text: recursion, number of nodes, conversion of endless digits. It works on a private copy because surrogate escapes are
+ * rewritten in place.
  */
 #include "serve/json_in.h"
 

@@ -1,6 +1,7 @@
 /* json_in.h - JSON from clients: limits first, then jansson.
- * A pre-scan without recursion enforces depth, number of members and elements, length of number texts and of keys, and turns lone surrogate escapes into
- * U+FFFD. Duplicate keys, NUL, invalid UTF-8, byte order marks and numbers beyond int64 or double are errors with their byte offset. Pure; any thread.
+ * A pre-scan without recursion enforces depth, number of members and elements, length of number texts and of keys, and turns lone surrogate
+ * escapes into U+FFFD. Duplicate keys, NUL, invalid UTF-8, byte order marks and numbers beyond int64 or double are errors with their byte
+ * offset. Pure; any thread.
  */
 #ifndef KT_SERVE_JSON_IN_H
 #define KT_SERVE_JSON_IN_H

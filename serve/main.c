@@ -1,6 +1,7 @@
 /* main.c - ktserve: options, start, signals, the event loop, the orderly end.
- * The server listens before the model is loaded (health says 503 until then). SIGTERM or SIGINT: the queue is refused, running requests may finish within
- * the drain timeout, then they get an error frame; exit 0. A second signal exits at once with 130. SIGHUP re-reads the keys. Exit codes as sysexits.h.
+ * The server listens before the model is loaded (health says 503 until then). SIGTERM or SIGINT: the queue is refused, running requests may
+ * finish within the drain timeout, then they get an error frame; exit 0. A second signal exits at once with 130. SIGHUP re-reads the keys.
+ * Exit codes as sysexits.h.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -144,8 +145,9 @@ static void became_ready(struct loop *l)
     l->loaded = true;
     if (!app_metrics_loaded(a))
         log_warn("some metrics could not be registered");
-    log_info("model %s: %s, %u layers, %u experts, context %u, kernel %s, %u threads, profile %s, loaded in %.1f s", a->model_id, a->info.arch,
-             a->info.n_layers, a->info.n_experts, a->limits.ctx, a->info.kernel, a->info.n_threads, a->info.profile_state, a->info.load_seconds);
+    log_info("model %s: %s, %u layers, %u experts, context %u, kernel %s, %u threads, profile %s, loaded in %.1f s", a->model_id,
+             a->info.arch, a->info.n_layers, a->info.n_experts, a->limits.ctx, a->info.kernel, a->info.n_threads, a->info.profile_state,
+             a->info.load_seconds);
     log_debug("plan: %s", a->info.plan_text);
     log_info("ready");
     if (a->draining)
@@ -240,8 +242,8 @@ static bool add_events(struct loop *l)
     l->tick = event_new(b, -1, 0, on_tick, l);
     if (l->sig[0] == NULL || l->sig[1] == NULL || l->sig[2] == NULL || l->wake == NULL || l->tick == NULL)
         return false;
-    return event_add(l->sig[0], NULL) == 0 && event_add(l->sig[1], NULL) == 0 && event_add(l->sig[2], NULL) == 0 && event_add(l->wake, NULL) == 0 &&
-           event_add(l->tick, &second) == 0;
+    return event_add(l->sig[0], NULL) == 0 && event_add(l->sig[1], NULL) == 0 && event_add(l->sig[2], NULL) == 0 &&
+           event_add(l->wake, NULL) == 0 && event_add(l->tick, &second) == 0;
 }
 
 static int serve(struct app *a)
@@ -249,7 +251,8 @@ static int serve(struct app *a)
     struct loop l = {.app = a};
     kt_err err;
     int rc;
-    if (bridge_open(MAX_EVENTS, &a->bridge, &err) != KT_OK || (a->base = event_base_new()) == NULL || !app_metrics_init(a) || !add_events(&l)) {
+    if (bridge_open(MAX_EVENTS, &a->bridge, &err) != KT_OK || (a->base = event_base_new()) == NULL || !app_metrics_init(a) ||
+        !add_events(&l)) {
         log_error("cannot set up: no memory or file descriptors");
         return EX_OSERR;
     }
@@ -291,8 +294,9 @@ static int ask_health(const struct options *o)
     if (getaddrinfo(o->host, port, &hint, &ai) != 0)
         return EX_UNAVAILABLE;
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool up = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 && connect(fd, ai->ai_addr, ai->ai_addrlen) == 0 &&
-              write(fd, request, sizeof request - 1) == (ssize_t)sizeof request - 1 && read(fd, reply, sizeof reply - 1) > 12;
+    bool up = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
+              connect(fd, ai->ai_addr, ai->ai_addrlen) == 0 && write(fd, request, sizeof request - 1) == (ssize_t)sizeof request - 1 &&
+              read(fd, reply, sizeof reply - 1) > 12;
     freeaddrinfo(ai);
     if (fd >= 0)
         close(fd);

@@ -1,6 +1,7 @@
 /* mapper_openai.c - request JSON of the OpenAI APIs to kts_req.
- * Every known field is checked for type and range (params.c has the numbers, this file the lists and objects); null means absent. Fields that exist in
- * the API but not in this version are refused with 501 unless they ask for nothing. Unknown fields are accepted and counted. Pure: no clocks, no globals.
+ * Every known field is checked for type and range (params.c has the numbers, this file the lists and objects); null means absent. Fields
+ * that exist in the API but not in this version are refused with 501 unless they ask for nothing. Unknown fields are accepted and counted.
+ * Pure: no clocks, no globals.
  */
 #include "serve/mapper_openai.h"
 
@@ -46,7 +47,8 @@ static int join_parts(struct mapper *m, const json_t *parts, size_t at, const ch
     char where[80];
     size_t n = json_array_size(parts), total = 0;
     if (n > MAX_PARTS)
-        return kts_fail_set(m->f, 400, "out_of_range", "messages", "messages[%zu].content has %zu parts, the limit is %d", at, n, MAX_PARTS);
+        return kts_fail_set(m->f, 400, "out_of_range", "messages", "messages[%zu].content has %zu parts, the limit is %d", at, n,
+                            MAX_PARTS);
     for (size_t i = 0; i < n; i++) {
         const json_t *p = json_array_get(parts, i), *text = json_object_get(p, "text");
         const char *type = json_string_value(json_object_get(p, "type"));
@@ -93,7 +95,8 @@ static int read_message(struct mapper *m, const json_t *msg, size_t at)
     if (out->role == NULL)
         return kts_fail_set(m->f, 400, "invalid_value", where, "%s must be system, developer, user, assistant or tool", where);
     if (json_is_array(calls) && json_array_size(calls) > 0)
-        return kts_fail_set(m->f, 501, "not_supported", "messages", "messages[%zu].tool_calls: tool calls are not available in this version", at);
+        return kts_fail_set(m->f, 501, "not_supported", "messages",
+                            "messages[%zu].tool_calls: tool calls are not available in this version", at);
     snprintf(where, sizeof where, "messages[%zu].content", at);
     if (json_is_string(content))
         out->content = json_string_value(content);
@@ -135,7 +138,8 @@ static int read_ids(struct mapper *m, const json_t *v, const char *param, int32_
             return wrong_type(m->f, param, "an array of token ids");
         json_int_t id = json_integer_value(e);
         if (id < 0 || id >= (json_int_t)m->lim->vocab)
-            return kts_fail_set(m->f, 400, "out_of_range", param, "%s[%zu] must be between 0 and %u, got %lld", param, i, m->lim->vocab - 1, (long long)id);
+            return kts_fail_set(m->f, 400, "out_of_range", param, "%s[%zu] must be between 0 and %u, got %lld", param, i, m->lim->vocab - 1,
+                                (long long)id);
         ids[i] = (int32_t)id;
     }
     *out = ids;
@@ -194,8 +198,8 @@ static int read_stop(struct mapper *m, const json_t *v)
         if (!json_is_string(s))
             return wrong_type(m->f, "stop", "a string or an array of strings");
         if (json_string_length(s) < 1 || json_string_length(s) > MAX_STOP_BYTES)
-            return kts_fail_set(m->f, 400, "out_of_range", "stop", "a stop string must have between 1 and %d bytes, got %zu", MAX_STOP_BYTES,
-                                json_string_length(s));
+            return kts_fail_set(m->f, 400, "out_of_range", "stop", "a stop string must have between 1 and %d bytes, got %zu",
+                                MAX_STOP_BYTES, json_string_length(s));
         m->r->stop[i] = json_string_value(s);
         m->r->stop_len[i] = (uint32_t)json_string_length(s);
     }
@@ -209,7 +213,8 @@ static int read_stop_ids(struct mapper *m, const json_t *v)
     if (!json_is_array(v))
         return wrong_type(m->f, "stop_token_ids", "an array of token ids");
     if (n > MAX_STOP_IDS)
-        return kts_fail_set(m->f, 400, "out_of_range", "stop_token_ids", "stop_token_ids has %zu entries, the limit is %d", n, MAX_STOP_IDS);
+        return kts_fail_set(m->f, 400, "out_of_range", "stop_token_ids", "stop_token_ids has %zu entries, the limit is %d", n,
+                            MAX_STOP_IDS);
     if (read_ids(m, v, "stop_token_ids", &m->r->stop_ids, &n) != 0)
         return -1;
     m->r->n_stop_ids = (uint32_t)n;
@@ -275,7 +280,8 @@ static int read_count(struct mapper *m, const char *name, const json_t *v, int64
         return wrong_type(m->f, name, "an integer");
     *out = json_integer_value(v);
     if (*out < 0 || *out > max)
-        return kts_fail_set(m->f, 400, "out_of_range", name, "%s must be between 0 and %lld, got %lld", name, (long long)max, (long long)*out);
+        return kts_fail_set(m->f, 400, "out_of_range", name, "%s must be between 0 and %lld, got %lld", name, (long long)max,
+                            (long long)*out);
     return 0;
 }
 
@@ -311,8 +317,8 @@ static int read_model(struct mapper *m, const json_t *v)
     if (!json_is_string(v))
         return wrong_type(m->f, "model", "a string");
     if (strcmp(json_string_value(v), m->lim->model_id) != 0 && !m->lim->accept_any_model)
-        return kts_fail_set(m->f, 404, "model_not_found", "model", "The model '%.200s' does not exist here; /v1/models lists the one that is served",
-                            json_string_value(v));
+        return kts_fail_set(m->f, 404, "model_not_found", "model",
+                            "The model '%.200s' does not exist here; /v1/models lists the one that is served", json_string_value(v));
     return 0;
 }
 
@@ -322,7 +328,8 @@ static int refuse_unless_idle(struct mapper *m, const char *name, const json_t *
     const json_t *type = json_object_get(v, "type");
     if (strcmp(name, "response_format") == 0 && json_is_string(type) && strcmp(json_string_value(type), "text") == 0)
         return 0;
-    if (json_is_string(v) && (json_string_length(v) == 0 || strcmp(json_string_value(v), "none") == 0 || strcmp(json_string_value(v), "auto") == 0))
+    if (json_is_string(v) &&
+        (json_string_length(v) == 0 || strcmp(json_string_value(v), "none") == 0 || strcmp(json_string_value(v), "auto") == 0))
         return 0;
     if ((json_is_array(v) && json_array_size(v) == 0) || (json_is_object(v) && json_object_size(v) == 0))
         return 0;
@@ -373,22 +380,26 @@ static int check_together(struct mapper *m)
 {
     struct kts_req *r = m->r;
     if (r->api == KTS_CHAT ? r->messages == NULL : r->prompts == NULL)
-        return kts_fail_set(m->f, 400, "missing", r->api == KTS_CHAT ? "messages" : "prompt", "%s is required", r->api == KTS_CHAT ? "messages" : "prompt");
+        return kts_fail_set(m->f, 400, "missing", r->api == KTS_CHAT ? "messages" : "prompt", "%s is required",
+                            r->api == KTS_CHAT ? "messages" : "prompt");
     if (m->top_logprobs >= 0 && !m->logprobs_flag)
         return kts_fail_set(m->f, 400, "invalid_value", "top_logprobs", "top_logprobs needs logprobs: true");
     if (m->logprobs_flag)
         r->n_logprobs = m->top_logprobs > 0 ? m->top_logprobs : 0;
     if (r->max_tokens == 0 && !r->echo)
-        return kts_fail_set(m->f, 400, "out_of_range", "max_tokens", "max_tokens must be -1 or between 1 and 2147483647, got 0 (0 is for echo only)");
+        return kts_fail_set(m->f, 400, "out_of_range", "max_tokens",
+                            "max_tokens must be -1 or between 1 and 2147483647, got 0 (0 is for echo only)");
     if (r->top_k > (int64_t)m->lim->vocab)
-        return kts_fail_set(m->f, 400, "out_of_range", "top_k", "top_k must be between -1 and %u, got %lld", m->lim->vocab, (long long)r->top_k);
+        return kts_fail_set(m->f, 400, "out_of_range", "top_k", "top_k must be between -1 and %u, got %lld", m->lim->vocab,
+                            (long long)r->top_k);
     if (r->max_tokens >= 0 && r->min_tokens > r->max_tokens)
-        return kts_fail_set(m->f, 400, "out_of_range", "min_tokens", "min_tokens must be between 0 and max_tokens (%lld), got %lld", (long long)r->max_tokens,
-                            (long long)r->min_tokens);
+        return kts_fail_set(m->f, 400, "out_of_range", "min_tokens", "min_tokens must be between 0 and max_tokens (%lld), got %lld",
+                            (long long)r->max_tokens, (long long)r->min_tokens);
     if (r->best_of == 0)
         r->best_of = r->n;
     if (r->best_of < r->n)
-        return kts_fail_set(m->f, 400, "out_of_range", "best_of", "best_of must be at least n (%lld), got %lld", (long long)r->n, (long long)r->best_of);
+        return kts_fail_set(m->f, 400, "out_of_range", "best_of", "best_of must be at least n (%lld), got %lld", (long long)r->n,
+                            (long long)r->best_of);
     if (r->stream && r->best_of > r->n)
         return kts_fail_set(m->f, 400, "invalid_value", "best_of", "best_of above n cannot be streamed");
     if (r->api == KTS_COMPLETION && r->n_prompts * r->best_of > MAX_CHOICES)

@@ -1,6 +1,6 @@
 /* options.c - the option table of ktserve and its four sources (see options.h).
- * A value is checked where it is set, and the message names the source, so that a bad environment variable is not blamed on the command line.
- * Not here: what the options mean (main.c, engine side). Main thread only.
+ * A value is checked where it is set, and the message names the source, so that a bad environment variable is not blamed on the command
+ * line. Not here: what the options mean (main.c, engine side). Main thread only.
  */
 #include "serve/options.h"
 

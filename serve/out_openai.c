@@ -1,7 +1,7 @@
 /* out_openai.c - chunks and replies of /v1/chat/completions and /v1/completions.
- * Stream order per choice: role chunk (chat), text deltas, finish chunk; after all choices the usage chunk when it was asked for; then [DONE]. A delta is
- * never empty. Log probabilities are kept as ready JSON members: a stream sends them with the text they belong to, a whole reply at the end.
- * With best_of, the n choices with the best mean log probability are sent. Pure; no clocks, no I/O.
+ * Stream order per choice: role chunk (chat), text deltas, finish chunk; after all choices the usage chunk when it was asked for; then
+ * [DONE]. A delta is never empty. Log probabilities are kept as ready JSON members: a stream sends them with the text they belong to, a
+ * whole reply at the end. With best_of, the n choices with the best mean log probability are sent. Pure; no clocks, no I/O.
  */
 #include "serve/out_openai.h"
 

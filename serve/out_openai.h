@@ -1,4 +1,5 @@
-/* out_openai.h - from events to the replies of the OpenAI APIs: SSE chunks or one JSON object. Pure functions on buffers; owner: one exchange on the I/O thread.
+/* out_openai.h - from events to the replies of the OpenAI APIs: SSE chunks or one JSON object. Pure functions on buffers; owner: one
+ * exchange on the I/O thread.
  */
 #ifndef KT_SERVE_OUT_OPENAI_H
 #define KT_SERVE_OUT_OPENAI_H
@@ -11,8 +12,8 @@ struct out_choice {
     enum kts_finish finish;
     uint32_t n_generated;
     double sum_logprob;
-    uint64_t chars;     /* characters so far: text_offset of the next token */
-    struct strbuf text; /* whole replies: text so far */
+    uint64_t chars;      /* characters so far: text_offset of the next token */
+    struct strbuf text;  /* whole replies: text so far */
     struct strbuf lp[4]; /* log probabilities as JSON members: chat uses [0]; completions tokens, logprobs, tops, offsets */
 };
 

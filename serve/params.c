@@ -1,6 +1,6 @@
 /* params.c - the table of request fields and its range checks.
- * Integers are accepted as JSON integers, or as reals without a fraction; booleans only as booleans. Out-of-range answers name the field, the range and
- * the value. Fields that need more than a number (lists, objects) are P_CUSTOM and read by the mapper. Pure; any thread.
+ * Integers are accepted as JSON integers, or as reals without a fraction; booleans only as booleans. Out-of-range answers name the field,
+ * the range and the value. Fields that need more than a number (lists, objects) are P_CUSTOM and read by the mapper. Pure; any thread.
  */
 #include "serve/params.h"
 
@@ -112,8 +112,9 @@ static int out_of_range(const struct param *p, const char *name, const json_t *v
         snprintf(got, sizeof got, "%lld", (long long)json_integer_value(v));
     else
         show(json_number_value(v), got, sizeof got);
-    return kts_fail_set(f, 400, "out_of_range", name, p->open_min ? "%s must be above %s and at most %s, got %s" : "%s must be between %s and %s, got %s",
-                        name, lo, hi, got);
+    return kts_fail_set(f, 400, "out_of_range", name,
+                        p->open_min ? "%s must be above %s and at most %s, got %s" : "%s must be between %s and %s, got %s", name, lo, hi,
+                        got);
 }
 
 static int store_number(const struct param *p, const char *name, const json_t *v, struct kts_req *r, struct kts_fail *f)
@@ -122,13 +123,15 @@ static int store_number(const struct param *p, const char *name, const json_t *v
     if (!json_is_number(v) || (p->type == P_INT && json_is_real(v) && (d != floor(d) || fabs(d) > 9e15))) {
         if (json_is_real(v) && fabs(d) > 9e15)
             return out_of_range(p, name, v, f);
-        return kts_fail_set(f, 400, "invalid_type", name, "%s must be %s, got %s", name, p->type == P_INT ? "an integer" : "a number", json_kind(v));
+        return kts_fail_set(f, 400, "invalid_type", name, "%s must be %s, got %s", name, p->type == P_INT ? "an integer" : "a number",
+                            json_kind(v));
     }
     bool low = p->open_min ? d <= p->min : d < p->min;
     if (low || !(d <= p->max))
         return out_of_range(p, name, v, f);
     if (p->use == P_UNSUPPORTED && strcmp(p->def, d == -1 ? "-1" : d == 0 ? "0" : d == 1 ? "1" : "") != 0)
-        return kts_fail_set(f, 501, "not_supported", name, "%s is not available in this version; leave it out or send its default %s", name, p->def);
+        return kts_fail_set(f, 501, "not_supported", name, "%s is not available in this version; leave it out or send its default %s", name,
+                            p->def);
     if (p->offset != PARAM_NONE) {
         char *at = (char *)r + p->offset;
         int64_t i = json_is_integer(v) ? (int64_t)json_integer_value(v) : (int64_t)(p->type == P_INT ? d : 0);

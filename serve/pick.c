@@ -1,7 +1,7 @@
 /* pick.c - logit bias, bans and penalties in front of kt_sample.
- * The order is the API's: bias, then penalties (repetition over the last tokens of prompt and output, presence and frequency over the output), then the
- * filters and the draw, which the library does. A request that uses none of them is sampled from the engine's row itself. Log probabilities are
- * always taken from the raw logits, elsewhere. Engine thread only; allocates at init only.
+ * The order is the API's: bias, then penalties (repetition over the last tokens of prompt and output, presence and frequency over the
+ * output), then the filters and the draw, which the library does. A request that uses none of them is sampled from the engine's row itself.
+ * Log probabilities are always taken from the raw logits, elsewhere. Engine thread only; allocates at init only.
  */
 #include "serve/pick.h"
 
@@ -55,7 +55,8 @@ static int32_t from_end(const struct pick_in *in, uint64_t k)
 static void penalize_repetition(struct picker *p, const struct pick_in *in)
 {
     const struct kts_req *r = in->req;
-    uint64_t all = (uint64_t)in->n_prompt + in->n_made, n = r->repeat_last_n < 0 || (uint64_t)r->repeat_last_n > all ? all : (uint64_t)r->repeat_last_n;
+    uint64_t all = (uint64_t)in->n_prompt + in->n_made,
+             n = r->repeat_last_n < 0 || (uint64_t)r->repeat_last_n > all ? all : (uint64_t)r->repeat_last_n;
     float by = (float)r->repetition_penalty;
     if (r->repetition_penalty == 1)
         return;

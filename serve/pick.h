@@ -7,10 +7,10 @@
 
 struct picker {
     uint32_t vocab;
-    float *row;       /* [vocab] f32: changed copy of the logits */
-    uint32_t *count;  /* [vocab], zero between calls */
-    void *scratch;    /* of kt_sample */
-    int32_t *eos;     /* [n_eos] tokens that end a generation */
+    float *row;      /* [vocab] f32: changed copy of the logits */
+    uint32_t *count; /* [vocab], zero between calls */
+    void *scratch;   /* of kt_sample */
+    int32_t *eos;    /* [n_eos] tokens that end a generation */
     uint32_t n_eos;
 };
 

@@ -1,6 +1,7 @@
 /* placement_view.c - where experts are and how often they were chosen.
- * This version has one tier (host memory) and no policy: every expert is resident there, the policy's name is "off", the epoch 0 and nothing migrates.
- * Hits count from the first token on, so window_s is the uptime. Counts are read relaxed while steps go on; each is consistent by itself.
+ * This version has one tier (host memory) and no policy: every expert is resident there, the policy's name is "off", the epoch 0 and
+ * nothing migrates. Hits count from the first token on, so window_s is the uptime. Counts are read relaxed while steps go on; each is
+ * consistent by itself.
  */
 #include "serve/placement_view.h"
 

@@ -1,6 +1,7 @@
 /* req.h - the internal form of a generation request, and how a request is refused.
- * Mappers fill kts_req from a protocol's JSON; nothing in it knows the protocol except `api`, which picks the serializer. Strings point into `root` or into
- * memory of the request. Owner: the I/O thread until submission, then read-only until the job ends. Free with kts_req_free.
+ * Mappers fill kts_req from a protocol's JSON; nothing in it knows the protocol except `api`, which picks the serializer. Strings point
+ * into `root` or into memory of the request. Owner: the I/O thread until submission, then read-only until the job ends. Free with
+ * kts_req_free.
  */
 #ifndef KT_SERVE_REQ_H
 #define KT_SERVE_REQ_H

@@ -1,6 +1,6 @@
 /* routes.c - which routes exist, and the handlers of health, models, tokens and properties.
- * A route that belongs to an API of later versions is in the table too, with 501: clients then learn that it is not there yet instead of guessing from a
- * 404. I/O thread only; nothing here waits.
+ * A route that belongs to an API of later versions is in the table too, with 501: clients then learn that it is not there yet instead of
+ * guessing from a 404. I/O thread only; nothing here waits.
  */
 #include "serve/routes.h"
 
@@ -148,7 +148,8 @@ static void model(struct http_x *x, void *user)
     if (app_check_ready(a, x) != 0)
         return;
     if (strcmp(http_tail(x), a->model_id) != 0) {
-        kts_fail_set(&f, 404, "model_not_found", "model", "The model '%.200s' does not exist here; /v1/models lists the one that is served", http_tail(x));
+        kts_fail_set(&f, 404, "model_not_found", "model", "The model '%.200s' does not exist here; /v1/models lists the one that is served",
+                     http_tail(x));
         app_reply_fail(a, x, &f);
         return;
     }
@@ -229,9 +230,10 @@ static int tokenize_ids(struct app *a, const json_t *o, int32_t **ids, uint32_t 
     if (!json_is_string(text))
         return kts_fail_set(f, 400, "invalid_type", "content", "content must be a string");
     if (add < 0 || parse < 0)
-        return kts_fail_set(f, 400, "invalid_type", add < 0 ? "add_special" : "parse_special", "%s must be true or false", add < 0 ? "add_special" : "parse_special");
-    return encode_text(a->tok, json_string_value(text), json_string_length(text), (add ? KT_TOK_ADD_SPECIAL : 0u) | (parse ? KT_TOK_PARSE_SPECIAL : 0u), ids, n,
-                       f);
+        return kts_fail_set(f, 400, "invalid_type", add < 0 ? "add_special" : "parse_special", "%s must be true or false",
+                            add < 0 ? "add_special" : "parse_special");
+    return encode_text(a->tok, json_string_value(text), json_string_length(text),
+                       (add ? KT_TOK_ADD_SPECIAL : 0u) | (parse ? KT_TOK_PARSE_SPECIAL : 0u), ids, n, f);
 }
 
 static void tokenize(struct http_x *x, void *user)

@@ -1,7 +1,8 @@
 /* sched.c - the engine thread's loop (see sched.h).
- * Incoming jobs and flags cross under one lock; everything else belongs to the engine thread. Admission is first come, first served: the head of the queue
- * waits for pages and nothing overtakes it, so no request starves. Choices of one request are admitted one by one, each as a sequence of its own.
- * Buffers are made at open; a step allocates only the events that it sends. Invariant: each job that was submitted ends with exactly one terminal event.
+ * Incoming jobs and flags cross under one lock; everything else belongs to the engine thread. Admission is first come, first served: the
+ * head of the queue waits for pages and nothing overtakes it, so no request starves. Choices of one request are admitted one by one, each
+ * as a sequence of its own. Buffers are made at open; a step allocates only the events that it sends. Invariant: each job that was
+ * submitted ends with exactly one terminal event.
  */
 #include "serve/sched.h"
 
@@ -25,9 +26,9 @@ struct sched {
 
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    struct kts_job *inbox, **inbox_last; /* guarded by lock */
-    uint32_t waiting;                    /* guarded by lock: jobs with choices not yet admitted, inbox included */
-    uint64_t waiting_tokens;             /* guarded by lock */
+    struct kts_job *inbox, **inbox_last;       /* guarded by lock */
+    uint32_t waiting;                          /* guarded by lock: jobs with choices not yet admitted, inbox included */
+    uint64_t waiting_tokens;                   /* guarded by lock */
     bool woken, draining, abort, stop, broken; /* guarded by lock */
     _Atomic uint32_t running_view;
     _Atomic uint64_t moved_ns, duration_ns; /* last loop turn with work, 0 when idle; smoothed request duration */

@@ -1,8 +1,8 @@
 /* sched.h - the scheduler: admission queue, continuous batching, cancellation, deadlines, drain.
  *
- * One engine thread runs sched_run; all engine calls happen there. Other threads submit jobs, set flags of their jobs and call sched_wake. Each step takes one
- * decode token of every running sequence, then prompt chunks up to the batch limit; while sequences decode, a chunk is kept so small that the
- * step stays within the latency target. Nobody waits for a client: sequences of slow clients are left out of steps.
+ * One engine thread runs sched_run; all engine calls happen there. Other threads submit jobs, set flags of their jobs and call sched_wake.
+ * Each step takes one decode token of every running sequence, then prompt chunks up to the batch limit; while sequences decode, a chunk is
+ * kept so small that the step stays within the latency target. Nobody waits for a client: sequences of slow clients are left out of steps.
  */
 #ifndef KT_SERVE_SCHED_H
 #define KT_SERVE_SCHED_H
@@ -23,10 +23,10 @@ struct sched_config {
     const kt_tokenizer *tok;
     struct bridge *events;
     struct sched_metrics met;
-    uint32_t ctx;              /* longest sequence that can be admitted */
-    uint32_t queue_requests;   /* 256 */
-    uint64_t queue_tokens;     /* 4 * ctx */
-    uint64_t latency_target_ns; /* 200 ms */
+    uint32_t ctx;                                    /* longest sequence that can be admitted */
+    uint32_t queue_requests;                         /* 256 */
+    uint64_t queue_tokens;                           /* 4 * ctx */
+    uint64_t latency_target_ns;                      /* 200 ms */
     uint64_t queue_deadline_ns, request_deadline_ns; /* 300 s, 3600 s */
 };
 

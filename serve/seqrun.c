@@ -1,6 +1,6 @@
 /* seqrun.c - what the tokens of a running choice mean (see seqrun.h).
- * A token with log probability waits in `pend` until the first byte of its text is released, so tokens that became part of a stop string are never sent.
- * Invariant: pend is in order of start; text, tokens and tops of one event are one memory block.
+ * A token with log probability waits in `pend` until the first byte of its text is released, so tokens that became part of a stop string
+ * are never sent. Invariant: pend is in order of start; text, tokens and tops of one event are one memory block.
  */
 #include "serve/seqrun.h"
 

@@ -1,5 +1,6 @@
-/* seqrun.h - one choice of a request while it runs: its engine sequence, the token to feed next, stop strings, text and log probabilities on the way out.
- * The scheduler decides when a sequence takes part in a step; this module decides what its tokens mean. Owner: engine thread.
+/* seqrun.h - one choice of a request while it runs: its engine sequence, the token to feed next, stop strings, text and log probabilities
+ * on the way out. The scheduler decides when a sequence takes part in a step; this module decides what its tokens mean. Owner: engine
+ * thread.
  */
 #ifndef KT_SERVE_SEQRUN_H
 #define KT_SERVE_SEQRUN_H
@@ -45,7 +46,7 @@ struct seq_env {
 };
 
 void seq_init(struct seq *q, struct kts_job *job, uint32_t choice, uint32_t ctx);
-void seq_close(struct seq *q); /* gives the pages back, frees all; state SEQ_DONE */
+void seq_close(struct seq *q);             /* gives the pages back, frees all; state SEQ_DONE */
 uint32_t seq_reserve(const struct seq *q); /* tokens to reserve: prompt and output, at least 1 */
 bool seq_wants_prompt_logprobs(const struct seq *q);
 

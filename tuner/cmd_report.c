@@ -1,6 +1,7 @@
 /* cmd_report.c - kttune report URL: ask a running ktserve where its experts are and which are hot, and print it as text.
- * A small HTTP/1.1 client over plain sockets: http:// only, one GET with Connection: close, replies with Content-Length, bounded in size and time. No
- * redirects, no TLS. The API key, if the server wants one, comes from the environment so that it does not show in the process list.
+ * A small HTTP/1.1 client over plain sockets: http:// only, one GET with Connection: close, replies with Content-Length, bounded in size
+ * and time. No redirects, no TLS. The API key, if the server wants one, comes from the environment so that it does not show in the process
+ * list.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -121,8 +122,8 @@ static kt_status get_placement(const struct url *u, json_t **out, kt_err *err)
     size_t len = 0;
     int fd = -1;
     KT_TRY(connect_to(u, &fd, err));
-    sb_printf(&request, "GET %s/admin/placement HTTP/1.1\r\nHost: %s%s%s:%s\r\nConnection: close\r\nAccept: application/json\r\n", u->prefix,
-              strchr(u->host, ':') ? "[" : "", u->host, strchr(u->host, ':') ? "]" : "", u->port);
+    sb_printf(&request, "GET %s/admin/placement HTTP/1.1\r\nHost: %s%s%s:%s\r\nConnection: close\r\nAccept: application/json\r\n",
+              u->prefix, strchr(u->host, ':') ? "[" : "", u->host, strchr(u->host, ':') ? "]" : "", u->port);
     if (key != NULL)
         sb_printf(&request, "Authorization: Bearer %s\r\n", key);
     sb_puts(&request, "\r\n");

@@ -19,7 +19,12 @@ long base64_decode(const char *s, size_t len, uint8_t *out, size_t cap)
         int pad = 0;
         for (size_t k = i; k < i + 4; k++) {
             char c = s[k];
-            int d = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+            int d = c >= 'A' && c <= 'Z'   ? c - 'A'
+                    : c >= 'a' && c <= 'z' ? c - 'a' + 26
+                    : c >= '0' && c <= '9' ? c - '0' + 52
+                    : c == '+'             ? 62
+                    : c == '/'             ? 63
+                                           : -1;
             if (c == '=' && i + 4 == len && k >= i + 2)
                 pad++;
             else if (d < 0 || pad > 0)
@@ -142,8 +147,9 @@ static void print_tiers(const json_t *o, FILE *to)
     {
         const char *name = json_string_value(json_object_get(t, "name")), *kind = json_string_value(json_object_get(t, "kind"));
         fprintf(to, "%-4zu  %-10.10s  %-5.5s  %-9llu  %6.2f GiB %6.2f GiB  %-12llu  %5.1f %%\n", i, name ? name : "?", kind ? kind : "?",
-                (unsigned long long)number(t, "experts"), (double)number(t, "used_bytes") / 1073741824, (double)number(t, "capacity_bytes") / 1073741824,
-                (unsigned long long)number(t, "hits"), 100 * json_number_value(json_object_get(t, "hit_share")));
+                (unsigned long long)number(t, "experts"), (double)number(t, "used_bytes") / 1073741824,
+                (double)number(t, "capacity_bytes") / 1073741824, (unsigned long long)number(t, "hits"),
+                100 * json_number_value(json_object_get(t, "hit_share")));
     }
 }
 
@@ -165,8 +171,8 @@ static kt_status print_hottest(const struct grid *g, uint32_t top, FILE *to, kt_
         size_t row = hot[i].layer - g->first;
         for (uint32_t e = 0; e < g->experts; e++)
             layer_sum += g->hits[row * g->experts + e];
-        fprintf(to, "%-5u  %-6u  %-4u  %-12u  %5.1f %%\n", hot[i].layer, hot[i].expert, g->tier[row * g->experts + hot[i].expert], hot[i].hits,
-                100.0 * hot[i].hits / (double)layer_sum);
+        fprintf(to, "%-5u  %-6u  %-4u  %-12u  %5.1f %%\n", hot[i].layer, hot[i].expert, g->tier[row * g->experts + hot[i].expert],
+                hot[i].hits, 100.0 * hot[i].hits / (double)layer_sum);
     }
     if (sum == 0)
         fprintf(to, "(no token was routed yet)\n");

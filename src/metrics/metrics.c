@@ -1,6 +1,6 @@
 /* metrics.c - the registry of metric families and their exposition.
- * Families keep the order of registration and their samples stay together. Numbers are written in the C locale with the fewest digits that read back
- * equal. Not here: which metrics exist (that is decided where the numbers arise). Threads: see metrics.h.
+ * Families keep the order of registration and their samples stay together. Numbers are written in the C locale with the fewest digits that
+ * read back equal. Not here: which metrics exist (that is decided where the numbers arise). Threads: see metrics.h.
  */
 #include "metrics/metrics.h"
 
@@ -17,10 +17,10 @@
 struct met {
     struct met *next;
     const struct met_def *def;
-    char *labels;               /* rendered: key="value",... ; "" without labels */
-    _Atomic uint64_t bits;      /* counter, gauge: the double's bits; relaxed */
-    pthread_mutex_t lock;       /* histograms: guards the rest */
-    uint64_t *counts;           /* [n_bounds + 1], not cumulative */
+    char *labels;          /* rendered: key="value",... ; "" without labels */
+    _Atomic uint64_t bits; /* counter, gauge: the double's bits; relaxed */
+    pthread_mutex_t lock;  /* histograms: guards the rest */
+    uint64_t *counts;      /* [n_bounds + 1], not cumulative */
     uint64_t count;
     double sum;
 };

@@ -1,7 +1,8 @@
 /* fake_kt.c - an engine and a tokenizer without a model, for tests of the server: the functions of kt.h, deterministic, bytes as tokens.
- * What a sequence says is written in its prompt: the text after the last "say:" up to '~' or the end of the message is repeated, then comes the end token;
- * without it letters follow for ever. Three tokens after "nan!" a sequence has a numeric error; "dev!" breaks the device. Misuse of the interface (a sequence twice in a step,
- * too many tokens, use after close) aborts, so that tests see it. It is never linked into ktserve itself.
+ * What a sequence says is written in its prompt: the text after the last "say:" up to '~' or the end of the message is repeated, then comes
+ * the end token; without it letters follow for ever. Three tokens after "nan!" a sequence has a numeric error; "dev!" breaks the device.
+ * Misuse of the interface (a sequence twice in a step, too many tokens, use after close) aborts, so that tests see it. It is never linked
+ * into ktserve itself.
  */
 #include "fake_kt.h"
 
@@ -36,12 +37,12 @@ struct kt_tokenizer {
     char bytes[256];
 };
 
-#define MUST(c)                                                                                                                                                \
-    do {                                                                                                                                                       \
-        if (!(c)) {                                                                                                                                            \
-            fprintf(stderr, "fake_kt: misuse: %s\n", #c);                                                                                                      \
-            abort();                                                                                                                                           \
-        }                                                                                                                                                      \
+#define MUST(c)                                                                                                                            \
+    do {                                                                                                                                   \
+        if (!(c)) {                                                                                                                        \
+            fprintf(stderr, "fake_kt: misuse: %s\n", #c);                                                                                  \
+            abort();                                                                                                                       \
+        }                                                                                                                                  \
     } while (0)
 
 static kt_status fail(kt_err *err, kt_status st, const char *msg)
@@ -401,7 +402,8 @@ static void put_text(struct sink *s, const char *text)
         put(s, (unsigned char)*text);
 }
 
-kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool gen, int32_t *ids, size_t cap, size_t *n_ids, kt_err *err)
+kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool gen, int32_t *ids, size_t cap, size_t *n_ids,
+                         kt_err *err)
 {
     struct sink s = {ids, cap, 0};
     (void)t;

@@ -1,4 +1,5 @@
-/* test_api.c - the small parts of the API side: options from four sources, placement object and report, the bridge's queue, the route table. */
+/* test_api.c - the small parts of the API side: options from four sources, placement object and report, the bridge's queue, the route
+ * table. */
 #include <math.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -29,7 +30,8 @@ static int read_options(struct options *o, char *err, int n, const char *const *
         snprintf(argv[i + 1] = store[i], sizeof store[i], "%s", args[i]);
     return options_read(o, n + 1, argv, err, 300);
 }
-#define READ(o, err, ...) read_options(o, err, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)), (const char *const[]){__VA_ARGS__})
+#define READ(o, err, ...)                                                                                                                  \
+    read_options(o, err, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)), (const char *const[]){__VA_ARGS__})
 
 static void precedence(void **state)
 {
@@ -73,9 +75,18 @@ static void listen_forms(void **state)
 
 static void bad_options(void **state)
 {
-    static const char *const bad[][2] = {{"--port=x", "--port"}, {"--port=-1", "--port"}, {"--port=65536", "--port"}, {"--port= 1", "--port"}, {"--port=", "--port"},
-                                         {"--what", "--what"},   {"word", "word"},        {"--model", "--model"},     {"--strict=maybe", "--strict"}, {"-x", "-x"},
-                                         {"--ctx=99999999999999999999", "--ctx"}, {"--config=/nonexistent/x", "/nonexistent/x"}};
+    static const char *const bad[][2] = {{"--port=x", "--port"},
+                                         {"--port=-1", "--port"},
+                                         {"--port=65536", "--port"},
+                                         {"--port= 1", "--port"},
+                                         {"--port=", "--port"},
+                                         {"--what", "--what"},
+                                         {"word", "word"},
+                                         {"--model", "--model"},
+                                         {"--strict=maybe", "--strict"},
+                                         {"-x", "-x"},
+                                         {"--ctx=99999999999999999999", "--ctx"},
+                                         {"--config=/nonexistent/x", "/nonexistent/x"}};
     struct options o;
     char err[300];
     (void)state;
@@ -117,7 +128,8 @@ static void defaults_are_in_range(void **state)
 static void base64_both_ways(void **state)
 {
     (void)state;
-    static const char *const row[][2] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe\xfd", "//79"}};
+    static const char *const row[][2] = {{"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+                                         {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe\xfd", "//79"}};
     for (size_t i = 0; i < 6; i++) {
         struct strbuf b = {0};
         uint8_t back[16];
@@ -149,12 +161,15 @@ static char *report_of(const char *json, kt_status want)
 static void placement_and_report(void **state)
 {
     uint64_t counts[2 * 20] = {[3] = 70, [4] = 30, [20 + 7] = 6000000000u};
-    kt_engine_info info = {.n_moe_layers = 2, .first_moe_layer = 1, .last_moe_layer = 2, .n_experts = 20, .experts_per_token = 2, .expert_bytes = 1 << 20};
+    kt_engine_info info = {
+        .n_moe_layers = 2, .first_moe_layer = 1, .last_moe_layer = 2, .n_experts = 20, .experts_per_token = 2, .expert_bytes = 1 << 20};
     struct placement_in in = {.info = &info, .counts = counts, .time = 1.5, .uptime_s = 9, .capacity_bytes = 1 << 30};
     struct strbuf b = {0};
     (void)state;
     placement_json(&in, &b);
-    assert_non_null(strstr(b.data, "{\"object\":\"placement\",\"epoch\":0,\"time\":1.5,\"window_s\":9,\"layers\":[1,2],\"n_experts\":20,\"experts_per_token\":2,"));
+    assert_non_null(strstr(
+        b.data,
+        "{\"object\":\"placement\",\"epoch\":0,\"time\":1.5,\"window_s\":9,\"layers\":[1,2],\"n_experts\":20,\"experts_per_token\":2,"));
     assert_non_null(strstr(b.data, "\"policy\":{\"name\":\"off\",\"paused\":false,"));
     char *text = report_of(b.data, KT_OK);
     assert_non_null(strstr(text, "2      7       0     4294967295    100.0 %")); /* saturated, not wrapped */
@@ -171,8 +186,12 @@ static void placement_and_report(void **state)
     assert_non_null(strstr(text, "no routed experts"));
     free(text);
     sb_free(&b);
-    static const char *const bad[] = {"{}", "[]", "{\"tiers\":[]}", "{\"tiers\":[],\"n_experts\":3,\"residency\":\"AAAA\",\"hits\":\"AAAA\"}",
-                                      "{\"tiers\":[],\"n_experts\":2,\"residency\":\"AAAA\",\"hits\":\"\"}", "{\"tiers\":[],\"n_experts\":3,\"residency\":\"!!!!\"}",
+    static const char *const bad[] = {"{}",
+                                      "[]",
+                                      "{\"tiers\":[]}",
+                                      "{\"tiers\":[],\"n_experts\":3,\"residency\":\"AAAA\",\"hits\":\"AAAA\"}",
+                                      "{\"tiers\":[],\"n_experts\":2,\"residency\":\"AAAA\",\"hits\":\"\"}",
+                                      "{\"tiers\":[],\"n_experts\":3,\"residency\":\"!!!!\"}",
                                       "{\"tiers\":[],\"n_experts\":9999999999,\"residency\":\"AAAA\"}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         free(report_of(bad[i], KT_E_FORMAT));
@@ -251,8 +270,14 @@ static void routes_have_handlers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(precedence),   cmocka_unit_test(listen_forms),         cmocka_unit_test(bad_options),  cmocka_unit_test(defaults_are_in_range),
-        cmocka_unit_test(base64_both_ways), cmocka_unit_test(placement_and_report), cmocka_unit_test(skew),     cmocka_unit_test(bridge_queue),
+        cmocka_unit_test(precedence),
+        cmocka_unit_test(listen_forms),
+        cmocka_unit_test(bad_options),
+        cmocka_unit_test(defaults_are_in_range),
+        cmocka_unit_test(base64_both_ways),
+        cmocka_unit_test(placement_and_report),
+        cmocka_unit_test(skew),
+        cmocka_unit_test(bridge_queue),
         cmocka_unit_test(routes_have_handlers),
     };
     return cmocka_run_group_tests_name("api", tests, NULL, NULL);

@@ -119,7 +119,8 @@ static void surrogates(void **state)
 
 /* ---- mapper ---- */
 
-static const struct kts_limits lim = {.ctx = 2048, .vocab = 300, .model_id = "demo", .defaults = {.temperature = 1, .top_k = -1, .top_p = 1}};
+static const struct kts_limits lim = {
+    .ctx = 2048, .vocab = 300, .model_id = "demo", .defaults = {.temperature = 1, .top_k = -1, .top_p = 1}};
 
 static int map(const char *body, enum kts_api api, struct kts_req *r, struct kts_fail *f)
 {
@@ -229,10 +230,14 @@ static void a_full_request(void **state)
     struct kts_req r;
     struct kts_fail f;
     (void)state;
-    const char *body = "{\"model\":\"demo\",\"messages\":[{\"role\":\"developer\",\"content\":\"be\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-                       "{\"type\":\"text\",\"text\":\"b\"}]}],\"max_completion_tokens\":7,\"temperature\":0,\"top_p\":0.5,\"seed\":9223372036854775807,\"stop\":\"x\","
-                       "\"logit_bias\":{\"5\":-100,\"6\":false},\"logprobs\":true,\"top_logprobs\":2,\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-                       "\"tools\":[],\"tool_choice\":\"auto\",\"response_format\":{\"type\":\"text\"},\"user\":\"u\",\"store\":null,\"n\":2,\"frequency_penalty\":null}";
+    const char *body = "{\"model\":\"demo\",\"messages\":[{\"role\":\"developer\",\"content\":\"be\"},{\"role\":\"user\",\"content\":[{"
+                       "\"type\":\"text\",\"text\":\"a\"},"
+                       "{\"type\":\"text\",\"text\":\"b\"}]}],\"max_completion_tokens\":7,\"temperature\":0,\"top_p\":0.5,\"seed\":"
+                       "9223372036854775807,\"stop\":\"x\","
+                       "\"logit_bias\":{\"5\":-100,\"6\":false},\"logprobs\":true,\"top_logprobs\":2,\"stream\":true,\"stream_options\":{"
+                       "\"include_usage\":true},"
+                       "\"tools\":[],\"tool_choice\":\"auto\",\"response_format\":{\"type\":\"text\"},\"user\":\"u\",\"store\":null,\"n\":"
+                       "2,\"frequency_penalty\":null}";
     assert_int_equal(map(body, KTS_CHAT, &r, &f), 0);
     assert_int_equal(r.n_messages, 2);
     assert_string_equal(r.messages[0].role, "system");
@@ -262,7 +267,9 @@ static void memory_may_be_short(void **state)
     (void)state;
     for (long n = 0; n < 200 && rc != 0; n++) {
         mem_fail_after(n);
-        rc = map("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}],\"stop\":[\"a\",\"b\"],\"logit_bias\":{\"1\":1}}", KTS_CHAT, &r, &f);
+        rc = map("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}],\"stop\":[\"a\",\"b\"],\"logit_"
+                 "bias\":{\"1\":1}}",
+                 KTS_CHAT, &r, &f);
         mem_fail_after(-1);
         if (rc != 0)
             assert_int_equal(f.status, 503);
@@ -274,8 +281,9 @@ static void memory_may_be_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(limits_hold),       cmocka_unit_test(bad_texts),         cmocka_unit_test(surrogates),
-        cmocka_unit_test(every_number_is_bounded), cmocka_unit_test(lists_and_objects), cmocka_unit_test(messages_are_checked),
+        cmocka_unit_test(limits_hold),       cmocka_unit_test(bad_texts),
+        cmocka_unit_test(surrogates),        cmocka_unit_test(every_number_is_bounded),
+        cmocka_unit_test(lists_and_objects), cmocka_unit_test(messages_are_checked),
         cmocka_unit_test(a_full_request),    cmocka_unit_test(memory_may_be_short),
     };
     return cmocka_run_group_tests_name("json_in", tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* test_metrics.c - the metrics registry: both exposition formats, negotiation, updates from many threads. promtool looks at the text where it is installed. */
+/* test_metrics.c - the metrics registry: both exposition formats, negotiation, updates from many threads. promtool looks at the text where
+ * it is installed. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,13 +40,14 @@ static void text_format(void **state)
     met_observe(h, 0.75);
     met_observe(h, 20000);
     met_expose(r, MET_TEXT_004, &b);
-    assert_string_equal(b.data, "# HELP kt_things_total Things \\\\ seen.\\nHere.\n# TYPE kt_things_total counter\n"
-                                "kt_things_total{kind=\"a\\\"b\\\\c\\nd\"} 3\n"
-                                "# HELP kt_level_ratio Level.\n# TYPE kt_level_ratio gauge\nkt_level_ratio 0.25\n"
-                                "# HELP kt_wait_seconds Wait.\n# TYPE kt_wait_seconds histogram\n"
-                                "kt_wait_seconds_bucket{model=\"demo\",le=\"0.5\"} 1\nkt_wait_seconds_bucket{model=\"demo\",le=\"1.0\"} 2\n"
-                                "kt_wait_seconds_bucket{model=\"demo\",le=\"16384.0\"} 2\nkt_wait_seconds_bucket{model=\"demo\",le=\"+Inf\"} 3\n"
-                                "kt_wait_seconds_sum{model=\"demo\"} 20001.25\nkt_wait_seconds_count{model=\"demo\"} 3\n");
+    assert_string_equal(b.data,
+                        "# HELP kt_things_total Things \\\\ seen.\\nHere.\n# TYPE kt_things_total counter\n"
+                        "kt_things_total{kind=\"a\\\"b\\\\c\\nd\"} 3\n"
+                        "# HELP kt_level_ratio Level.\n# TYPE kt_level_ratio gauge\nkt_level_ratio 0.25\n"
+                        "# HELP kt_wait_seconds Wait.\n# TYPE kt_wait_seconds histogram\n"
+                        "kt_wait_seconds_bucket{model=\"demo\",le=\"0.5\"} 1\nkt_wait_seconds_bucket{model=\"demo\",le=\"1.0\"} 2\n"
+                        "kt_wait_seconds_bucket{model=\"demo\",le=\"16384.0\"} 2\nkt_wait_seconds_bucket{model=\"demo\",le=\"+Inf\"} 3\n"
+                        "kt_wait_seconds_sum{model=\"demo\"} 20001.25\nkt_wait_seconds_count{model=\"demo\"} 3\n");
     sb_free(&b);
     met_close(r);
 }

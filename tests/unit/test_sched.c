@@ -109,7 +109,7 @@ static struct record *make(struct world *w, enum kts_api api, const char *body)
         fail_msg("%s: %s", body, f.msg);
     j->seed = j->req.seed < 0 ? 1 : (uint64_t)j->req.seed;
     j->submitted_ns = clock_ns();
-    strcpy(j->id, "chatcmpl-1");
+    snprintf(j->id, sizeof j->id, "chatcmpl-1");
     j->owner = r;
     r->job = j;
     assert_true(out_openai_init(&r->out, j, w->tok, "demo"));
@@ -216,11 +216,14 @@ static void whole_reply(void **state)
     open_world(&w, &(struct setup){0});
     struct record *r = submit(&w, KTS_CHAT, SAY("Hello \\u00e9!") "}");
     finish(&w, r);
-    assert_string_equal(r->reply.data, "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1767225600,\"model\":\"demo\",\"system_fingerprint\":\"f\","
-                                       "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello \xc3\xa9!\",\"reasoning_content\":null},"
-                                       "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":10,\"total_tokens\":30,"
-                                       "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}");
-    assert_true(met_value(w.met.requests[REASON_STOP]) == 1 && met_value(w.met.generated_tokens) == 10 && met_value(w.met.prompt_tokens) == 20);
+    assert_string_equal(
+        r->reply.data,
+        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1767225600,\"model\":\"demo\",\"system_fingerprint\":\"f\","
+        "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello \xc3\xa9!\",\"reasoning_content\":null},"
+        "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":10,\"total_tokens\":30,"
+        "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}");
+    assert_true(met_value(w.met.requests[REASON_STOP]) == 1 && met_value(w.met.generated_tokens) == 10 &&
+                met_value(w.met.prompt_tokens) == 20);
     drop(r);
     close_world(&w);
 }
@@ -232,15 +235,19 @@ static void stream_order(void **state)
     open_world(&w, &(struct setup){0});
     struct record *r = submit(&w, KTS_CHAT, SAY("\\u00e9x") ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     finish(&w, r);
-#define CHUNK(delta, finish)                                                                                                                                   \
-    "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"demo\",\"choices\":[{\"index\":0,\"delta\":{" delta      \
-    "},\"logprobs\":null,\"finish_reason\":" finish "}],\"usage\":null}\n\n"
-    assert_string_equal(r->sse.data,
-                        CHUNK("\"role\":\"assistant\",\"content\":\"\"", "null") CHUNK("\"content\":\"\xc3\xa9\"", "null") CHUNK("\"content\":\"x\"", "null")
-                            CHUNK("", "\"stop\"") "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"demo\","
-                                                  "\"choices\":[],\"usage\":{\"prompt_tokens\":14,\"completion_tokens\":4,\"total_tokens\":18,"
-                                                  "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n\n"
-                                                  "data: [DONE]\n\n");
+#define CHUNK(delta, finish)                                                                                                               \
+    "data: "                                                                                                                               \
+    "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"demo\",\"choices\":[{\"index\":0,"     \
+    "\"delta\":{" delta "},\"logprobs\":null,\"finish_reason\":" finish "}],\"usage\":null}\n\n"
+    assert_string_equal(
+        r->sse.data,
+        CHUNK("\"role\":\"assistant\",\"content\":\"\"", "null") CHUNK("\"content\":\"\xc3\xa9\"", "null") CHUNK("\"content\":\"x\"",
+                                                                                                                 "null")
+            CHUNK("",
+                  "\"stop\"") "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"demo\","
+                              "\"choices\":[],\"usage\":{\"prompt_tokens\":14,\"completion_tokens\":4,\"total_tokens\":18,"
+                              "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n\n"
+                              "data: [DONE]\n\n");
     drop(r);
     close_world(&w);
 }
@@ -295,8 +302,8 @@ static void echo_and_legacy_logprobs(void **state)
     struct record *r = submit(&w, KTS_COMPLETION, "{\"prompt\":\"say:hi~\",\"temperature\":0,\"echo\":true,\"logprobs\":2}");
     finish(&w, r);
     json_t *v = json_loads(r->reply.data, 0, NULL);
-    assert_int_equal(json_unpack(v, "{s:[{s:s,s:{s:o,s:o,s:o,s:o}}]}", "choices", "text", &text, "logprobs", "tokens", &tokens, "token_logprobs", &lps,
-                                 "top_logprobs", &tops, "text_offset", &offsets),
+    assert_int_equal(json_unpack(v, "{s:[{s:s,s:{s:o,s:o,s:o,s:o}}]}", "choices", "text", &text, "logprobs", "tokens", &tokens,
+                                 "token_logprobs", &lps, "top_logprobs", &tops, "text_offset", &offsets),
                      0);
     assert_string_equal(text, "say:hi~hi");
     assert_int_equal(json_array_size(tokens), 9);
@@ -307,7 +314,9 @@ static void echo_and_legacy_logprobs(void **state)
     assert_true(json_real_value(json_array_get(lps, 8)) < 0 && json_object_size(json_array_get(tops, 8)) == 2);
     json_decref(v);
     drop(r);
-    r = submit(&w, KTS_COMPLETION, "{\"prompt\":[\"a long prompt that takes several chunks of sixteen tokens\",\"b\"],\"max_tokens\":0,\"echo\":true,\"logprobs\":0}");
+    r = submit(
+        &w, KTS_COMPLETION,
+        "{\"prompt\":[\"a long prompt that takes several chunks of sixteen tokens\",\"b\"],\"max_tokens\":0,\"echo\":true,\"logprobs\":0}");
     finish(&w, r); /* scoring only */
     v = json_loads(r->reply.data, 0, NULL);
     assert_int_equal(json_array_size(json_object_get(v, "choices")), 2);
@@ -405,7 +414,8 @@ static void cancellation(void **state)
     char prompt[1200];
     (void)state;
     open_world(&w, &(struct setup){.parallel = 1, .step_us = 3000, .batch = 16});
-    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"stream\":true}"), *b = submit(&w, KTS_COMPLETION, "{\"prompt\":\"y\"}");
+    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"stream\":true}"),
+                  *b = submit(&w, KTS_COMPLETION, "{\"prompt\":\"y\"}");
     wait_for_steps(3);
     cancel(&w, b); /* in the queue */
     assert_int_equal(atomic_load(&fake_seqs_open), 1);
@@ -415,7 +425,7 @@ static void cancellation(void **state)
     assert_true(atomic_load(&fake_steps) - before <= 2); /* the one that ran, and one that began meanwhile */
     int n = snprintf(prompt, sizeof prompt, "{\"prompt\":\"");
     memset(prompt + n, 'p', 900);
-    strcpy(prompt + n + 900, "\"}");
+    snprintf(prompt + n + 900, sizeof prompt - (size_t)n - 900, "\"}");
     a = submit(&w, KTS_COMPLETION, prompt);
     wait_for_steps(2);
     cancel(&w, a);
@@ -471,7 +481,8 @@ static void drain_and_abort(void **state)
     struct world w;
     (void)state;
     open_world(&w, &(struct setup){.parallel = 1, .step_us = 2000});
-    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":30}"), *b = submit(&w, KTS_COMPLETION, "{\"prompt\":\"y\"}");
+    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":30}"),
+                  *b = submit(&w, KTS_COMPLETION, "{\"prompt\":\"y\"}");
     wait_for_steps(2);
     sched_drain(w.sched);
     finish(&w, b);
@@ -499,7 +510,8 @@ static void errors_stay_with_their_request(void **state)
     struct world w;
     (void)state;
     open_world(&w, &(struct setup){.step_us = 500});
-    struct record *good = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":50}"), *bad = submit(&w, KTS_COMPLETION, "{\"prompt\":\"nan!\",\"n\":2}");
+    struct record *good = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":50}"),
+                  *bad = submit(&w, KTS_COMPLETION, "{\"prompt\":\"nan!\",\"n\":2}");
     finish(&w, bad);
     finish(&w, good);
     assert_true(good->ok && !bad->ok && bad->fail.status == 500);
@@ -584,7 +596,8 @@ static void idle_sleeps(void **state)
     nanosleep(&(struct timespec){0, 300000000}, NULL);
     getrusage(RUSAGE_SELF, &after);
     assert_int_equal(atomic_load(&fake_steps), steps);
-    double used = (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) + 1e-6 * (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec);
+    double used =
+        (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) + 1e-6 * (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec);
     assert_true(used < 0.05);
     close_world(&w);
 }
@@ -600,7 +613,7 @@ static void prompts_do_not_stop_decoding(void **state)
     wait_for_steps(3);
     int n = snprintf(prompt, sizeof prompt, "{\"max_tokens\":1,\"prompt\":\"");
     memset(prompt + n, 'p', 900);
-    strcpy(prompt + n + 900, "\"}");
+    snprintf(prompt + n + 900, sizeof prompt - (size_t)n - 900, "\"}");
     uint32_t made = atomic_load(&a->job->generated);
     struct record *b = submit(&w, KTS_COMPLETION, prompt);
     finish(&w, b);
@@ -613,8 +626,9 @@ static void prompts_do_not_stop_decoding(void **state)
 /* Whatever allocation fails while a request runs: it ends once, as a whole reply or as an error, and the next one works. */
 static void memory_may_be_short(void **state)
 {
-    static const char *const bodies[] = {SAY("Hello \\u00e9!") ",\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"presence_penalty\":0.1,\"stop\":\"zz\"}",
-                                         "{\"prompt\":\"say:abc~\",\"echo\":true,\"logprobs\":2,\"temperature\":0}"};
+    static const char *const bodies[] = {
+        SAY("Hello \\u00e9!") ",\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"presence_penalty\":0.1,\"stop\":\"zz\"}",
+        "{\"prompt\":\"say:abc~\",\"echo\":true,\"logprobs\":2,\"temperature\":0}"};
     struct world w;
     struct record *r;
     (void)state;
@@ -647,12 +661,23 @@ static void memory_may_be_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_reply),          cmocka_unit_test(stream_order),         cmocka_unit_test(lengths_and_stops),
-        cmocka_unit_test(echo_and_legacy_logprobs), cmocka_unit_test(seeds_are_kept),   cmocka_unit_test(n_and_best_of),
-        cmocka_unit_test(cancellation),         cmocka_unit_test(pages_are_waited_for), cmocka_unit_test(queue_limit),
-        cmocka_unit_test(drain_and_abort),      cmocka_unit_test(errors_stay_with_their_request), cmocka_unit_test(slow_clients_pause),
-        cmocka_unit_test(event_queue_is_bounded), cmocka_unit_test(deadlines),          cmocka_unit_test(idle_sleeps),
-        cmocka_unit_test(prompts_do_not_stop_decoding), cmocka_unit_test(memory_may_be_short),
+        cmocka_unit_test(whole_reply),
+        cmocka_unit_test(stream_order),
+        cmocka_unit_test(lengths_and_stops),
+        cmocka_unit_test(echo_and_legacy_logprobs),
+        cmocka_unit_test(seeds_are_kept),
+        cmocka_unit_test(n_and_best_of),
+        cmocka_unit_test(cancellation),
+        cmocka_unit_test(pages_are_waited_for),
+        cmocka_unit_test(queue_limit),
+        cmocka_unit_test(drain_and_abort),
+        cmocka_unit_test(errors_stay_with_their_request),
+        cmocka_unit_test(slow_clients_pause),
+        cmocka_unit_test(event_queue_is_bounded),
+        cmocka_unit_test(deadlines),
+        cmocka_unit_test(idle_sleeps),
+        cmocka_unit_test(prompts_do_not_stop_decoding),
+        cmocka_unit_test(memory_may_be_short),
     };
     return cmocka_run_group_tests_name("sched", tests, NULL, NULL);
 }

@@ -53,9 +53,9 @@ static void stop_strings(void **state)
     expect("hello world", 11, (const char *const[]){"worx", "ld"}, 2, "hello wor", 1);
     expect("aaab", 4, (const char *const[]){"aab"}, 1, "a", 0);
     expect("abcabd", 6, (const char *const[]){"abd"}, 1, "abc", 0);
-    expect("xabcd", 5, (const char *const[]){"bc", "abcd"}, 2, "xa", 0); /* complete first wins */
+    expect("xabcd", 5, (const char *const[]){"bc", "abcd"}, 2, "xa", 0);   /* complete first wins */
     expect("xabc", 4, (const char *const[]){"c", "bc", "abc"}, 3, "x", 2); /* the longer on a tie */
-    expect("hello", 5, (const char *const[]){"lonely"}, 1, "hello", -1); /* held back, then flushed */
+    expect("hello", 5, (const char *const[]){"lonely"}, 1, "hello", -1);   /* held back, then flushed */
     expect("stop", 4, (const char *const[]){"stop"}, 1, "", 0);
     expect("a\n\nb", 4, (const char *const[]){"\n\n"}, 1, "a", 0);
     expect("caf\xc3\xa9!", 6, (const char *const[]){"\xc3\xa9"}, 1, "caf", 0);
@@ -66,7 +66,12 @@ static void broken_text(void **state)
     (void)state;
     expect("a\xf0\x9f\x98\x80z", 6, NULL, 0, "a\xf0\x9f\x98\x80z", -1);
     expect("a\xf0\x9f\x98", 4, NULL, 0, "a\xef\xbf\xbd", -1);
-    expect("\xe2\x82" "A", 3, NULL, 0, "\xef\xbf\xbd" "A", -1);
+    expect("\xe2\x82"
+           "A",
+           3, NULL, 0,
+           "\xef\xbf\xbd"
+           "A",
+           -1);
     expect("\xff\xfe", 2, NULL, 0, "\xef\xbf\xbd\xef\xbf\xbd", -1);
     expect("\xc0\x80", 2, NULL, 0, "\xef\xbf\xbd\xef\xbf\xbd", -1);
     expect("\xed\xa0\x80", 3, NULL, 0, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", -1);
