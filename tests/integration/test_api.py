@@ -360,6 +360,47 @@ def queue_is_limited():
                 assert e["type"] == "unavailable_error" and e["code"] == "overloaded" and 1 <= int(h["retry-after"]) <= 60 and h["x-should-retry"] == "true"
 
 
+def slow_readers_pause():
+    """A client that does not read has its sequences paused, not the server; when it reads on, it gets everything."""
+    with kts.Server("--max-output", "64") as s:
+        c = socket.socket()
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.settimeout(120)
+        c.connect(("127.0.0.1", s.port))
+        body = json.dumps({"prompt": "x", "stream": True, "ignore_eos": True, "n": 8, "max_tokens": 1200, "temperature": 0}).encode()
+        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        end = time.monotonic() + 60
+        while True:
+            live = json.loads(s.get("/admin/requests")[2])["data"]
+            assert live and time.monotonic() < end, live
+            if live[0]["state"] == "paused":
+                break
+            time.sleep(0.02)
+        made = live[0]["generated_tokens"]
+        r = s.post("/v1/chat/completions", kts.chat("What is the capital of France?"))[1]
+        assert r["choices"][0]["finish_reason"] == "stop"
+        time.sleep(0.2)
+        still = json.loads(s.get("/admin/requests")[2])["data"][0]["generated_tokens"]
+        assert still - made <= 16, (made, still)
+        got = b""
+        while b"\r\n0\r\n\r\n" not in got[-2000:]:
+            piece = c.recv(65536)
+            assert piece, got[-200:]
+            got += piece
+        c.close()
+        assert got.count(b'"finish_reason":"length"') == 8 and b"data: [DONE]" in got
+
+
+def metric_names():
+    """Exactly the committed families, no more and no fewer (those of the cgroup and of a profile come and go with the host)."""
+    text = server.get("/metrics")[2].decode()
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    with open(os.path.join(kts.SRC, "tests", "integration", "metric_names.txt"), encoding="utf-8") as f:
+        want = {line.strip() for line in f if line.strip() and not line.startswith("#")}
+    optional = {"kt_cpu_throttled_seconds_total", "kt_host_profile_info"}
+    assert names - optional == want - optional, (sorted(names - want), sorted(want - names))
+
+
 def start_up():
     def fails(args, code, word, **kw):
         p = subprocess.run([kts.KTSERVE, *args], capture_output=True, text=True, timeout=60, **kw)
@@ -385,7 +426,7 @@ if __name__ == "__main__":
     with kts.Server() as server:
         try:
             kts.run([routes, http_errors, field_errors, whole_chat, stream_order, logprobs, completions, tokens_round_trip, seeds, metrics_add_up, disconnects,
-                     placement, keys_and_reload, queue_is_limited, start_up])
+                     placement, metric_names, keys_and_reload, queue_is_limited, slow_readers_pause, start_up])
         except SystemExit as e:
             code = e.code
     raise SystemExit(code)
