@@ -4,11 +4,13 @@
  * that slows down slows both sides. Bytes are those of the weight rows a step must read in the file's format (distinct experts, attention, head; not the
  * embedding table, not padding); operations are 2 per multiply-accumulate of a weight with a token row. Token ids are random and never fed back.
  */
+#define _GNU_SOURCE /* sched_getcpu */
 #include "bench.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +39,8 @@ struct bench {
     struct ceiling *ceiling;
     uint32_t isa;
     uint64_t llc_bytes;
+    int *cpus; /* one of each allowed core */
+    uint32_t n_cpus;
     uint64_t rng;
     kt_seq **seq;         /* [batch] */
     kt_batch_item *item;  /* [batch] */
@@ -202,22 +206,38 @@ static void report(struct bench *b, bool small)
     sb_free(&text);
 }
 
-/* CPUs that the engine's workers use, for the ceilings' threads; size of the last-level caches. */
-static kt_status look_at_host(struct bench *b, int *cpus, uint32_t n, kt_err *err)
+/* One CPU of each allowed core, for the ceilings' threads; size of the last-level caches. Must come before the engine is opened: that pins this thread,
+ * and then it would see one allowed core, and all threads of a ceiling would share it. */
+static kt_status look_at_host(struct bench *b, kt_err *err)
 {
     struct host *h;
     KT_TRY(host_read(NULL, &h, err));
     for (uint32_t i = 0; i < h->n_l3; i++)
         if (h->l3[i].bytes > 0)
             b->llc_bytes += h->l3[i].bytes;
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < h->n_cores && at < n; i++)
+    b->cpus = mem_calloc(h->n_cores, sizeof *b->cpus);
+    for (uint32_t i = 0; b->cpus != NULL && i < h->n_cores; i++)
         if (h->cores[i].allowed)
-            cpus[at++] = h->cores[i].first_pu;
-    for (; at < n; at++)
-        cpus[at] = -1;
+            b->cpus[b->n_cpus++] = h->cores[i].first_pu;
     host_free(h);
+    if (b->cpus == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a list of CPUs");
     return KT_OK;
+}
+
+/* This thread is worker 0 of the engine and of the ceilings: the CPU where it is pinned comes first. */
+static kt_status open_ceiling(struct bench *b, kt_err *err)
+{
+    int here = sched_getcpu();
+    for (uint32_t i = 1; i < b->n_cpus; i++)
+        if (b->cpus[i] == here) {
+            b->cpus[i] = b->cpus[0];
+            b->cpus[0] = here;
+        }
+    if (b->info.n_threads > b->n_cpus)
+        KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads for %u cores", b->info.n_threads, b->n_cpus);
+    uint64_t bytes = 4 * b->llc_bytes > 512u << 20 ? 4 * b->llc_bytes : 512u << 20;
+    return ceiling_open(b->info.n_threads, b->cpus, bytes, &b->ceiling, err);
 }
 
 static kt_status prepare(struct bench *b, kt_err *err)
@@ -225,24 +245,17 @@ static kt_status prepare(struct bench *b, kt_err *err)
     b->engine.max_seqs = b->batch > 1 ? b->batch : 1;
     b->engine.ctx_tokens = b->prompt + b->gen + 1;
     b->engine.batch_tokens = b->prompt < 512 ? (b->prompt > b->batch ? b->prompt : b->batch) : 512;
+    KT_TRY(look_at_host(b, err));
     KT_TRY(kt_engine_open(&b->engine, &b->e, err));
     kt_engine_get_info(b->e, &b->info);
     b->isa = (uint32_t)kern_isa_by_name(b->info.kernel);
-    int *cpus = mem_calloc(b->info.n_threads, sizeof *cpus);
     b->seq = mem_calloc(b->batch, sizeof *b->seq);
     b->item = mem_calloc(b->batch, sizeof *b->item);
     b->ids = mem_calloc(b->info.batch_tokens, sizeof *b->ids);
     b->logits = mem_calloc((size_t)b->batch * b->info.vocab, sizeof *b->logits);
-    if (cpus == NULL || b->seq == NULL || b->item == NULL || b->ids == NULL || b->logits == NULL) {
-        mem_free(cpus);
+    if (b->seq == NULL || b->item == NULL || b->ids == NULL || b->logits == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for %u sequences", b->batch);
-    }
-    kt_status s = look_at_host(b, cpus, b->info.n_threads, err);
-    uint64_t bytes = 4 * b->llc_bytes > 512u << 20 ? 4 * b->llc_bytes : 512u << 20;
-    if (s == KT_OK)
-        s = ceiling_open(b->info.n_threads, cpus, bytes, &b->ceiling, err);
-    mem_free(cpus);
-    return s;
+    return open_ceiling(b, err);
 }
 
 static void progress(void *user, uint64_t done, uint64_t total)
@@ -338,6 +351,7 @@ int bench_model(int argc, char **argv)
     if (s == KT_OK)
         report(&b, b.decode_bytes < 4.0 * (double)b.llc_bytes);
     ceiling_close(b.ceiling);
+    mem_free(b.cpus);
     mem_free(b.seq);
     mem_free(b.item);
     mem_free(b.ids);

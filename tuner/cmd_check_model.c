@@ -82,8 +82,9 @@ static double largest_difference(const float *a, const float *b, uint32_t n)
     double worst = 0;
     for (uint32_t i = 0; i < n; i++) {
         double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= worst)) /* NaN counts as worst */
-            worst = d;
+        if (isnan(d)) /* worse than any number, and it must stay so */
+            return (double)INFINITY;
+        worst = d > worst ? d : worst;
     }
     return worst;
 }
@@ -411,6 +412,8 @@ static kt_status check_exact(struct check *c, bool *met, kt_err *err)
 {
     if (c->o.copies < c->g->n_prompts)
         c->o.copies = c->g->n_prompts;
+    if (c->o.copies > c->info.max_seqs)
+        KT_FAIL(err, KT_E_INVALID, "%s has %u prompts, which run together: give --batch %u", c->o.golden, c->g->n_prompts, c->g->n_prompts);
     struct copy *k = mem_calloc(c->o.copies, sizeof *k);
     kt_status s = k == NULL ? err_set(err, KT_E_NOMEM, 0, __func__, "out of memory") : KT_OK;
     uint64_t compared = 0;

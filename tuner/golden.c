@@ -56,6 +56,8 @@ static kt_status take_rows(const struct reader *r, uint32_t s, struct golden_pro
         for (uint32_t i = 0; i < p->n; i++)
             p->rows[i] = i;
     }
+    if (p->n_rows == 0)
+        KT_FAIL(err, KT_E_FORMAT, "%s: %s is empty: nothing would be compared", r->path, name);
     for (uint32_t i = 0; i < p->n_rows; i++)
         if (p->rows[i] >= p->n)
             KT_FAIL(err, KT_E_FORMAT, "%s: %s names position %u of a prompt of %u tokens", r->path, name, p->rows[i], p->n);

@@ -34,7 +34,8 @@ struct team {
     _Alignas(64) void (*fn)(void *, uint32_t); /* written by worker 0 before the start barrier */
     void *ctx;
     bool stop;
-    uint32_t n, spin_ns, started;
+    atomic_uint n; /* written again only when a thread cannot be started */
+    uint32_t spin_ns, started;
     bool caller_pinned;
     cpu_set_t caller_cpus; /* what the caller was allowed before it was pinned */
     int *cpu;
@@ -63,7 +64,7 @@ void team_barrier(struct team *t, uint32_t worker)
 {
     (void)worker;
     unsigned gen = atomic_load_explicit(&t->generation, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == t->n) {
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == atomic_load_explicit(&t->n, memory_order_relaxed)) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         atomic_store(&t->generation, gen + 1);
         if (atomic_load(&t->sleepers) > 0)

@@ -87,7 +87,7 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     e->rlogits = carve(c, B * t->n_experts, sizeof *e->rlogits);
     e->gbuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->gbuf);
     e->ubuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->ubuf);
-    carve_act(c, &e->mid, rows, inter);
+    carve_act(c, &e->mid, rows, (inter + KERN_GROUP - 1) / KERN_GROUP * KERN_GROUP); /* dense and expert layers share it: one of both may need int8 */
     e->acc = carve(c, t->n_experts > 0 ? B * H : 0, sizeof *e->acc);
     carve_act(c, &e->out, e->out_rows, t->hidden);
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
@@ -110,12 +110,18 @@ static double gib(uint64_t b)
     return (double)b / (double)(1u << 30);
 }
 
+/* A product that may not fit 64 bits: only for messages. */
+static double gib_of(uint64_t n, uint64_t each)
+{
+    return (double)n * gib(each);
+}
+
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     const struct mdl_traits *t = &e->model->t;
     uint64_t allowed = o->memory_limit_bytes > 0 ? o->memory_limit_bytes : host_memory_allowed(e->host);
     uint64_t want_tokens = o->kv_tokens > 0 ? o->kv_tokens : (uint64_t)e->max_seqs * e->ctx;
-    uint64_t pages = (want_tokens + KERN_KV_PAGE - 1) / KERN_KV_PAGE, least = o->kv_tokens > 0 ? pages : e->max_pages;
+    uint64_t pages = want_tokens / KERN_KV_PAGE + (want_tokens % KERN_KV_PAGE != 0), least = o->kv_tokens > 0 ? pages : e->max_pages;
     struct carver c = {0};
     e->plane_bytes = (uint64_t)KERN_KV_PAGE * t->head_dim * dtype_info(e->kv_type)->block_bytes;
     e->page_bytes = (uint64_t)t->n_layers * t->n_kv_heads * 2 * e->plane_bytes;
@@ -130,7 +136,7 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
         KT_FAIL(err, KT_E_LIMIT,
                 "%s needs %.2f GiB (weights %.2f, KV for %llu tokens %.2f, scratch %.2f), and %.2f GiB may be used here. Remedies: a smaller context or fewer sequences "
                 "(--ctx, --parallel); smaller weights (--quant mxfp4, --quant-dense q8_0); a higher memory limit for this process or a machine with more memory",
-                e->model->name, gib(fixed + least * e->page_bytes), gib(e->weight_bytes), (unsigned long long)(least * KERN_KV_PAGE), gib(least * e->page_bytes),
+                e->model->name, gib(fixed) + gib_of(least, e->page_bytes), gib(e->weight_bytes), (unsigned long long)(least * KERN_KV_PAGE), gib_of(least, e->page_bytes),
                 gib(e->scratch_bytes), gib(allowed));
     e->kv_pages = pages;
     e->kv_bytes = pages * e->page_bytes;

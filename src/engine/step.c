@@ -54,12 +54,24 @@ uint32_t kt_seq_length(const kt_seq *s)
     return s->len;
 }
 
-/* One row of the embedding table as the engine sees it: decoded, through --quant-dense if that applies. */
-static void embed(const struct kt_engine *e, int32_t id, float *x, float *tmp)
+/* No NaN, no infinity: no exponent of all ones. */
+static bool finite_row(const float *x, uint32_t n)
+{
+    uint32_t odd = 0;
+    for (uint32_t i = 0; i < n; i++)
+        odd |= (fp_bits(x[i]) & 0x7f800000u) == 0x7f800000u;
+    return !odd;
+}
+
+/* Row `token` of x from the embedding table as the engine sees it: decoded, through --quant-dense if that applies. The table is the one matrix that is
+ * never packed, so nobody looked for NaN in it before, and a quantiser could swallow one: such a row stays as it is and is an error at once. */
+static void embed(struct kt_engine *e, uint32_t token, float *x, float *tmp)
 {
     uint32_t H = e->model->t.hidden;
-    kern_decode(e->embed.type, e->embed.data + (uint64_t)id * dtype_row_bytes(e->embed.type, H), H, x);
-    if (e->quant_dense >= 0 && e->quant_dense != (int)e->embed.type) {
+    kern_decode(e->embed.type, e->embed.data + (uint64_t)e->step.id[token] * dtype_row_bytes(e->embed.type, H), H, x);
+    if (!finite_row(x, H)) {
+        atomic_store_explicit(&e->step.bad[token], 1, memory_order_relaxed);
+    } else if (e->quant_dense >= 0 && e->quant_dense != (int)e->embed.type) {
         kern_quantise((enum dtype)e->quant_dense, x, H, tmp);
         kern_decode((enum dtype)e->quant_dense, tmp, H, x);
     }
@@ -67,15 +79,13 @@ static void embed(const struct kt_engine *e, int32_t id, float *x, float *tmp)
 
 #define COPY_FLOATS 16384
 
-/* Copy one piece of a logits row to where the caller wants it, and look for NaN and infinity on the way (exponent all ones). */
+/* Copy one piece of a logits row to where the caller wants it, and look for NaN and infinity on the way. */
 static void hand_out(struct kt_engine *e, uint32_t out, uint32_t row, uint32_t first)
 {
     struct eng_step *s = &e->step;
-    uint32_t vocab = e->model->t.vocab, n = vocab - first < COPY_FLOATS ? vocab - first : COPY_FLOATS, odd = 0;
+    uint32_t vocab = e->model->t.vocab, n = vocab - first < COPY_FLOATS ? vocab - first : COPY_FLOATS;
     const float *l = e->logits + (size_t)row * vocab + first;
-    for (uint32_t v = 0; v < n; v++)
-        odd |= (fp_bits(l[v]) & 0x7f800000u) == 0x7f800000u;
-    if (odd)
+    if (!finite_row(l, n))
         atomic_store_explicit(&s->bad[s->out_tok[out]], 1, memory_order_relaxed);
     memcpy(s->out_ptr[out] + first, l, n * sizeof *l);
 }
@@ -134,7 +144,7 @@ static void step_worker(void *ctx, uint32_t worker)
     uint64_t t0 = clock_ns(), t1, attn = 0, moe = 0;
     e->worker[worker].phase = e->worker[worker].phase % 3;
     while (eng_claim(e, worker, s->n, &i)) /* tmp rows of the int8 form serve as conversion space: nothing else is live yet */
-        embed(e, s->id[i], e->x + (size_t)i * H, e->norm.x + (size_t)i * H);
+        embed(e, i, e->x + (size_t)i * H, e->norm.x + (size_t)i * H);
     eng_phase_end(e, worker);
     for (uint32_t l = 0; l < e->model->t.n_layers; l++) {
         t1 = clock_ns();

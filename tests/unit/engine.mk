@@ -13,3 +13,10 @@ tests_unit_test_engine_pools_SOURCES = %D%/test_engine_pools.c
 tests_unit_test_engine_pools_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_engine_pools_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_engine_numeric
+TESTS += tests/unit/test_engine_numeric
+tests_unit_test_engine_numeric_SOURCES = %D%/test_engine_numeric.c
+tests_unit_test_engine_numeric_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_engine_numeric_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+endif
