@@ -1,22 +1,21 @@
-/* ceiling.c - see ceiling.h. The loops are in assembler where a compiler could hoist or merge them; a plain C loop reads memory, because a read of
- * 16 bytes at a time already outruns DRAM. No file outside kernels/ is compiled with -m flags, and none is needed here.
+/* ceiling.c - see ceiling.h. The int8 loop is in assembler, because a compiler could hoist or merge it, and because no file outside kernels/ is
+ * compiled with -m flags.
  */
 #include "ceiling.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/team.h"
 #include "kern.h"
+#include "read_loop.h"
 
 struct ceiling {
     struct team *team;
     uint32_t n;
     uint64_t bytes; /* of one thread's buffer, a multiple of 4096 */
     uint8_t **buf;  /* [n] */
-    uint64_t *sink; /* [n * 8] keeps the sums alive */
     uint32_t isa;
     uint64_t loops;
 };
@@ -30,18 +29,7 @@ static void touch(void *ctx, uint32_t w)
 static void read_all(void *ctx, uint32_t w)
 {
     struct ceiling *c = ctx;
-    const uint64_t *p = (const uint64_t *)(const void *)c->buf[w], *end = p + c->bytes / 8;
-    uint64_t a[8] = {0};
-    for (; p < end; p += 32) { /* 256 bytes a round, eight independent sums */
-        __builtin_prefetch(p + 256);
-        __builtin_prefetch(p + 264);
-        __builtin_prefetch(p + 272);
-        __builtin_prefetch(p + 280);
-        for (int i = 0; i < 8; i++)
-            a[i] += p[i] ^ p[i + 8] ^ p[i + 16] ^ p[i + 24];
-    }
-    for (int i = 0; i < 8; i++)
-        c->sink[w * 8 + i] = a[i];
+    read_loop(c->buf[w], c->bytes, c->isa);
 }
 
 /* 12 independent accumulators; products per loop: 12 * 64 (zmm) or 12 * 32 (ymm). */
@@ -103,6 +91,7 @@ static void int8_loop(void *ctx, uint32_t w)
 
 double ceiling_read(struct ceiling *c)
 {
+    c->isa = kern_isa_host();
     uint64_t t = clock_ns();
     team_run(c->team, read_all, c);
     return (double)(c->bytes * c->n) / ((double)(clock_ns() - t) * 1e-9);
@@ -138,8 +127,7 @@ kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceili
     c->n = n;
     c->bytes = (bytes / n + 4095) / 4096 * 4096;
     c->buf = mem_calloc(n, sizeof *c->buf);
-    c->sink = mem_calloc((size_t)n * 8, sizeof *c->sink);
-    bool ok = c->buf != NULL && c->sink != NULL;
+    bool ok = c->buf != NULL;
     for (uint32_t i = 0; ok && i < n; i++)
         ok = (c->buf[i] = mem_map(c->bytes + 4096)) != NULL;
     kt_status s = ok ? team_open(&(struct team_opts){.n = n, .cpu = cpus, .name = "kt-ceil"}, &c->team, err)
@@ -161,6 +149,5 @@ void ceiling_close(struct ceiling *c)
     for (uint32_t i = 0; c->buf != NULL && i < c->n; i++)
         mem_unmap(c->buf[i], c->bytes + 4096);
     mem_free(c->buf);
-    mem_free(c->sink);
     mem_free(c);
 }

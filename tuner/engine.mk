@@ -4,4 +4,5 @@ kttune_SOURCES += \
 	%D%/bench_model.c %D%/bench.h \
 	%D%/ceiling.c %D%/ceiling.h \
 	%D%/cmd_check_model.c \
-	%D%/golden.c %D%/golden.h
+	%D%/golden.c %D%/golden.h \
+	%D%/read_loop.c %D%/read_loop.h

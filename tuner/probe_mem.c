@@ -9,14 +9,13 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/team.h"
+#include "kern.h"
 #include "measure.h"
 #include "probe.h"
+#include "read_loop.h"
 
 #define MAX_POINTS 32
 #define SAMPLE_SECONDS 0.020
-
-/* 64 bytes as one value: the compiler splits it into the registers of the baseline, which is wide enough to wait for memory. */
-typedef uint64_t line __attribute__((vector_size(64)));
 
 struct mem_ctx {
     const struct plan_pool *pool;
@@ -27,15 +26,14 @@ struct mem_ctx {
     uint32_t max_rounds;
     /* in the child */
     struct team *team[MAX_POINTS];
-    line **own; /* [max threads] */
+    uint8_t **own; /* [max threads] */
     uint64_t own_bytes;
-    uint64_t *at; /* [max threads] next line of each thread's buffer */
-    uint64_t lines; /* per thread and sample */
+    uint64_t *at; /* [max threads] next granule of each thread's buffer */
+    uint64_t granules; /* of READ_LOOP_BYTES, per thread and sample */
+    uint32_t isa;
     double rate[MAX_POINTS]; /* last, to size the next sample */
     uint32_t now;
 };
-
-static volatile uint64_t sink;
 
 static void touch(void *vctx, uint32_t worker)
 {
@@ -46,28 +44,14 @@ static void touch(void *vctx, uint32_t worker)
 static void read_some(void *vctx, uint32_t worker)
 {
     struct mem_ctx *c = vctx;
-    const line *p = c->own[worker];
-    uint64_t total = c->own_bytes / sizeof *p, at = c->at[worker * 8], left = c->lines;
-    line a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
-    while (left >= 4) {
+    uint64_t total = c->own_bytes / READ_LOOP_BYTES, at = c->at[worker * 8], left = c->granules;
+    while (left > 0) {
         uint64_t run = total - at < left ? total - at : left;
-        run -= run % 4;
-        if (run == 0) {
-            at = 0;
-            continue;
-        }
-        for (uint64_t i = 0; i < run; i += 4) {
-            a0 += p[at + i];
-            a1 += p[at + i + 1];
-            a2 += p[at + i + 2];
-            a3 += p[at + i + 3];
-        }
-        at += run;
+        read_loop(c->own[worker] + at * READ_LOOP_BYTES, run * READ_LOOP_BYTES, c->isa);
+        at = at + run == total ? 0 : at + run;
         left -= run;
     }
     c->at[worker * 8] = at;
-    a0 += a1 + a2 + a3;
-    sink = a0[0] + a0[3] + a0[7];
 }
 
 /* One sample: a fixed number of bytes per thread, sized from the last rate so that it takes about 20 ms. */
@@ -76,12 +60,12 @@ static double sample(void *vctx, uint32_t point)
     struct mem_ctx *c = vctx;
     uint32_t t = c->threads[point];
     double want = c->rate[point] > 0 ? c->rate[point] * SAMPLE_SECONDS : 16e6;
-    c->lines = (uint64_t)(want / (double)t) / sizeof(line);
-    c->lines = c->lines < 4096 ? 4096 : c->lines - c->lines % 4;
+    c->granules = (uint64_t)(want / (double)t) / READ_LOOP_BYTES;
+    c->granules = c->granules < 512 ? 512 : c->granules;
     uint64_t start = clock_ns();
     team_run(c->team[point], read_some, c);
     double seconds = (double)(clock_ns() - start) * 1e-9;
-    c->rate[point] = (double)(c->lines * sizeof(line)) * t / seconds;
+    c->rate[point] = (double)(c->granules * READ_LOOP_BYTES) * t / seconds;
     return c->rate[point];
 }
 
@@ -94,6 +78,7 @@ static int child(void *vctx, struct m_out *o)
             most = c->threads[i];
             biggest = i;
         }
+    c->isa = kern_isa_host();
     c->own_bytes = c->buffer_bytes / most / 4096 * 4096;
     c->own = mem_calloc(most, sizeof *c->own);
     c->at = mem_calloc((size_t)most * 8, sizeof *c->at);
@@ -161,7 +146,7 @@ static kt_status measure_pool(struct probe_run *r, uint32_t pool_index, double s
         char *cpus = probe_cpu_list(pool, c.threads[i]);
         snprintf(id, sizeof id, "mem.read:node%d.t%u", pool->node >= 0 ? pool->node : 0, c.threads[i]);
         struct m_desc d = {.id = id, .what = "sequential read of own pages", .cpus = cpus, .mem = pool->mems, .n_mem = pool->n_mems,
-                           .params = params(&c, &res, capped, c.threads[i]), .unit = "bytes_per_second", .method = "read_4acc_64B",
+                           .params = params(&c, &res, capped, c.threads[i]), .unit = "bytes_per_second", .method = read_loop_method(kern_isa_host()),
                            .warmup_seconds = c.warmup};
         json_t *m = m_json(&d, &res, i);
         if (r->first_rate <= 0 && pool_index == 0 && i + 1 == c.n_points)
@@ -215,7 +200,7 @@ kt_status probe_repeat(struct probe_run *r, double seconds, kt_err *err)
     c.n_points = 1;
     c.seconds = fmin(seconds, 0.4);
     KT_TRY(m_run(child, &c, fmin(seconds * 2 + 1, probe_time_left(r) - 0.05), &res, err));
-    struct m_desc d = {.id = "mem.read:repeat", .what = "repeat", .unit = "bytes_per_second", .method = "read_4acc_64B"};
+    struct m_desc d = {.id = "mem.read:repeat", .what = "repeat", .unit = "bytes_per_second", .method = read_loop_method(kern_isa_host())};
     json_t *m = m_json(&d, &res, 0);
     double again = json_number_value(json_object_get(m, "median")), drift = again > 0 ? fabs(again / r->first_rate - 1) : 0;
     json_decref(m);

@@ -150,12 +150,20 @@ static int by_node(const void *a, const void *b)
     return (x->node > y->node) - (x->node < y->node);
 }
 
-/* Fills one node's curve from the points that are there. false when memory is short. */
+static bool is_noisy(const json_t *m)
+{
+    const char *status = json_string_value(json_object_get(m, "status"));
+    return status != NULL && strcmp(status, "noisy") == 0;
+}
+
+/* Fills one node's curve from the points that are there. A curve with a noisy point has no knee: it does not prove that fewer threads are enough, and an
+ * unproved choice leaves the default alone. false when memory is short. */
 static bool read_curve(const json_t *ms, struct profile_knee *k)
 {
     double v;
     int32_t node;
     uint32_t threads;
+    bool noisy = false;
     k->because = mem_calloc(json_array_size(ms), sizeof *k->because);
     if (k->because == NULL)
         return false;
@@ -167,11 +175,12 @@ static bool read_curve(const json_t *ms, struct profile_knee *k)
                 continue;
             if (pass == 0) {
                 k->because[k->n_because++] = id;
+                noisy |= is_noisy(m);
                 if (v > k->read_bytes_per_second) {
                     k->read_bytes_per_second = v;
                     k->best_threads = threads;
                 }
-            } else if (k->n_because > 1 && v >= 0.97 * k->read_bytes_per_second && (k->knee_threads == 0 || threads < k->knee_threads)) {
+            } else if (!noisy && k->n_because > 1 && v >= 0.97 * k->read_bytes_per_second && (k->knee_threads == 0 || threads < k->knee_threads)) {
                 k->knee_threads = threads;
                 k->knee_bytes_per_second = v;
             }

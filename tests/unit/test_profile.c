@@ -136,6 +136,30 @@ static void example_reads(void **state)
     profile_close(p);
 }
 
+/* A noisy point of the curve: the rate stays known, the knee does not lower the number of threads. */
+static void noisy_curves_have_no_knee(void **state)
+{
+    static const char id[] = "\"mem.read:node0.t12\"", ok[] = "\"status\": \"ok\"";
+    struct profile *p;
+    kt_err err = {0};
+    (void)state;
+    char *text = strndup(example_text, example_len);
+    char *at = text != NULL ? strstr(text, id) : NULL, *status = at != NULL ? strstr(at, ok) : NULL;
+    assert_non_null(status);
+    struct strbuf b = {0};
+    sb_add(&b, text, (size_t)(status - text));
+    sb_puts(&b, "\"status\": \"noisy\", \"reason\": \"busy machine\"");
+    sb_puts(&b, status + strlen(ok));
+    assert_true(sb_ok(&b));
+    if (profile_parse(b.data, b.len, "example.json", &p, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(p->knees[0].knee_threads, 0);
+    assert_true(p->knees[0].read_bytes_per_second == 168100000000.0);
+    profile_close(p);
+    sb_free(&b);
+    free(text);
+}
+
 static void cut_anywhere_is_refused(void **state)
 {
     size_t end = example_len;
@@ -722,6 +746,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(example_reads),
+        cmocka_unit_test(noisy_curves_have_no_knee),
         cmocka_unit_test(cut_anywhere_is_refused),
         cmocka_unit_test(text_rules),
         cmocka_unit_test(each_rule_broken_once_is_refused),
