@@ -4,3 +4,4 @@ EXTRA_DIST += tests/integration/kts.py tests/integration/test_questions.py tests
 	tests/integration/test_term.py tests/integration/test_smollm2.py tests/requirements.txt \
 	tests/integration/metric_names.txt
 TESTS += tests/integration/test_api.py tests/integration/test_streams.py tests/integration/test_term.py
+EXTRA_DIST += %D%/test_llama_cpp.py
