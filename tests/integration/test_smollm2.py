@@ -13,7 +13,13 @@ import kts
 MODEL = os.environ.get("KT_SMOLLM2", "")
 if not os.path.isfile(MODEL):
     kts.skip("KT_SMOLLM2 names no file (./quickstart check fetches it)")
-FOLDER = os.path.join(kts.FIXTURES, "golden", "smollm2")
+FOLDER = os.path.join(os.environ.get("KT_FIXTURES", os.path.join(kts.SRC, "..", "shared", "fixtures")), "golden", "smollm2")
+
+
+def reply(s, path, body):
+    status, data = s.post(path, body)
+    assert status == 200, (path, status, data)
+    return data
 
 
 def check_model():
@@ -29,27 +35,27 @@ def greedy(expected, strict):
     compared = 0
     with kts.Server(*(["--strict"] if strict else []), "--ctx", "512", "--parallel", "4", model=MODEL) as s:
         for case in expected["greedy"]:
-            ids = s.post("/tokenize", {"content": case["prompt"]})["tokens"]
+            ids = reply(s, "/tokenize", {"content": case["prompt"]})["tokens"]
             assert ids == case["ids"], (case["prompt"], ids)
             n = next((i for i, m in enumerate(case["margin"]) if m < limit), len(case["margin"]))
-            got = s.post("/v1/completions", {"prompt": case["prompt"], "temperature": 0, "max_tokens": 24})["choices"][0]["text"]
-            want = s.post("/detokenize", {"tokens": case["greedy"][:n]})["content"]
+            got = reply(s, "/v1/completions", {"prompt": case["prompt"], "temperature": 0, "max_tokens": 24})["choices"][0]["text"]
+            want = reply(s, "/detokenize", {"tokens": case["greedy"][:n]})["content"]
             assert got.startswith(want), (case["prompt"], want, got)
             compared += n
         if not strict:
             chat = expected["chat"]
-            want = len(s.post("/tokenize", {"content": chat["rendered"], "parse_special": True})["tokens"])
-            reply = s.post("/v1/chat/completions", {"messages": chat["messages"], "temperature": 0, "max_tokens": 32})
-            assert reply["usage"]["prompt_tokens"] == want, (reply["usage"], want)
-            assert len(reply["choices"][0]["message"]["content"]) > 10, reply
-            print("chat:", reply["choices"][0]["message"]["content"])
+            want = len(reply(s, "/tokenize", {"content": chat["rendered"], "parse_special": True})["tokens"])
+            answer = reply(s, "/v1/chat/completions", {"messages": chat["messages"], "temperature": 0, "max_tokens": 32})
+            assert answer["usage"]["prompt_tokens"] == want, (answer["usage"], want)
+            assert len(answer["choices"][0]["message"]["content"]) > 10, answer
+            print("chat:", answer["choices"][0]["message"]["content"])
     print(f"greedy, {'strict' if strict else 'default'}: {compared} tokens equal")
     assert compared >= (80 if strict else 10)
 
 
 def without_fixtures():
     with kts.Server("--ctx", "512", model=MODEL) as s:
-        text = s.post("/v1/completions", {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 8})["choices"][0]["text"]
+        text = reply(s, "/v1/completions", {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 8})["choices"][0]["text"]
         assert "Paris" in text, text
         print("no fixtures; completion:", text)
 
