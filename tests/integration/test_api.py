@@ -372,8 +372,8 @@ def slow_readers_pause():
         end = time.monotonic() + 60
         while True:
             live = json.loads(s.get("/admin/requests")[2])["data"]
-            assert live and time.monotonic() < end, live
-            if live[0]["state"] == "paused":
+            assert time.monotonic() < end, live
+            if live and live[0]["state"] == "paused":  # none yet: the server has not read the request
                 break
             time.sleep(0.02)
         made = live[0]["generated_tokens"]
