@@ -463,7 +463,7 @@ static struct profile *build(const struct host *h)
 static void built_profile_round_trips(void **state)
 {
     char path[] = "/tmp/kt-profile-XXXXXX";
-    struct profile *p = build(&make_host()->h), *q;
+    struct profile *p = build(&make_host()->h), *q = NULL;
     kt_err err = {0};
     struct strbuf a = {0}, b = {0};
     (void)state;

@@ -20,9 +20,9 @@ static void strings(struct gfile *g, const char *key, const char *const *s, uint
 
 static void build(struct gfile *g, enum what w)
 {
-    static const char *const token[] = {"a", "b", "\xc4\xa0", "ab", "\xc4\xa0" "ab", "<0x0A>", "<|im_start|>", "<|im_end|>", "user text", "<s>"};
+    static const char *const token[] = {"a", "b", "\xc4\xa0", "ab", ("\xc4\xa0" "ab"), "<0x0A>", "<|im_start|>", "<|im_end|>", "user text", "<s>"};
     static const char *const merge[] = {"a b", "\xc4\xa0 ab"}, *const lost[] = {"a b", "b b"}, *const one[] = {"a b", "ab"};
-    static const char *const bad_byte[] = {"a", "b", "\xc4\xa0", "ab", "\xc4\xa0" "ab", "<0x-1>", "<|im_start|>", "<|im_end|>", "user text", "<s>"};
+    static const char *const bad_byte[] = {"a", "b", "\xc4\xa0", "ab", ("\xc4\xa0" "ab"), "<0x-1>", "<|im_start|>", "<|im_end|>", "user text", "<s>"};
     static const uint32_t type[] = {1, 1, 1, 1, 1, 6, 3, 4, 4, 3};
     g_str(g, "general.architecture", "llama");
     if (w != NO_MODEL)
