@@ -16,7 +16,9 @@
 
 #include <cmocka.h>
 
+#include "base/fp.h"
 #include "base/mem.h"
+#include "base/strbuf.h"
 #include "kern.h"
 #include "kt.h"
 #include "model/gguf_write.h"
@@ -32,7 +34,7 @@ enum poison { NONE, EMBED, EMBED_NAN, ATTN_NORM, Q, K, V, FFN_NORM, ROUTER, GATE
 #define BAD 60 /* tokens from here on have something in dimension 0 */
 #define HUGE_WEIGHT 3e38f
 
-static char path[64];
+static char path[128];
 static uint32_t seed;
 
 static float next(void)
@@ -327,6 +329,8 @@ static void block_formats(void **state)
 
 /* ---- odd shapes ---- */
 
+static const char *experts_as; /* --quant of logits_of */
+
 static void logits_of(const struct shape *s, const char *mask, uint32_t threads, uint32_t batch, float *all)
 {
     kt_engine_opts o;
@@ -339,6 +343,7 @@ static void logits_of(const struct shape *s, const char *mask, uint32_t threads,
     o.cpu_mask = mask;
     o.threads = threads;
     o.batch_tokens = batch;
+    o.quant = experts_as;
     kt_engine *e = open_tiny(&o);
     if (e == NULL)
         return;
@@ -380,6 +385,111 @@ static void odd_shapes_have_one_result(void **state)
                 assert_memory_equal(got, want, bytes);
             }
     }
+}
+
+/* ---- a checkpoint whose first layer is dense and whose experts alone are quantised ---- */
+
+struct checkpoint {
+    struct strbuf header, data;
+};
+
+static void tensor(struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols)
+{
+    uint32_t n = rows * (cols ? cols : 1);
+    sb_printf(&c->header, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%u", c->header.len > 1 ? "," : "", name, rows);
+    if (cols > 0)
+        sb_printf(&c->header, ",%u", cols);
+    sb_printf(&c->header, "],\"data_offsets\":[%zu,%zu]}", c->data.len, c->data.len + 2 * (size_t)n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t v = f32_to_bf16(cols == 0 ? 1 : next() * 0.25f);
+        sb_add(&c->data, (const char *)&v, sizeof v);
+    }
+}
+
+static void put(const char *name, const struct strbuf *a, const struct strbuf *b)
+{
+    FILE *f = fopen(name, "wb");
+    assert_non_null(f);
+    if (b != NULL) { /* safetensors: length of the header, header, data */
+        uint64_t n = a->len;
+        assert_int_equal(fwrite(&n, sizeof n, 1, f), 1);
+    }
+    assert_int_equal(fwrite(a->data, 1, a->len, f), a->len);
+    if (b != NULL)
+        assert_int_equal(fwrite(b->data, 1, b->len, f), b->len);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void write_checkpoint(const char *dir)
+{
+    static const char *const attn[] = {"q_proj", "k_proj", "v_proj", "o_proj"}, *const ffn[] = {"gate_proj", "up_proj", "down_proj"};
+    struct checkpoint c = {0};
+    struct strbuf config = {0};
+    char name[128];
+    seed = 5;
+    sb_puts(&c.header, "{");
+    tensor(&c, "model.embed_tokens.weight", 40, 32);
+    tensor(&c, "model.norm.weight", 32, 0);
+    tensor(&c, "lm_head.weight", 40, 32);
+    for (int l = 0; l < 2; l++) {
+        static const char *const norm[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"};
+        for (int i = 0; i < 4; i++) {
+            snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, norm[i]);
+            tensor(&c, name, i < 2 ? 32 : 16, 0);
+            snprintf(name, sizeof name, "model.layers.%d.self_attn.%s.weight", l, attn[i]);
+            tensor(&c, name, 32, 32);
+        }
+        for (int i = 0; l == 0 && i < 3; i++) {
+            snprintf(name, sizeof name, "model.layers.0.mlp.%s.weight", ffn[i]);
+            tensor(&c, name, i < 2 ? 33 : 32, i < 2 ? 32 : 33);
+        }
+        if (l == 1)
+            tensor(&c, "model.layers.1.mlp.gate.weight", 3, 32);
+        for (int x = 0; l == 1 && x < 3; x++)
+            for (int i = 0; i < 3; i++) {
+                snprintf(name, sizeof name, "model.layers.1.mlp.experts.%d.%s.weight", x, ffn[i]);
+                tensor(&c, name, 32, 32);
+            }
+    }
+    sb_puts(&c.header, "}");
+    sb_puts(&config, "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":2,\"hidden_size\":32,\"vocab_size\":40,"
+                     "\"max_position_embeddings\":128,\"num_attention_heads\":2,\"num_key_value_heads\":2,\"head_dim\":16,\"num_experts\":3,"
+                     "\"num_experts_per_tok\":2,\"moe_intermediate_size\":32,\"intermediate_size\":33,\"mlp_only_layers\":[0],\"rms_norm_eps\":1e-6}");
+    assert_true(sb_ok(&c.header) && sb_ok(&c.data) && sb_ok(&config));
+    snprintf(name, sizeof name, "%s/config.json", dir);
+    put(name, &config, NULL);
+    snprintf(name, sizeof name, "%s/model.safetensors", dir);
+    put(name, &c.header, &c.data);
+    sb_free(&c.header);
+    sb_free(&c.data);
+    sb_free(&config);
+}
+
+/* 33 is no multiple of 32, so the dense layer has no int8 form, and the experts beside it need one. */
+static void dense_and_expert_widths_differ(void **state)
+{
+    static const struct shape s = {.vocab = 40};
+    static float want[70 * 40], got[70 * 40];
+    char dir[] = "test_engine_numeric.XXXXXX", name[128], model[sizeof path];
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    write_checkpoint(dir);
+    memcpy(model, path, sizeof path);
+    memcpy(path, dir, sizeof dir);
+    experts_as = "q8_0";
+    logits_of(&s, "ref", 1, 1, want);
+    for (size_t l = 0; l < sizeof levels / sizeof levels[0]; l++) {
+        memcpy(got, want, sizeof got);
+        logits_of(&s, levels[l], 0, 33, got);
+        assert_memory_equal(got, want, sizeof got);
+    }
+    experts_as = NULL;
+    snprintf(name, sizeof name, "%s/config.json", dir);
+    unlink(name);
+    snprintf(name, sizeof name, "%s/model.safetensors", dir);
+    unlink(name);
+    rmdir(dir);
+    memcpy(path, model, sizeof path);
 }
 
 /* As many sequences as an engine takes, one token each, in one step. */
@@ -435,6 +545,7 @@ int main(void)
         cmocka_unit_test(plain_dense),
         cmocka_unit_test(block_formats),
         cmocka_unit_test(odd_shapes_have_one_result),
+        cmocka_unit_test(dense_and_expert_widths_differ),
         cmocka_unit_test(four_thousand_sequences),
     };
     return cmocka_run_group_tests_name("engine numeric", tests, NULL, remove_model);
