@@ -346,8 +346,12 @@ kt_status host_limits_read(struct host *h, const char *root, kt_err *err)
         char *status = host_text(root, "proc/self/status");
         if (root[0] == '\0') {
             host_set_free(&l->affinity);
-            if (!native_affinity(&l->affinity))
+            if (!native_affinity(&l->affinity)) {
+                int e = errno;
+                mem_free(status);
+                errno = e;
                 KT_FAIL_OS(err, KT_E_IO, "sched_getaffinity: %s", strerror(errno));
+            }
         } else {
             narrow_by_status(status, "Cpus_allowed_list", &l->affinity);
         }
