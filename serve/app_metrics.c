@@ -28,6 +28,7 @@ static const struct met_def
     d_build = {MET_GAUGE, "kt_build_info", "What was built and runs; always 1.", {"version", "git", "cpu_kernel", "cuda"}, NULL, 0},
     d_profile = {MET_GAUGE, "kt_host_profile_info", "Host profile in use; always 1.", {"profile_id", "fingerprint"}, NULL, 0},
     d_profile_state = {MET_GAUGE, "kt_host_profile_state", "1 for the state the host profile is in.", {"state"}, NULL, 0},
+    d_profile_time = {MET_GAUGE, "kt_host_profile_timestamp_seconds", "When the host profile in use was made, as Unix time.", {NULL}, NULL, 0},
     d_running = {MET_GAUGE, "kt_requests_running", "Sequences that take part in steps.", {"model"}, NULL, 0},
     d_waiting = {MET_GAUGE, "kt_requests_waiting", "Requests in the queue.", {"model"}, NULL, 0},
     d_kv_ratio = {MET_GAUGE, "kt_kv_cache_used_ratio", "Reserved share of the KV pages.", {"model"}, NULL, 0},
@@ -231,8 +232,10 @@ bool app_metrics_loaded(struct app *a)
     const double bytes[] = {(double)i->weight_bytes, (double)i->kv_bytes, (double)i->scratch_bytes};
     const char *const build[] = {PACKAGE_VERSION, KT_GIT, i->kernel, "none"};
     met_set(met_series(m->reg, &d_build, build), 1);
-    if (i->profile_id[0] != '\0')
-        met_set(one(a, &d_profile, i->profile_id, i->profile_id), 1);
+    if (i->profile_id[0] != '\0') {
+        met_set(one(a, &d_profile, i->profile_id, i->profile_host), 1);
+        met_set(one(a, &d_profile_time, NULL, NULL), (double)i->profile_time);
+    }
     for (int k = 0; k < 4; k++) {
         m->profile_state[k] = one(a, &d_profile_state, states[k], NULL);
         met_set(m->profile_state[k], strcmp(i->profile_state, states[k]) == 0);

@@ -111,6 +111,8 @@ typedef struct kt_engine_info {
     const char *kv_type;         /**< "bf16" or "f32" */
     const char *profile_state;   /**< "match", "stale", "mismatch", "none" */
     const char *profile_id;      /**< id of the profile in use, or "" */
+    const char *profile_host;    /**< fingerprint of the host it was made on ("sha256:.."), or "" */
+    int64_t profile_time;        /**< when it was made, seconds since 1970; 0 without a profile */
     const char *plan_text;       /**< the plan with its reasons, human-readable lines */
     const char *dense_format, *expert_format; /**< names of the commonest weight format of each part */
     double load_seconds;

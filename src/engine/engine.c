@@ -80,6 +80,17 @@ static kt_status check_model(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     return KT_OK;
 }
 
+/* One log line for each line of a text. */
+static void log_lines(const char *text)
+{
+    while (text != NULL && *text != '\0') {
+        size_t n = strcspn(text, "\n");
+        if (n > 0)
+            log_info("  %.*s", (int)n, text);
+        text += n + (text[n] != '\0');
+    }
+}
+
 /* Profile and plan: which pools, how many threads, which ISA. A profile of another host is never half-used. */
 static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
@@ -89,12 +100,15 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     if (o->profile_path != NULL) {
         KT_TRY(profile_open_for_host(o->profile_path, e->host, o->trust_profile, &e->profile, &m, err));
         e->profile_state = profile_state_name(m.state);
-        profile_match_text(&m, &text);
         if (m.state == PROFILE_MISMATCH)
-            log_warn("KT026: %s is of another host (%s); %s. Run: kttune probe -o %s", o->profile_path, text.data != NULL ? text.data : "",
+            log_warn("KT026: %s is of another host: %s. Run: kttune probe --force -o %s", o->profile_path,
                      e->profile != NULL ? "used because it was trusted" : "starting with defaults", o->profile_path);
         else if (m.state == PROFILE_STALE)
-            log_warn("KT025: %s is stale (%s); used as a whole. Run: kttune probe -o %s", o->profile_path, text.data != NULL ? text.data : "", o->profile_path);
+            log_warn("KT025: %s is stale; used as a whole. Run: kttune probe -o %s", o->profile_path, o->profile_path);
+        if (m.state == PROFILE_MISMATCH || m.state == PROFILE_STALE) {
+            profile_match_text(&m, &text);
+            log_lines(text.data);
+        }
         profile_match_free(&m);
         sb_free(&text);
     } else {
@@ -307,6 +321,8 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->kv_type = dtype_name(e->kv_type);
     info->profile_state = e->profile_state;
     info->profile_id = e->profile_id;
+    info->profile_host = e->profile != NULL && e->profile->hard_id != NULL ? e->profile->hard_id : "";
+    info->profile_time = e->profile != NULL ? profile_created_seconds(e->profile) : 0;
     info->plan_text = e->plan_text;
     info->dense_format = e->dense_format != NULL ? e->dense_format : "";
     info->expert_format = e->expert_format != NULL ? e->expert_format : "";

@@ -5,3 +5,5 @@ EXTRA_DIST += tests/integration/kts.py tests/integration/test_questions.py tests
 	tests/integration/metric_names.txt
 TESTS += tests/integration/test_api.py tests/integration/test_streams.py tests/integration/test_term.py
 EXTRA_DIST += %D%/test_llama_cpp.py
+TESTS += tests/integration/test_profile_use.py
+EXTRA_DIST += tests/integration/test_profile_use.py

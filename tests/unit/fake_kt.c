@@ -117,7 +117,7 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *i)
     i->kernel = "ref";
     i->kv_type = "bf16";
     i->profile_state = "none";
-    i->profile_id = "";
+    i->profile_id = i->profile_host = "";
     i->plan_text = "fake";
     i->dense_format = i->expert_format = "F32";
 }
