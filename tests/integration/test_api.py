@@ -367,7 +367,8 @@ def slow_readers_pause():
         c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         c.settimeout(120)
         c.connect(("127.0.0.1", s.port))
-        body = json.dumps({"prompt": "x", "stream": True, "ignore_eos": True, "n": 8, "max_tokens": 1200, "temperature": 0}).encode()
+        # 6 MB of text: more than the kernel may hold for one connection (tcp_wmem is 4 MB), or nothing would ever wait in the server
+        body = json.dumps({"prompt": "x", "stream": True, "ignore_eos": True, "n": 8, "max_tokens": 1900, "temperature": 0, "logprobs": 5}).encode()
         c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         end = time.monotonic() + 60
         while True:
