@@ -7,6 +7,8 @@
 #include "engine.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -216,6 +218,15 @@ static bool pack_rows(struct loader *ld, const struct task *k, uint32_t worker, 
     return bad < 0;
 }
 
+/* The packed copy is what steps read: take the file's pages out of this process again (they stay in the page cache, which is reclaimable). Only whole pages
+ * inside the range, because its ends belong to neighbours. A later read, of an embedding row say, maps its page again. */
+static void drop_pages(const uint8_t *p, uint64_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)p + page - 1) / page * page, end = ((uintptr_t)p + bytes) / page * page;
+    if (end > first)
+        (void)madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
 static void pack_task(struct loader *ld, const struct task *k, uint32_t worker)
 {
     const struct eng_mat *m = k->mat;
@@ -233,6 +244,7 @@ static void pack_task(struct loader *ld, const struct task *k, uint32_t worker)
             ld->o->progress(ld->o->progress_user, done, ld->total_bytes);
         }
     }
+    drop_pages(k->src.data + (part->row0 + k->row0) * dtype_row_bytes(k->src.type, m->k), k->rows * dtype_row_bytes(k->src.type, m->k));
 }
 
 static void load_worker(void *ctx, uint32_t worker)
