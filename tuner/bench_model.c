@@ -47,6 +47,7 @@ struct bench {
     int32_t *ids;         /* [batch_tokens] */
     float *logits;        /* [batch][V] */
     double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS];
+    double decode_attn[MAX_ROUNDS], decode_moe[MAX_ROUNDS], decode_other[MAX_ROUNDS]; /* seconds of a step */
     double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS], decode_bytes;
     double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS];
 };
@@ -116,6 +117,9 @@ static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
     for (uint32_t i = 0; i < open; i++)
         kt_seq_close(b->seq[i]);
     b->decode_tok[round] = (double)b->gen * b->batch / seconds;
+    b->decode_attn[round] = (double)(s1.attn_ns - s0.attn_ns) * 1e-9 / b->gen;
+    b->decode_moe[round] = (double)(s1.moe_ns - s0.moe_ns) * 1e-9 / b->gen;
+    b->decode_other[round] = (double)(s1.other_ns - s0.other_ns) * 1e-9 / b->gen;
     b->decode_bytes = (double)(s1.weight_read_bytes - s0.weight_read_bytes) / b->gen;
     b->decode_bps[round] = (double)(s1.weight_read_bytes - s0.weight_read_bytes) / seconds;
     return s;
@@ -154,6 +158,9 @@ static void report(struct bench *b, bool small)
         {"decode_gb_s", "decode, weights read", "GB/s", b->decode_bps, 1e-9, false},
         {"read_gb_s", "read ceiling", "GB/s", b->read_bps, 1e-9, false},
         {"decode_bandwidth_ratio", "decode / read ceiling", "%", b->decode_ratio, 1, true},
+        {"decode_attention_ms", "  attention", "ms/step", b->decode_attn, 1e3, false},
+        {"decode_ffn_ms", "  experts", "ms/step", b->decode_moe, 1e3, false},
+        {"decode_head_ms", "  embedding, head", "ms/step", b->decode_other, 1e3, false},
         {"prefill_tok_s", "prefill", "tokens/s", b->prefill_tok, 1, false},
         {"prefill_gops", "prefill", "GOPS", b->prefill_ops, 1e-9, false},
         {"int8_gops", "int8 ceiling", "GOPS", b->int8_ops, 1e-9, false},

@@ -73,7 +73,7 @@ struct eng_counter {
 struct eng_worker {
     uint32_t pool, index; /* index inside the pool */
     void *attn_scratch;
-    float *tmp;           /* [B][DOWN_ROWS] */
+    float *tmp;           /* [B][CHUNK_ROWS] */
     const void **kpages, **vpages; /* [pages of the longest sequence] */
     uint32_t phase;       /* how many phases this worker has passed in the running step */
 };
@@ -123,6 +123,7 @@ struct eng_step {
     struct mm_job *jobs; /* [2E] */
     uint32_t *job_first; /* [n_pools][2E+1] prefix sums of items */
     uint32_t n_jobs;
+    uint32_t job_rows, down_rows; /* rows of one claim in the running phase: multiples of CHUNK_ROWS */
     bool pending;     /* the last layer's expert sums are not yet in x */
 };
 
@@ -198,8 +199,9 @@ struct kt_engine {
     double load_seconds;
 };
 
-#define ENG_CHUNK 4    /* panels of one claim: the kernels keep four panels in flight */
-#define DOWN_ROWS (ENG_CHUNK * KERN_PANEL)
+#define CHUNK_ROWS (4 * KERN_PANEL)      /* least rows of one claim: the kernels keep four panels in flight */
+#define CHUNK_ROWS_MAX (32 * KERN_PANEL) /* most: memory is read best in long runs, but the workers must end together */
+#define GEMV_TOKENS 4                    /* up to so many rows of activations a product streams its weights once */
 
 /* load.c */
 kt_status eng_load_layout(struct kt_engine *e, kt_err *err); /* matrices, parts and arena sizes; no weight is read */
@@ -213,6 +215,7 @@ void eng_phase_end(struct kt_engine *e, uint32_t worker);
 bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item); /* one of n_items, over all workers */
 bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item);
 void eng_jobs_prepare(struct kt_engine *e); /* worker 0, before the barrier that starts the phase */
+uint32_t eng_chunk_rows(const struct kt_engine *e, uint64_t rows, uint32_t n); /* rows of a claim when `rows` rows are multiplied with n tokens */
 void eng_jobs_run(struct kt_engine *e, uint32_t worker);
 void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n); /* m's rows are read once for n tokens */
 void eng_job_add(struct kt_engine *e, const struct mm_job *j);

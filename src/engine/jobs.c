@@ -39,9 +39,12 @@ void eng_job_add(struct kt_engine *e, const struct mm_job *j)
     e->step.jobs[e->step.n_jobs++] = *j;
 }
 
-static uint32_t chunks_of(const struct eng_part *p)
+uint32_t eng_chunk_rows(const struct kt_engine *e, uint64_t rows, uint32_t n)
 {
-    return (p->rows + DOWN_ROWS - 1) / DOWN_ROWS;
+    if (n > GEMV_TOKENS) /* activations are the larger side: small chunks keep them in cache */
+        return CHUNK_ROWS;
+    uint64_t each = rows / ((uint64_t)e->n_workers * 8) / CHUNK_ROWS * CHUNK_ROWS;
+    return each < CHUNK_ROWS ? CHUNK_ROWS : each > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : (uint32_t)each;
 }
 
 void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
@@ -54,11 +57,18 @@ void eng_jobs_prepare(struct kt_engine *e)
 {
     struct eng_step *s = &e->step;
     uint32_t stride = 2 * (e->model->t.n_experts > 2 ? e->model->t.n_experts : 2) + 1;
+    uint64_t rows = 0;
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < s->n_jobs; i++) {
+        rows += s->jobs[i].mat->rows;
+        most = s->jobs[i].n > most ? s->jobs[i].n : most;
+    }
+    s->job_rows = eng_chunk_rows(e, rows, most);
     for (uint32_t p = 0; p < e->n_pools; p++) {
         uint32_t *first = s->job_first + (size_t)p * stride;
         first[0] = 0;
         for (uint32_t i = 0; i < s->n_jobs; i++)
-            first[i + 1] = first[i] + chunks_of(&s->jobs[i].mat->part[p]);
+            first[i + 1] = first[i] + (s->jobs[i].mat->part[p].rows + s->job_rows - 1) / s->job_rows;
     }
     for (uint32_t i = 0; i < s->n_jobs; i++)
         eng_count_weights(e, s->jobs[i].mat, s->jobs[i].n);
@@ -71,7 +81,7 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
         .w = part->w, .k = j->mat->k, .row0 = row0, .row1 = row1, .n = j->n, .tok = j->tok, .q = a->q, .scale = a->scale, .sum = a->sum, .x = a->x,
         .ldq = a->ldq, .ldg = a->ldg, .ldx = a->k, .y = y, .ldy = ldy,
     };
-    const struct kern *k = j->n <= 4 ? j->mat->gemv : j->mat->gemm;
+    const struct kern *k = j->n <= GEMV_TOKENS ? j->mat->gemv : j->mat->gemm;
     k->run.mm(&m);
 }
 
@@ -86,7 +96,7 @@ void eng_jobs_run(struct kt_engine *e, uint32_t worker)
             at++;
         const struct mm_job *j = &s->jobs[at];
         const struct eng_part *part = &j->mat->part[pool];
-        uint32_t row0 = (item - first[at]) * DOWN_ROWS, row1 = row0 + DOWN_ROWS;
+        uint32_t row0 = (item - first[at]) * s->job_rows, row1 = row0 + s->job_rows;
         if (row1 > part->rows)
             row1 = part->rows;
         eng_mm(j, part, row0, row1, j->y + part->row0, j->ldy);

@@ -106,7 +106,7 @@ static void down_chunk(struct kt_engine *e, uint32_t worker, struct eng_layer *l
     for (uint32_t a = 0; a < s->n_active; a++) {
         uint32_t x = s->active[a], first = s->first[x], n = s->first[x + 1] - first;
         const struct eng_part *part = &l->down[x].part[w->pool];
-        uint32_t row0 = chunk * DOWN_ROWS, row1 = row0 + DOWN_ROWS < part->rows ? row0 + DOWN_ROWS : part->rows;
+        uint32_t row0 = chunk * s->down_rows, row1 = row0 + s->down_rows < part->rows ? row0 + s->down_rows : part->rows;
         struct eng_act act = e->mid;
         act.x += (size_t)first * act.k;
         if (act.q != NULL) {
@@ -116,10 +116,10 @@ static void down_chunk(struct kt_engine *e, uint32_t worker, struct eng_layer *l
         }
         struct mm_job j = {&l->down[x], &act, NULL, n, NULL, 0};
         /* the kernel writes element (i, r) at y[i * ldy + r] with r counted in the part: shift so that row0 lands at tmp */
-        eng_mm(&j, part, row0, row1, (float *)((uintptr_t)w->tmp - row0 * sizeof(float)), DOWN_ROWS);
+        eng_mm(&j, part, row0, row1, (float *)((uintptr_t)w->tmp - row0 * sizeof(float)), s->down_rows);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t t = s->slot_tok[first + i];
-            if (!e->fn.moe_add(e->acc + (size_t)t * H + part->row0 + row0, w->tmp + (size_t)i * DOWN_ROWS, s->slot_weight[first + i], row1 - row0))
+            if (!e->fn.moe_add(e->acc + (size_t)t * H + part->row0 + row0, w->tmp + (size_t)i * s->down_rows, s->slot_weight[first + i], row1 - row0))
                 atomic_store_explicit(&s->bad[t], 1, memory_order_relaxed);
         }
     }
@@ -160,6 +160,8 @@ static void moe(struct kt_engine *e, uint32_t worker, struct eng_layer *l)
             eng_job_add(e, &(struct mm_job){&l->up[x], &e->norm, s->slot_tok + first, n, e->ubuf + (size_t)first * I, I});
         }
         eng_jobs_prepare(e);
+        /* a chunk's products of one expert lie in tmp [tokens][down_rows], which has room for [B][CHUNK_ROWS] */
+        s->down_rows = s->n * (CHUNK_ROWS_MAX / CHUNK_ROWS) <= e->batch ? eng_chunk_rows(e, m->hidden, s->n) : CHUNK_ROWS;
         for (uint32_t a = 0; a < s->n_active; a++)
             eng_count_weights(e, &l->down[s->active[a]], s->first[s->active[a] + 1] - s->first[s->active[a]]);
     }
@@ -169,7 +171,7 @@ static void moe(struct kt_engine *e, uint32_t worker, struct eng_layer *l)
     while (eng_claim(e, worker, s->n * m->top_k, &i))
         swiglu_slot(e, i, s->slot_tok[i], int8);
     eng_phase_end(e, worker);
-    uint32_t chunks = (l->down[0].part[e->worker[worker].pool].rows + DOWN_ROWS - 1) / DOWN_ROWS;
+    uint32_t chunks = (l->down[0].part[e->worker[worker].pool].rows + s->down_rows - 1) / s->down_rows;
     while (eng_claim_pool(e, worker, chunks, &i))
         down_chunk(e, worker, l, i);
     if (worker == 0)

@@ -93,7 +93,7 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
         e->worker[w].attn_scratch = carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
-        e->worker[w].tmp = carve(c, B * DOWN_ROWS, sizeof(float));
+        e->worker[w].tmp = carve(c, B * CHUNK_ROWS, sizeof(float));
         e->worker[w].kpages = carve(c, e->max_pages, sizeof(void *));
         e->worker[w].vpages = carve(c, e->max_pages, sizeof(void *));
     }
