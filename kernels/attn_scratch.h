@@ -1,11 +1,12 @@
-/* attn_scratch.h - how KERN_ATTN divides its caller's scratch: one layout for all variants, so that a plan can size it without knowing which runs.
+/* attn_scratch.h - how KERN_ATTN divides its caller's scratch: one layout for all variants, so that
+ * a plan can size it without knowing which runs.
  *
- *   o      [blocks][n_q][dim_pad]  values summed under the block's own maximum, in the variant's own order of dims
- *   m      [n_q][block_pad]        maximum score of each block, later the factor exp(m_b - M)
- *   l      [n_q][block_pad]        sum of the block's weights
- *   score  [n_q][KERN_KV_BLOCK]    scores, then weights, of the block in work
- * Every array starts on 64 bytes; pads make rows whole vectors, so kernels load and store them unmasked.
- * Integer arithmetic only: ISA files include this, and nothing here is an exported symbol.
+ *   o      [blocks][n_q][dim_pad]  values summed under the block's own maximum, in the variant's
+ * own order of dims m      [n_q][block_pad]        maximum score of each block, later the factor
+ * exp(m_b - M) l      [n_q][block_pad]        sum of the block's weights score [n_q][KERN_KV_BLOCK]
+ * scores, then weights, of the block in work Every array starts on 64 bytes; pads make rows whole
+ * vectors, so kernels load and store them unmasked. Integer arithmetic only: ISA files include
+ * this, and nothing here is an exported symbol.
  */
 #ifndef KT_KERN_ATTN_SCRATCH_H
 #define KT_KERN_ATTN_SCRATCH_H

@@ -1,7 +1,9 @@
-/* blocks.h - how stored blocks are read: code tables, E8M0 scales, the packed 6-bit scales of the K formats. Formulas: weight-formats section 3.
+/* blocks.h - how stored blocks are read: code tables, E8M0 scales, the packed 6-bit scales of the K
+ * formats. Formulas: weight-formats section 3.
  *
- * Shared by the decoder, the packer, the quantisers and the ref kernels, all of which are compiled without ISA flags. The ISA folders use the tables and
- * constants only. Pure inline functions on bytes; any thread.
+ * Shared by the decoder, the packer, the quantisers and the ref kernels, all of which are compiled
+ * without ISA flags. The ISA folders use the tables and constants only. Pure inline functions on
+ * bytes; any thread.
  */
 #ifndef KT_KERN_BLOCKS_H
 #define KT_KERN_BLOCKS_H
@@ -12,9 +14,11 @@
 
 /* 4-bit code tables. E2M1 is doubled, so that it is an integer; its scale is halved (e8m0_half). */
 static const int8_t code_e2m1x2[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-static const int8_t code_iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t code_iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                    1,    13,   25,  38,  53,  69,  89,  113};
 
-/* 2^(e-128), half of the E8M0 value; subnormal for e < 2, so it is made of bits. e = 255 is refused by the packer. */
+/* 2^(e-128), half of the E8M0 value; subnormal for e < 2, so it is made of bits. e = 255 is refused
+ * by the packer. */
 static inline float e8m0_half(uint8_t e)
 {
     return fp_from_bits(e < 2 ? (uint32_t)0x00200000 << e : (uint32_t)(e - 1) << 23);

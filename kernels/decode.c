@@ -1,7 +1,9 @@
-/* decode.c - stored rows to fp32: kern_decode, bit for bit the formulas of weight-formats section 3.
+/* decode.c - stored rows to fp32: kern_decode, bit for bit the formulas of weight-formats
+ * section 3.
  *
- * Not a hot path: it serves conversion, embedding rows, --strict and tests. Each decoder takes one block; every product and sum is one fp32 rounding, in
- * the order the formula is written, so that the values equal those of other readers of these formats. Compiled without ISA flags. Any thread.
+ * Not a hot path: it serves conversion, embedding rows, --strict and tests. Each decoder takes one
+ * block; every product and sum is one fp32 rounding, in the order the formula is written, so that
+ * the values equal those of other readers of these formats. Compiled without ISA flags. Any thread.
  */
 #include "blocks.h"
 #include "kern.h"
@@ -78,7 +80,8 @@ static float ue4m3(uint8_t x)
     int e = (x >> 3) & 15, m = x & 7;
     if ((x & 127) == 127)
         return 0;
-    return e == 0 ? (float)m * 0x1p-9f : fp_from_bits((uint32_t)(e + 120) << 23 | (uint32_t)m << 20);
+    return e == 0 ? (float)m * 0x1p-9f
+                  : fp_from_bits((uint32_t)(e + 120) << 23 | (uint32_t)m << 20);
 }
 
 static void dec_nvfp4(const uint8_t *b, float *y)
@@ -106,7 +109,8 @@ static void dec_q3_k(const uint8_t *b, float *y)
 {
     float d = load_half(b + 108);
     for (int i = 0; i < 256; i++) {
-        int q = ((b[32 + 32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4)) & 3) | ((b[i % 32] >> i / 32) & 1) << 2;
+        int q = ((b[32 + 32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4)) & 3) |
+                ((b[i % 32] >> i / 32) & 1) << 2;
         float s = d * (float)q3k_scale(b + 96, i / 16);
         y[i] = s * (float)(q - 4);
     }
@@ -173,10 +177,12 @@ static void dec_bf16(const uint8_t *b, float *y)
 /* One block of dtype_info(t)->block_elems elements. */
 typedef void (*block_fn)(const uint8_t *b, float *y);
 static const block_fn decoders[DT_COUNT] = {
-    [DT_F32] = dec_f32,       [DT_F16] = dec_f16,       [DT_BF16] = dec_bf16,   [DT_Q4_0] = dec_q4_0, [DT_Q4_1] = dec_q4_1,
-    [DT_Q5_0] = dec_q5_0,     [DT_Q5_1] = dec_q5_1,     [DT_Q8_0] = dec_q8_0,   [DT_Q2_K] = dec_q2_k, [DT_Q3_K] = dec_q3_k,
-    [DT_Q4_K] = dec_q4_k,     [DT_Q5_K] = dec_q5_k,     [DT_Q6_K] = dec_q6_k,   [DT_IQ4_NL] = dec_iq4_nl,
-    [DT_IQ4_XS] = dec_iq4_xs, [DT_MXFP4] = dec_mxfp4, [DT_NVFP4] = dec_nvfp4,
+    [DT_F32] = dec_f32,     [DT_F16] = dec_f16,       [DT_BF16] = dec_bf16,
+    [DT_Q4_0] = dec_q4_0,   [DT_Q4_1] = dec_q4_1,     [DT_Q5_0] = dec_q5_0,
+    [DT_Q5_1] = dec_q5_1,   [DT_Q8_0] = dec_q8_0,     [DT_Q2_K] = dec_q2_k,
+    [DT_Q3_K] = dec_q3_k,   [DT_Q4_K] = dec_q4_k,     [DT_Q5_K] = dec_q5_k,
+    [DT_Q6_K] = dec_q6_k,   [DT_IQ4_NL] = dec_iq4_nl, [DT_IQ4_XS] = dec_iq4_xs,
+    [DT_MXFP4] = dec_mxfp4, [DT_NVFP4] = dec_nvfp4,
 };
 
 bool kern_decode(enum dtype t, const void *src, uint64_t n, float *dst)

@@ -1,9 +1,11 @@
-/* isa.c - which instruction sets this CPU, its operating system and this process may use, as KERN_ISA_* bits.
+/* isa.c - which instruction sets this CPU, its operating system and this process may use, as
+ * KERN_ISA_* bits.
  *
- * A bit is set only when all three agree: CPUID lists the instructions, XCR0 says that the kernel saves the registers, and (AMX) the process has
- * been granted the tile state. It says nothing about speed and runs no kernel: the self-test is the tuner's. Any thread; no state is kept except
- * the AMX permission, which Linux grants to the whole process and which is asked for only where AMX exists.
- * On machines that are not x86-64 the mask is 0 and ref/ serves.
+ * A bit is set only when all three agree: CPUID lists the instructions, XCR0 says that the kernel
+ * saves the registers, and (AMX) the process has been granted the tile state. It says nothing about
+ * speed and runs no kernel: the self-test is the tuner's. Any thread; no state is kept except the
+ * AMX permission, which Linux grants to the whole process and which is asked for only where AMX
+ * exists. On machines that are not x86-64 the mask is 0 and ref/ serves.
  */
 #include "kern.h"
 
@@ -66,7 +68,8 @@ static bool has(uint32_t reg, unsigned bit)
     return (reg >> bit & 1) != 0;
 }
 
-/* Register 0, by opcode: the assembler mnemonic would need -mxsave, and isa.c has baseline flags. Only with OSXSAVE set. */
+/* Register 0, by opcode: the assembler mnemonic would need -mxsave, and isa.c has baseline flags.
+ * Only with OSXSAVE set. */
 static uint32_t xcr0(void)
 {
     uint32_t lo, hi;
@@ -106,7 +109,8 @@ uint32_t kern_isa_host(void)
         isa |= KERN_ISA_AVX2;
     if (isa != 0 && has(f71.a, 4))
         isa |= KERN_ISA_AVXVNNI;
-    if (isa != 0 && (saved & XCR0_ZMM) == XCR0_ZMM && has(f7.b, 16) && has(f7.b, 17) && has(f7.b, 30) && has(f7.b, 31)) { /* F DQ BW VL */
+    if (isa != 0 && (saved & XCR0_ZMM) == XCR0_ZMM && has(f7.b, 16) && has(f7.b, 17) &&
+        has(f7.b, 30) && has(f7.b, 31)) { /* F DQ BW VL */
         isa |= KERN_ISA_AVX512;
         if (has(f7.c, 11))
             isa |= KERN_ISA_AVX512VNNI;
@@ -114,7 +118,8 @@ uint32_t kern_isa_host(void)
             isa |= KERN_ISA_AVX512BF16;
     }
     /* TILE, INT8, BF16: together or not at all */
-    if (has(f7.d, 24) && has(f7.d, 25) && has(f7.d, 22) && (saved & XCR0_TILE) == XCR0_TILE && tile_permission())
+    if (has(f7.d, 24) && has(f7.d, 25) && has(f7.d, 22) && (saved & XCR0_TILE) == XCR0_TILE &&
+        tile_permission())
         isa |= KERN_ISA_AMX;
     return isa;
 }

@@ -1,18 +1,23 @@
-/* kern.h - the kernel table: what every variant computes, on which layout, and how a caller finds one.
+/* kern.h - the kernel table: what every variant computes, on which layout, and how a caller finds
+ * one.
  *
- * A variant is a row of a const table {name, op, dtype, layout, isa, tile, fits, rank, run}. ref/ has every op in plain C and is the oracle;
- * avx2/ and avx512/ reproduce its bits exactly (canonical arithmetic, docs/ARCHITECTURE.md). Kernels never allocate, lock, log or know a model;
+ * A variant is a row of a const table {name, op, dtype, layout, isa, tile, fits, rank, run}. ref/
+ * has every op in plain C and is the oracle; avx2/ and avx512/ reproduce its bits exactly
+ * (canonical arithmetic, docs/ARCHITECTURE.md). Kernels never allocate, lock, log or know a model;
  * they are pure functions of their arguments and may run on any thread.
  *
  * Weights. A matrix [rows][k] (row-major, one row per output) is packed by rows. Two layouts exist:
  *   KERN_ROWS  the file's rows as they are (ref only).
- *   KERN_P16   panels of 16 rows, lanes are rows; the last panel is padded with rows of zero bytes (scale 0). Panels are contiguous, each
- *              kern_panel_bytes() long, so a range of panels is a range of memory. Panel starts are 64-byte aligned when the part's base is and
- *              kern_panel_bytes is rounded up to 64. Reading past a panel's end never happens except by prefetch.
- * A part (what one NUMA pool owns) is a whole number of panels, except that the matrix' last part may end in a padded one.
+ *   KERN_P16   panels of 16 rows, lanes are rows; the last panel is padded with rows of zero bytes
+ * (scale 0). Panels are contiguous, each kern_panel_bytes() long, so a range of panels is a range
+ * of memory. Panel starts are 64-byte aligned when the part's base is and kern_panel_bytes is
+ * rounded up to 64. Reading past a panel's end never happens except by prefetch. A part (what one
+ * NUMA pool owns) is a whole number of panels, except that the matrix' last part may end in a
+ * padded one.
  *
- * Activations. For block formats a token's row x[k] is quantised once (KERN_QUANT_ACT): int8 codes, one fp32 scale and one int32 code sum per
- * group of 32. For F32, F16 and BF16 weights (and FP8 later) the fp32 row itself is used. k % 32 == 0 for block formats, any k >= 1 otherwise.
+ * Activations. For block formats a token's row x[k] is quantised once (KERN_QUANT_ACT): int8 codes,
+ * one fp32 scale and one int32 code sum per group of 32. For F32, F16 and BF16 weights (and FP8
+ * later) the fp32 row itself is used. k % 32 == 0 for block formats, any k >= 1 otherwise.
  */
 #ifndef KT_KERN_H
 #define KT_KERN_H
@@ -25,16 +30,18 @@
 
 /* ISA levels as bits; a variant lists exactly what it needs. */
 enum {
-    KERN_ISA_AVX2 = 1 << 0, /* AVX2 + FMA + F16C */
+    KERN_ISA_AVX2 = 1 << 0,   /* AVX2 + FMA + F16C */
     KERN_ISA_AVX512 = 1 << 1, /* F, BW, DQ, VL */
     KERN_ISA_AVX512VNNI = 1 << 2,
     KERN_ISA_AVX512BF16 = 1 << 3,
     KERN_ISA_AVXVNNI = 1 << 4,
     KERN_ISA_AMX = 1 << 5, /* INT8 and BF16 tiles, permission granted */
 };
-/* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avx512", "avx512vnni" (all below included). -1 for another name. */
+/* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avx512", "avx512vnni" (all below
+ * included). -1 for another name. */
 int kern_isa_by_name(const char *name);
-/* CPUID, XCR0 and (for AMX) permission of the running CPU, as a mask of the bits above. No self-test: that is tuner's. */
+/* CPUID, XCR0 and (for AMX) permission of the running CPU, as a mask of the bits above. No
+ * self-test: that is tuner's. */
 uint32_t kern_isa_host(void);
 /* Name of the highest named level inside a mask: "avx512vnni", "avx512", "avx2" or "ref". */
 const char *kern_isa_level_name(uint32_t mask);
@@ -47,8 +54,9 @@ enum kern_layout { KERN_ROWS, KERN_P16 };
 #define KERN_KV_BLOCK 256 /* positions of a canonical attention block */
 
 enum kern_op {
-    KERN_GEMV,      /* few tokens: streams weights, run.mm */
-    KERN_GEMM,      /* many tokens: decodes a block once for a tile of tokens, run.mm. Same arguments and bits as GEMV */
+    KERN_GEMV, /* few tokens: streams weights, run.mm */
+    KERN_GEMM, /* many tokens: decodes a block once for a tile of tokens, run.mm. Same arguments and
+                  bits as GEMV */
     KERN_QUANT_ACT, /* run.quant */
     KERN_RMSNORM,   /* run.rmsnorm */
     KERN_SWIGLU,    /* run.swiglu */
@@ -61,24 +69,28 @@ enum kern_op {
     KERN_OP_COUNT
 };
 
-/* Arguments of GEMV and GEMM: y[i][r] = sum over k of W[r][k] * x[tok ? tok[i] : i][k] in canonical order, for r in [row0, row1), i < n. */
+/* Arguments of GEMV and GEMM: y[i][r] = sum over k of W[r][k] * x[tok ? tok[i] : i][k] in canonical
+ * order, for r in [row0, row1), i < n. */
 struct kern_mm {
-    const void *w;       /* the part's packed rows; row 0 of the part is its first */
-    uint32_t k;          /* columns */
-    uint32_t row0, row1; /* rows of the part to compute; row0 % 16 == 0; row1 may be the part's odd end */
-    uint32_t n;          /* tokens, >= 1 */
-    const uint32_t *tok; /* [n] indices of activation rows, or NULL for 0..n-1 */
-    const int8_t *q;     /* block formats: codes [..][ldq], 64-byte aligned base */
-    const float *scale;  /* block formats: [..][ldg], one per group of 32 */
-    const int32_t *sum;  /* block formats: [..][ldg], sum of the group's codes */
-    const float *x;      /* plain formats: [..][ldx] */
+    const void *w; /* the part's packed rows; row 0 of the part is its first */
+    uint32_t k;    /* columns */
+    uint32_t row0,
+        row1;   /* rows of the part to compute; row0 % 16 == 0; row1 may be the part's odd end */
+    uint32_t n; /* tokens, >= 1 */
+    const uint32_t *tok;  /* [n] indices of activation rows, or NULL for 0..n-1 */
+    const int8_t *q;      /* block formats: codes [..][ldq], 64-byte aligned base */
+    const float *scale;   /* block formats: [..][ldg], one per group of 32 */
+    const int32_t *sum;   /* block formats: [..][ldg], sum of the group's codes */
+    const float *x;       /* plain formats: [..][ldx] */
     size_t ldq, ldg, ldx; /* elements between activation rows */
-    float *y;            /* out [n][ldy]; element (i, r) at y[i * ldy + r]; rows outside [row0, row1) are not written */
+    float *y; /* out [n][ldy]; element (i, r) at y[i * ldy + r]; rows outside [row0, row1) are not
+                 written */
     size_t ldy;
 };
 typedef void (*kern_mm_fn)(const struct kern_mm *a);
 
-/* Quantise x[k], k % 32 == 0, to q[k], scale[k/32], sum[k/32] (weight-formats section 10). false if any x is NaN or infinite (outputs undefined). */
+/* Quantise x[k], k % 32 == 0, to q[k], scale[k/32], sum[k/32] (weight-formats section 10). false if
+ * any x is NaN or infinite (outputs undefined). */
 typedef bool (*kern_quant_fn)(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum);
 /* y[i] = (x[i] * (1 / sqrt(dot16(x,x)/n + eps))) * w[i]. y may be x. */
 typedef void (*kern_rmsnorm_fn)(const float *x, const float *w, uint32_t n, float eps, float *y);
@@ -90,18 +102,21 @@ typedef void (*kern_add_fn)(float *y, const float *x, uint32_t n);
 typedef void (*kern_exp_fn)(const float *x, float m, uint32_t n, float *y);
 /* Rotate one head in place: pairs (i, i + half) for NeoX, (2i, 2i+1) interleaved; cos, sin [half].
  * a' = fma(a, cos, -fl32(b*sin)), b' = fma(b, cos, fl32(a*sin)). */
-typedef void (*kern_rope_fn)(float *x, const float *cos, const float *sin, uint32_t half, bool interleaved);
-/* acc[i] += llrint(fl32(w * y[i]) * 2^32), saturating at the int64 range (each product and each sum). false if a product is NaN or infinite;
- * such products are left out. */
+typedef void (*kern_rope_fn)(float *x, const float *cos, const float *sin, uint32_t half,
+                             bool interleaved);
+/* acc[i] += llrint(fl32(w * y[i]) * 2^32), saturating at the int64 range (each product and each
+ * sum). false if a product is NaN or infinite; such products are left out. */
 typedef bool (*kern_moe_add_fn)(int64_t *acc, const float *y, float w, uint32_t n);
 /* x[i] = x[i] + fl32((double or exact)acc[i] rounded to fp32, times 2^-32); acc[i] = 0 */
 typedef void (*kern_moe_done_fn)(int64_t *acc, float *x, uint32_t n);
 
-/* Attention of n_q query heads that share one kv head, for one query position that sees keys 0..n_keys-1 (absolute positions).
- * KV pages hold KERN_KV_PAGE positions of one kv head: keys transposed [dim][64] (lanes are keys), values [64][dim], elements kv_type (DT_F32 or DT_BF16).
- * Page p covers positions 64p..64p+63; kpage[p] and vpage[p] point at them. Blocks of 256 positions as in canonical arithmetic; all in one call:
- * per block b: s_j = fl32(dot_j * scale), m_b, p_j = exp(s_j - m_b), l_b and o_b with j ascending; then M, and l, o combined with b ascending; out = o / l.
- * scratch: caller's, at least kern_attn_scratch_bytes(n_q, dim, n_keys), 64-byte aligned. */
+/* Attention of n_q query heads that share one kv head, for one query position that sees keys
+ * 0..n_keys-1 (absolute positions). KV pages hold KERN_KV_PAGE positions of one kv head: keys
+ * transposed [dim][64] (lanes are keys), values [64][dim], elements kv_type (DT_F32 or DT_BF16).
+ * Page p covers positions 64p..64p+63; kpage[p] and vpage[p] point at them. Blocks of 256 positions
+ * as in canonical arithmetic; all in one call: per block b: s_j = fl32(dot_j * scale), m_b, p_j =
+ * exp(s_j - m_b), l_b and o_b with j ascending; then M, and l, o combined with b ascending; out = o
+ * / l. scratch: caller's, at least kern_attn_scratch_bytes(n_q, dim, n_keys), 64-byte aligned. */
 struct kern_attn {
     const float *q; /* [n_q][dim], rotated, fp32 */
     uint32_t n_q, dim, n_keys;
@@ -124,9 +139,9 @@ struct kern {
     enum kern_op op;
     int dtype; /* weight type of GEMV and GEMM; -1 otherwise */
     enum kern_layout layout;
-    uint32_t isa;     /* bits that must all be present */
-    uint16_t tok_tile; /* tokens per inner tile, 1 if not tiled */
-    int rank;         /* static preference, higher is better */
+    uint32_t isa;                             /* bits that must all be present */
+    uint16_t tok_tile;                        /* tokens per inner tile, 1 if not tiled */
+    int rank;                                 /* static preference, higher is better */
     bool (*fits)(const struct kern_shape *s); /* NULL: always */
     union {
         kern_mm_fn mm;
@@ -144,29 +159,38 @@ struct kern {
 
 /* All rows that were built, whatever this CPU can do; *n is their number. */
 const struct kern *const *kern_table(size_t *n);
-/* Best row by rank for op, dtype (-1 where none) and shape (NULL: any) whose isa bits are inside `isa`; NULL if none (only for dtypes without kernels). */
+/* Best row by rank for op, dtype (-1 where none) and shape (NULL: any) whose isa bits are inside
+ * `isa`; NULL if none (only for dtypes without kernels). */
 const struct kern *kern_find(enum kern_op op, int dtype, uint32_t isa, const struct kern_shape *s);
 const struct kern *kern_by_name(const char *name);
-/* Digest of the kernel table (names, versions, compiler): 16 hex digits and NUL. Part of every tuning's key. */
+/* Digest of the kernel table (names, versions, compiler): 16 hex digits and NUL. Part of every
+ * tuning's key. */
 void kern_abi(char out[17]);
-/* Layout that the variants of an ISA mask share for a dtype: KERN_P16 as soon as any P16 row is usable, else KERN_ROWS. */
+/* Layout that the variants of an ISA mask share for a dtype: KERN_P16 as soon as any P16 row is
+ * usable, else KERN_ROWS. */
 enum kern_layout kern_layout_for(int dtype, uint32_t isa);
 
 /* ---- packing ---- */
 /* Can this dtype be multiplied (GEMV/GEMM exist)? */
 bool kern_has_dtype(int dtype);
-/* Bytes of one panel of 16 rows (P16) or of 16 rows (ROWS); rows of k elements. 64-byte multiple for P16. */
+/* Bytes of one panel of 16 rows (P16) or of 16 rows (ROWS); rows of k elements. 64-byte multiple
+ * for P16. */
 uint64_t kern_panel_bytes(enum kern_layout l, enum dtype t, uint32_t k);
 /* Bytes of a part with `rows` rows. */
 uint64_t kern_packed_bytes(enum kern_layout l, enum dtype t, uint32_t rows, uint32_t k);
-/* Pack rows [0, rows) from file form (contiguous rows of dtype_row_bytes) into dst. Returns -1, or the index of the first row that holds a value the
- * format forbids (NaN or infinite scale or element, MXFP4 exponent 255). */
-int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t rows, uint32_t k, void *dst);
+/* Pack rows [0, rows) from file form (contiguous rows of dtype_row_bytes) into dst. Returns -1, or
+ * the index of the first row that holds a value the format forbids (NaN or infinite scale or
+ * element, MXFP4 exponent 255). */
+int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t rows, uint32_t k,
+                  void *dst);
 
-/* ---- decoding and quantising rows in file form (also for conversion, embedding rows and --strict) ---- */
-/* Decode n elements (a multiple of the block) to fp32, bit for bit as weight-formats section 3. false: dtype has no decoder. */
+/* ---- decoding and quantising rows in file form (also for conversion, embedding rows and --strict)
+ * ---- */
+/* Decode n elements (a multiple of the block) to fp32, bit for bit as weight-formats section 3.
+ * false: dtype has no decoder. */
 bool kern_decode(enum dtype t, const void *src, uint64_t n, float *dst);
-/* Reference quantisers: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 MXFP4. n a multiple of the block. false: dtype has no quantiser. */
+/* Reference quantisers: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 MXFP4. n a multiple of the block.
+ * false: dtype has no quantiser. */
 bool kern_quantise(enum dtype t, const float *src, uint64_t n, void *dst);
 
 #endif

@@ -1,7 +1,9 @@
-/* pack.c - file rows to kernel layouts, and the value checks that loading owes (weight-formats section 4). Layout: pack.h.
+/* pack.c - file rows to kernel layouts, and the value checks that loading owes (weight-formats
+ * section 4). Layout: pack.h.
  *
- * Packing moves bytes and never rounds. It goes row by row through one panel, which stays in cache; the inner moves are 4-byte words, because a VNNI operand
- * holds four consecutive columns of a row. Callers split a matrix by panels over threads. Compiled without ISA flags. Pure; any thread.
+ * Packing moves bytes and never rounds. It goes row by row through one panel, which stays in cache;
+ * the inner moves are 4-byte words, because a VNNI operand holds four consecutive columns of a row.
+ * Callers split a matrix by panels over threads. Compiled without ISA flags. Pure; any thread.
  */
 #include "pack.h"
 
@@ -13,7 +15,9 @@ uint64_t kern_panel_bytes(enum kern_layout l, enum dtype t, uint32_t k)
         return KERN_PANEL * dtype_row_bytes(t, k);
     struct p16 f = p16_of(t);
     uint32_t groups = k / KERN_GROUP;
-    uint64_t b = f.codes ? (uint64_t)groups * p16_group_bytes(f) + (uint64_t)(groups / f.super) * f.head : (uint64_t)k * KERN_PANEL * plain_bytes(t);
+    uint64_t b = f.codes
+                     ? (uint64_t)groups * p16_group_bytes(f) + (uint64_t)(groups / f.super) * f.head
+                     : (uint64_t)k * KERN_PANEL * plain_bytes(t);
     return (b + 63) / 64 * 64;
 }
 
@@ -154,8 +158,10 @@ static void put_k45(enum dtype t, const uint8_t *b, uint8_t *head, uint8_t *g, u
         uint8_t *c = g + f.scale + f.min + f.high + 4 * r;
         kq_scale_min(b + 4, j, &g[r], &g[16 + r]);
         for (int v = 0; v < 4; v++) {
-            uint32_t lo = load_u32(qs + 32 * (j / 2) + 4 * v), hi = load_u32(qs + 16 + 32 * (j / 2) + 4 * v);
-            uint32_t w = j % 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u) : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
+            uint32_t lo = load_u32(qs + 32 * (j / 2) + 4 * v),
+                     hi = load_u32(qs + 16 + 32 * (j / 2) + 4 * v);
+            uint32_t w = j % 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u)
+                               : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
             put_u32(c + 64 * v, w);
         }
         uint32_t h = 0;
@@ -186,7 +192,8 @@ static void put_q6_k(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, u
         g[16 + r] = b[193 + 2 * j];
         for (int v = 0; v < 4; v++) {
             uint32_t lo = load_u32(ql + 4 * v), hi = load_u32(ql + 16 + 4 * v);
-            uint32_t w = up >= 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u) : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
+            uint32_t w = up >= 2 ? ((lo >> 4) & 0x0f0f0f0fu) | (hi & 0xf0f0f0f0u)
+                                 : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
             put_u32(g + 160 + 64 * v + 4 * r, w);
         }
         for (int h = 0; h < 2; h++) {
@@ -220,7 +227,8 @@ static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel
     }
 }
 
-int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t rows, uint32_t k, void *dst)
+int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t rows, uint32_t k,
+                  void *dst)
 {
     const uint8_t *s = src;
     uint8_t *d = dst;
@@ -233,7 +241,8 @@ int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t ro
             continue;
         }
         if (r % KERN_PANEL == 0) {
-            /* a short last panel has rows of zero bytes; the rounding to 64 bytes is zero everywhere */
+            /* a short last panel has rows of zero bytes; the rounding to 64 bytes is zero
+             * everywhere */
             uint64_t from = rows - r < KERN_PANEL || panel < 64 ? 0 : panel - 64;
             memset(d + r / KERN_PANEL * panel + from, 0, panel - from);
         }

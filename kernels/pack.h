@@ -1,16 +1,17 @@
-/* pack.h - the bytes of a KERN_P16 panel: what pack.c writes and the avx2/ and avx512/ kernels read.
+/* pack.h - the bytes of a KERN_P16 panel: what pack.c writes and the avx2/ and avx512/ kernels
+ * read.
  *
- * Plain formats: for each k the 16 rows' elements. Block formats: a sequence of groups of 32 columns,
- *   scales   16 rows: f16, or the E8M0 byte (MXFP4), or a byte (Q4_K, Q5_K: 0..63; IQ4_XS: -32..31), or two vectors of 16 signed bytes (Q6_K: columns
- *            0..15, then 16..31)
- *   minimums 16 rows: f16 (Q4_1, Q5_1) or a byte (Q4_K, Q5_K)
- *   high     Q5_*: 64 bytes, byte 4r+i bit j = fifth bit of column 4j+i of row r.
- *            Q6_K: 2 x 64 bytes, byte 4r+i of vector v, bits 2j..2j+1 = upper two bits of column 16v+4j+i
- *   codes    Q8_0: 8 vectors of 64 bytes; vector j, byte 4r+i = column 4j+i of row r (one VNNI operand)
- *            others: 4 vectors of 64 bytes; vector j, byte 4r+i = column 4j+i in the low nibble, column 16+4j+i in the high one
- * and before every 8 groups of a K format a head: d of 16 rows as f16 and, Q4_K and Q5_K, dmin of 16 rows. A panel takes what 16 file rows take,
- * but Q4_K, Q5_K and IQ4_XS 1.5 to 2.8 % more.
- * Scales and codes stay what the file holds; nothing is rounded. Immutable tables; any thread.
+ * Plain formats: for each k the 16 rows' elements. Block formats: a sequence of groups of 32
+ * columns, scales   16 rows: f16, or the E8M0 byte (MXFP4), or a byte (Q4_K, Q5_K: 0..63; IQ4_XS:
+ * -32..31), or two vectors of 16 signed bytes (Q6_K: columns 0..15, then 16..31) minimums 16 rows:
+ * f16 (Q4_1, Q5_1) or a byte (Q4_K, Q5_K) high     Q5_*: 64 bytes, byte 4r+i bit j = fifth bit of
+ * column 4j+i of row r. Q6_K: 2 x 64 bytes, byte 4r+i of vector v, bits 2j..2j+1 = upper two bits
+ * of column 16v+4j+i codes    Q8_0: 8 vectors of 64 bytes; vector j, byte 4r+i = column 4j+i of row
+ * r (one VNNI operand) others: 4 vectors of 64 bytes; vector j, byte 4r+i = column 4j+i in the low
+ * nibble, column 16+4j+i in the high one and before every 8 groups of a K format a head: d of 16
+ * rows as f16 and, Q4_K and Q5_K, dmin of 16 rows. A panel takes what 16 file rows take, but Q4_K,
+ * Q5_K and IQ4_XS 1.5 to 2.8 % more. Scales and codes stay what the file holds; nothing is rounded.
+ * Immutable tables; any thread.
  */
 #ifndef KT_KERN_PACK_H
 #define KT_KERN_PACK_H
@@ -18,8 +19,8 @@
 #include "kern.h"
 
 struct p16 {
-    uint16_t head;  /* bytes before every `super` groups */
-    uint16_t super; /* groups under one head; 1 where there is none */
+    uint16_t head;                    /* bytes before every `super` groups */
+    uint16_t super;                   /* groups under one head; 1 where there is none */
     uint16_t scale, min, high, codes; /* bytes of each part of a group, in this order */
 };
 

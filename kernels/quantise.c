@@ -1,7 +1,10 @@
-/* quantise.c - fp32 rows to stored blocks: kern_quantise, the reference quantisers of weight-formats section 10.
+/* quantise.c - fp32 rows to stored blocks: kern_quantise, the reference quantisers of
+ * weight-formats section 10.
  *
- * They make test weights and converted files; quality searches are not their business. All arithmetic is fp32 with one rounding per written operation, which
- * gives byte for byte what the other writers of these formats give. Finite input is the caller's duty. Compiled without ISA flags. Any thread.
+ * They make test weights and converted files; quality searches are not their business. All
+ * arithmetic is fp32 with one rounding per written operation, which gives byte for byte what the
+ * other writers of these formats give. Finite input is the caller's duty. Compiled without ISA
+ * flags. Any thread.
  */
 #include <math.h>
 
@@ -88,7 +91,8 @@ static void quant_q8_0(const float *x, uint8_t *b)
     }
 }
 
-/* e = floor(log2 amax) - 2 + 127, by the exponent field; codes: the nearest value, the first of equals. */
+/* e = floor(log2 amax) - 2 + 127, by the exponent field; codes: the nearest value, the first of
+ * equals. */
 static void quant_mxfp4(const float *x, uint8_t *b)
 {
     float amax = fabsf(extreme(x));
@@ -145,8 +149,9 @@ static void quant_block(enum dtype t, const float *x, uint8_t *b)
 
 bool kern_quantise(enum dtype t, const float *src, uint64_t n, void *dst)
 {
-    static const bool can[DT_COUNT] = {[DT_F32] = true,  [DT_F16] = true,  [DT_BF16] = true, [DT_Q4_0] = true, [DT_Q4_1] = true,
-                                       [DT_Q5_0] = true, [DT_Q5_1] = true, [DT_Q8_0] = true, [DT_MXFP4] = true};
+    static const bool can[DT_COUNT] = {
+        [DT_F32] = true,  [DT_F16] = true,  [DT_BF16] = true, [DT_Q4_0] = true, [DT_Q4_1] = true,
+        [DT_Q5_0] = true, [DT_Q5_1] = true, [DT_Q8_0] = true, [DT_MXFP4] = true};
     const struct dtype_info *i = dtype_info(t);
     uint8_t *b = dst;
     if (!can[t] || n % i->block_elems != 0)

@@ -1,5 +1,6 @@
-/* table.c - collects the per-ISA tables into one and answers look-ups. Immutable; built on the first call, which must happen before threads start
- * or be guarded by the caller (kern_table is called by kt_engine_open and by programs at start). */
+/* table.c - collects the per-ISA tables into one and answers look-ups. Immutable; built on the
+ * first call, which must happen before threads start or be guarded by the caller (kern_table is
+ * called by kt_engine_open and by programs at start). */
 #include "kern.h"
 
 #include <stdio.h>
@@ -49,7 +50,8 @@ const struct kern *kern_find(enum kern_op op, int dtype, uint32_t isa, const str
     size_t n;
     const struct kern *const *t = kern_table(&n), *best = NULL;
     for (size_t i = 0; i < n; i++)
-        if (t[i]->op == op && t[i]->dtype == dtype && (t[i]->isa & ~isa) == 0 && (s == NULL || t[i]->fits == NULL || t[i]->fits(s)))
+        if (t[i]->op == op && t[i]->dtype == dtype && (t[i]->isa & ~isa) == 0 &&
+            (s == NULL || t[i]->fits == NULL || t[i]->fits(s)))
             if (best == NULL || t[i]->rank > best->rank)
                 best = t[i];
     return best;

@@ -1,5 +1,5 @@
-/* tables.h - the accessor of each per-ISA table; table.c is the only caller. A table is a const array in its own ISA library; the accessor is plain
- * data access and safe on any CPU. */
+/* tables.h - the accessor of each per-ISA table; table.c is the only caller. A table is a const
+ * array in its own ISA library; the accessor is plain data access and safe on any CPU. */
 #ifndef KT_KERN_TABLES_H
 #define KT_KERN_TABLES_H
 

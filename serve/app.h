@@ -1,6 +1,7 @@
-/* app.h - what the parts of ktserve share: options, event loop, server, engine side, metrics, live requests.
- * Owner: the I/O thread, except for what the engine thread fills before it publishes STATE_READY (engine, tok, sched, info, limits,
- * chat_error) or STATE_FAILED (load_error); after that those are constant.
+/* app.h - what the parts of ktserve share: options, event loop, server, engine side, metrics, live
+ * requests. Owner: the I/O thread, except for what the engine thread fills before it publishes
+ * STATE_READY (engine, tok, sched, info, limits, chat_error) or STATE_FAILED (load_error); after
+ * that those are constant.
  */
 #ifndef KT_SERVE_APP_H
 #define KT_SERVE_APP_H

@@ -1,6 +1,7 @@
-/* app_metrics.c - which metrics ktserve has, with all their label values, and where the numbers come from.
- * Names, labels and buckets follow one published table. Totals that the engine keeps itself (layer time, bytes read) are mirrored at each
- * scrape; gauges are read at each scrape; everything else is counted where it happens. Nothing here has labels per request, expert, layer
+/* app_metrics.c - which metrics ktserve has, with all their label values, and where the numbers
+ * come from. Names, labels and buckets follow one published table. Totals that the engine keeps
+ * itself (layer time, bytes read) are mirrored at each scrape; gauges are read at each scrape;
+ * everything else is counted where it happens. Nothing here has labels per request, expert, layer
  * or key.
  */
 #include "serve/app_metrics.h"
@@ -17,10 +18,14 @@
 #include "config.h"
 #include "serve/app.h"
 
-static const double ttft_bounds[] = {.05, .1, .2, .4, .6, .8, 1, 2, 4, 6, 10, 20, 40, 60, 120, 240, 480, 960};
-static const double token_bounds[] = {.005, .01, .015, .02, .03, .04, .05, .075, .1, .15, .2, .3, .5, .75, 1, 2, 5, 10};
-static const double request_bounds[] = {.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 2400, 4800};
-static const double count_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+static const double ttft_bounds[] = {.05, .1, .2, .4, .6, .8,  1,   2,   4,
+                                     6,   10, 20, 40, 60, 120, 240, 480, 960};
+static const double token_bounds[] = {.005, .01, .015, .02, .03, .04, .05, .075, .1,
+                                      .15,  .2,  .3,   .5,  .75, 1,   2,   5,    10};
+static const double request_bounds[] = {.5, 1,   2,   5,   10,   20,   30,
+                                        60, 120, 300, 600, 1200, 2400, 4800};
+static const double count_bounds[] = {1,   2,   4,    8,    16,   32,   64,   128,
+                                      256, 512, 1024, 2048, 4096, 8192, 16384};
 #define BOUNDS(b) b, sizeof b / sizeof b[0]
 
 /* clang-format off */
@@ -99,7 +104,8 @@ static void init_http(struct app *a)
 static void init_sched(struct app *a)
 {
     static const char *const reason[REASON_COUNT] = {"stop", "length", "abort", "error"};
-    static const char *const cause[CANCEL_LABELS] = {NULL, "disconnect", "admin", "shutdown", "deadline"};
+    static const char *const cause[CANCEL_LABELS] = {NULL, "disconnect", "admin", "shutdown",
+                                                     "deadline"};
     struct sched_metrics *s = &a->met.sched;
     const char *model = a->model_id;
     for (int i = 0; i < REASON_COUNT; i++)
@@ -127,7 +133,8 @@ static double throttled_seconds(void)
     static const struct {
         const char *path, *key;
         double unit;
-    } files[] = {{"/sys/fs/cgroup/cpu.stat", "throttled_usec ", 1e-6}, {"/sys/fs/cgroup/cpu/cpu.stat", "throttled_time ", 1e-9}};
+    } files[] = {{"/sys/fs/cgroup/cpu.stat", "throttled_usec ", 1e-6},
+                 {"/sys/fs/cgroup/cpu/cpu.stat", "throttled_time ", 1e-9}};
     for (int i = 0; i < 2; i++) {
         char *text;
         size_t len;
@@ -152,8 +159,8 @@ static void collect_process(struct app *a)
     size_t len;
     DIR *d = opendir("/proc/self/fd");
     if (getrusage(RUSAGE_SELF, &ru) == 0)
-        met_set(a->met.cpu_seconds,
-                (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + 1e-6 * (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec));
+        met_set(a->met.cpu_seconds, (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
+                                        1e-6 * (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec));
     if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
         met_set(a->met.max_fds, (double)rl.rlim_cur);
     if (file_read("/proc/self/statm", 4096, &text, &len, NULL) == KT_OK) {
@@ -190,7 +197,8 @@ static void collect(void *user)
     met_set(m->running, v.running);
     met_set(m->waiting, v.waiting);
     kt_engine_get_stats(a->engine, &st);
-    met_set(m->kv_ratio, st.kv_pages_total > 0 ? (double)st.kv_pages_used / (double)st.kv_pages_total : 0);
+    met_set(m->kv_ratio,
+            st.kv_pages_total > 0 ? (double)st.kv_pages_used / (double)st.kv_pages_total : 0);
     met_set(m->layer_time[0], (double)st.attn_ns * 1e-9);
     met_set(m->layer_time[1], (double)st.moe_ns * 1e-9);
     met_set(m->layer_time[3], (double)st.other_ns * 1e-9);
@@ -225,7 +233,9 @@ bool app_metrics_init(struct app *a)
 
 bool app_metrics_loaded(struct app *a)
 {
-    static const char *const parts[] = {"attn", "moe", "shared", "other"}, *const classes[] = {"weights", "kv", "scratch"};
+    static const char *const parts[] = {"attn", "moe", "shared", "other"}, *const classes[] = {
+                                                                               "weights", "kv",
+                                                                               "scratch"};
     static const char *const states[] = {"match", "stale", "mismatch", "none"};
     struct app_metrics *m = &a->met;
     const kt_engine_info *i = &a->info;

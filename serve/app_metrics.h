@@ -1,5 +1,5 @@
-/* app_metrics.h - the metric families of ktserve: their definitions, their series, and what is refreshed at each scrape. I/O thread, except
- * for the series that the scheduler updates.
+/* app_metrics.h - the metric families of ktserve: their definitions, their series, and what is
+ * refreshed at each scrape. I/O thread, except for the series that the scheduler updates.
  */
 #ifndef KT_SERVE_APP_METRICS_H
 #define KT_SERVE_APP_METRICS_H
@@ -19,7 +19,8 @@ struct app_metrics {
     struct sched_metrics sched;
     struct met *http[MET_APIS][MET_CODES], *rejected[MET_REASONS], *auth_failures, *unknown_fields;
     struct met *connections[2], *running, *waiting;
-    struct met *kv_ratio, *kv_capacity, *load_seconds, *layer_time[4], *weight_read, *expert_tokens, *memory[3];
+    struct met *kv_ratio, *kv_capacity, *load_seconds, *layer_time[4], *weight_read, *expert_tokens,
+        *memory[3];
     struct met *profile_state[4];
     struct met *throttled, *cpu_seconds, *resident, *start_time, *open_fds, *max_fds;
 };

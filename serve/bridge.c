@@ -1,5 +1,6 @@
 /* bridge.c - the event queue from the engine thread to the I/O thread, with its eventfd.
- * One lock around a linked list; the eventfd is written only when the list was empty, so a busy stream costs one wake-up per step at most.
+ * One lock around a linked list; the eventfd is written only when the list was empty, so a busy
+ * stream costs one wake-up per step at most.
  */
 #include "serve/bridge.h"
 

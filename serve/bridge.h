@@ -1,10 +1,11 @@
 /* bridge.h - jobs and events: what the I/O thread and the engine thread hand each other.
  *
- * A job goes from the I/O thread to the scheduler and comes back with exactly one terminal event (EV_END or EV_ERROR); between the two the
- * engine thread owns its `run` part, everything else is constant, and the atomics are flags in both directions. After the terminal event
- * the job is the I/O thread's again. Events of one engine step cross in one batch with one wake-up of the eventfd. The queue is bounded by
- * policy: when bridge_full() says so, the scheduler pauses sequences instead of blocking, so terminal events (one per job, allocated with
- * it) always fit.
+ * A job goes from the I/O thread to the scheduler and comes back with exactly one terminal event
+ * (EV_END or EV_ERROR); between the two the engine thread owns its `run` part, everything else is
+ * constant, and the atomics are flags in both directions. After the terminal event the job is the
+ * I/O thread's again. Events of one engine step cross in one batch with one wake-up of the eventfd.
+ * The queue is bounded by policy: when bridge_full() says so, the scheduler pauses sequences
+ * instead of blocking, so terminal events (one per job, allocated with it) always fit.
  */
 #ifndef KT_SERVE_BRIDGE_H
 #define KT_SERVE_BRIDGE_H
@@ -20,9 +21,10 @@ enum kts_finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 enum kts_cancel { CANCEL_NONE, CANCEL_DISCONNECT, CANCEL_ADMIN, CANCEL_SHUTDOWN, CANCEL_CAUSES };
 
 enum kts_event_kind {
-    EV_START,  /* the first choice was admitted */
-    EV_ECHO,   /* the prompt's text, with its tokens when log probabilities were asked for */
-    EV_TEXT,   /* text that may be sent, with the tokens that it covers; text may be empty on the last one */
+    EV_START, /* the first choice was admitted */
+    EV_ECHO,  /* the prompt's text, with its tokens when log probabilities were asked for */
+    EV_TEXT, /* text that may be sent, with the tokens that it covers; text may be empty on the last
+                one */
     EV_FINISH, /* one choice ended: finish says how */
     EV_END,    /* all choices ended: terminal */
     EV_ERROR   /* the job failed: job->fail says why; terminal */
@@ -36,7 +38,8 @@ struct kts_top {
 struct kts_token {
     int32_t id;
     float logprob;
-    uint32_t top, n_top; /* range in the event's tops; n_top 0 on the first token of an echo: it has no log probability */
+    uint32_t top, n_top; /* range in the event's tops; n_top 0 on the first token of an echo: it has
+                            no log probability */
     bool none;           /* no log probability (first token of a prompt) */
 };
 
@@ -102,7 +105,8 @@ int bridge_fd(const struct bridge *b); /* readable when events wait */
 /* Engine thread: hand over a chain of events. */
 void bridge_push(struct bridge *b, struct kts_event *first);
 bool bridge_full(struct bridge *b);
-/* I/O thread: was the queue full when it was last taken? Then the scheduler may sleep and wants a wake-up. */
+/* I/O thread: was the queue full when it was last taken? Then the scheduler may sleep and wants a
+ * wake-up. */
 bool bridge_was_full(const struct bridge *b);
 /* Wake the I/O thread without an event (state changes). Any thread. */
 void bridge_wake(struct bridge *b);

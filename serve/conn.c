@@ -1,8 +1,8 @@
-/* conn.c - one connection: reading, deadlines, the 64 KiB rule, disconnects and the way to the close.
- * Reading is never switched off: a FIN is seen at once, in every state. What may not be read yet (a pipelined request while a reply runs)
- * waits in the input buffer, at most CONN_FLOOD_BYTES of it; whoever sends more is cut off.
- * Every deadline is absolute. One timer per connection, armed for the state's deadline; a stalled reader is found by progress_ns.
- * Owner: the I/O thread.
+/* conn.c - one connection: reading, deadlines, the 64 KiB rule, disconnects and the way to the
+ * close. Reading is never switched off: a FIN is seen at once, in every state. What may not be read
+ * yet (a pipelined request while a reply runs) waits in the input buffer, at most CONN_FLOOD_BYTES
+ * of it; whoever sends more is cut off. Every deadline is absolute. One timer per connection, armed
+ * for the state's deadline; a stalled reader is found by progress_ns. Owner: the I/O thread.
  */
 #include "serve/conn.h"
 
@@ -43,7 +43,9 @@ static uint64_t deadline_of(const struct conn *c)
     }
     case CONN_BUSY:
     case CONN_FLUSH:
-        return evbuffer_get_length(bufferevent_get_output(c->bev)) > 0 ? c->progress_ns + ns(k->write_stall_ms) : 0;
+        return evbuffer_get_length(bufferevent_get_output(c->bev)) > 0
+                   ? c->progress_ns + ns(k->write_stall_ms)
+                   : 0;
     default:
         return c->deadline_ns;
     }
@@ -59,7 +61,8 @@ void conn_arm(struct conn *c)
         return;
     }
     uint64_t wait = (at > now ? at - now : 0) / 1000 + 1;
-    struct timeval tv = {.tv_sec = (time_t)(wait / 1000000), .tv_usec = (suseconds_t)(wait % 1000000)};
+    struct timeval tv = {.tv_sec = (time_t)(wait / 1000000),
+                         .tv_usec = (suseconds_t)(wait % 1000000)};
     event_add(c->timer, &tv);
 }
 
@@ -70,7 +73,8 @@ static void enter(struct conn *c, enum conn_state state, uint64_t deadline_ns)
     conn_arm(c);
 }
 
-static void refuse(struct conn *c, int status, const char *code, const char *reason, const char *message)
+static void refuse(struct conn *c, int status, const char *code, const char *reason,
+                   const char *message)
 {
     if (c->x == NULL)
         c->x = exchange_new(c, false);
@@ -151,7 +155,8 @@ void conn_close(struct conn *c)
             if (x->on_gone != NULL)
                 x->on_gone(x, x->user);
             if (s->config.on_done != NULL)
-                s->config.on_done(s->config.user, x->pass.route->path, c->parser.method, 499, clock_ns() - x->start_ns);
+                s->config.on_done(s->config.user, x->pass.route->path, c->parser.method, 499,
+                                  clock_ns() - x->start_ns);
         }
         exchange_free(x);
     }
@@ -190,7 +195,8 @@ void conn_reap(struct http_server *s)
 
 /* ---- request side */
 
-/* Room for n more body bytes and a NUL. Only memory that exists is counted, so that announcing a body reserves nothing. */
+/* Room for n more body bytes and a NUL. Only memory that exists is counted, so that announcing a
+ * body reserves nothing. */
 static int body_reserve(struct conn *c, size_t n)
 {
     size_t need = c->body_len + n + 1;
@@ -220,7 +226,8 @@ static void take_body(struct conn *c)
     if (body_reserve(c, c->parser.body_len) != 0) {
         http_set_header(c->x, "Retry-After", "5");
         http_set_header(c->x, "x-should-retry", "true");
-        refuse(c, 503, "overloaded", "body_memory", "Too many request bodies are being received: try again later");
+        refuse(c, 503, "overloaded", "body_memory",
+               "Too many request bodies are being received: try again later");
         return;
     }
     memcpy(c->body + c->body_len, c->parser.body, c->parser.body_len);
@@ -237,7 +244,8 @@ static void take_head(struct conn *c)
         return;
     }
     c->requests++;
-    gate_check(&s->gate, &c->parser, c->local ? NULL : (struct sockaddr *)&c->peer, clock_ns(), &c->x->pass);
+    gate_check(&s->gate, &c->parser, c->local ? NULL : (struct sockaddr *)&c->peer, clock_ns(),
+               &c->x->pass);
     if (c->x->pass.status != 0) {
         exchange_refuse(c->x);
         return;
@@ -263,7 +271,10 @@ static void dispatch(struct conn *c)
 static void take_error(struct conn *c)
 {
     int status = c->parser.status;
-    const char *reason = status == 413 ? "body_limit" : status == 431 || status == 414 ? "header_limit" : status == 503 ? "body_memory" : "malformed";
+    const char *reason = status == 413                    ? "body_limit"
+                         : status == 431 || status == 414 ? "header_limit"
+                         : status == 503                  ? "body_memory"
+                                                          : "malformed";
     refuse(c, status, status == 413 ? "request_too_large" : NULL, reason, c->parser.reason);
 }
 
@@ -321,7 +332,8 @@ static void process(struct conn *c)
         return;
     if (c->closing) {
         discard(c);
-    } else if (c->state >= CONN_BUSY && evbuffer_get_length(bufferevent_get_input(c->bev)) > CONN_FLOOD_BYTES) {
+    } else if (c->state >= CONN_BUSY &&
+               evbuffer_get_length(bufferevent_get_input(c->bev)) > CONN_FLOOD_BYTES) {
         server_rejected(c->server, "flood");
         conn_close(c);
     }
@@ -335,10 +347,12 @@ static void on_read(struct bufferevent *bev, void *arg)
     process(arg);
 }
 
-/* The whole reply left: next request, or the orderly close (the peer must see the reply, not a reset caused by bytes nobody read). */
+/* The whole reply left: next request, or the orderly close (the peer must see the reply, not a
+ * reset caused by bytes nobody read). */
 static void after_flush(struct conn *c)
 {
-    if (c->eof || (c->server->draining && !c->closing && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)) {
+    if (c->eof || (c->server->draining && !c->closing &&
+                   evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)) {
         conn_close(c);
         return;
     }
@@ -378,7 +392,8 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         return;
     c->eof = true;
     if ((what & BEV_EVENT_ERROR) != 0 || c->state != CONN_FLUSH)
-        conn_close(c); /* a complete reply may still go out to a client that half-closed; everything else is over */
+        conn_close(c); /* a complete reply may still go out to a client that half-closed; everything
+                          else is over */
 }
 
 static void on_output(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg)
@@ -407,8 +422,10 @@ static bool same_address(const struct sockaddr_storage *a, const struct sockaddr
     if (a->ss_family != b->ss_family)
         return false;
     if (a->ss_family == AF_INET)
-        return ((const struct sockaddr_in *)a)->sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
-    return memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr, &((const struct sockaddr_in6 *)b)->sin6_addr, 16) == 0;
+        return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+    return memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                  &((const struct sockaddr_in6 *)b)->sin6_addr, 16) == 0;
 }
 
 static bool too_many_from(const struct http_server *s, const struct conn *c)
@@ -457,11 +474,14 @@ void conn_accept(struct http_server *s, int fd, const struct sockaddr *peer, soc
     s->conns = c;
     s->n_conns++;
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
-    /* the write callback comes whenever the output is at or below this mark: there a paused producer goes on */
+    /* the write callback comes whenever the output is at or below this mark: there a paused
+     * producer goes on */
     bufferevent_setwatermark(c->bev, EV_WRITE, (size_t)s->config.resume_output_bytes, 0);
     evbuffer_add_cb(bufferevent_get_output(c->bev), on_output, c);
     c->start_ns = clock_ns();
-    enter(c, CONN_HEAD, c->start_ns + ns(s->config.header_timeout_ms)); /* from accept, whether or not a byte comes */
+    enter(c, CONN_HEAD,
+          c->start_ns +
+              ns(s->config.header_timeout_ms)); /* from accept, whether or not a byte comes */
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
     listen_update(s);
 }

@@ -1,9 +1,10 @@
 /* conn.h - private to the HTTP layer: the server, its connections and their exchanges.
  * One connection runs one exchange at a time:
- *   IDLE -first byte-> HEAD -gate passed-> BODY -complete-> BUSY -reply complete-> FLUSH -output taken-> IDLE, or LINGER when it closes.
- * A refusal goes from HEAD or BODY straight to FLUSH with `closing` set when unread body bytes may follow.
- * A connection is never freed inside a call chain that may still look at it: conn_close moves it to the graveyard, the reaper event frees it.
- * Owner of everything here: the I/O thread.
+ *   IDLE -first byte-> HEAD -gate passed-> BODY -complete-> BUSY -reply complete-> FLUSH -output
+ * taken-> IDLE, or LINGER when it closes. A refusal goes from HEAD or BODY straight to FLUSH with
+ * `closing` set when unread body bytes may follow. A connection is never freed inside a call chain
+ * that may still look at it: conn_close moves it to the graveyard, the reaper event frees it. Owner
+ * of everything here: the I/O thread.
  */
 #ifndef KT_SERVE_CONN_H
 #define KT_SERVE_CONN_H
@@ -22,8 +23,8 @@ struct bufferevent;
 struct event;
 struct evconnlistener;
 
-#define CONN_FLOOD_BYTES 65536         /* received while a reply runs */
-#define CONN_DISCARD_BYTES 262144      /* received after a reply that closes */
+#define CONN_FLOOD_BYTES 65536    /* received while a reply runs */
+#define CONN_DISCARD_BYTES 262144 /* received after a reply that closes */
 #define CONN_DISCARD_NS 2000000000u
 #define CONN_REQUESTS_MAX 10000
 #define CONN_BODY_RATE 65536 /* bytes per second that a body must reach, on average */

@@ -1,6 +1,7 @@
-/* engine_side.c - what runs on the engine thread: opening tokenizer and engine, the scheduler's loop, closing.
- * The tokenizer comes first: it is cheap, and a model without one is refused before minutes of packing. Everything that the I/O thread
- * reads is written before the state is published. The engine is used on this thread only, from open to close.
+/* engine_side.c - what runs on the engine thread: opening tokenizer and engine, the scheduler's
+ * loop, closing. The tokenizer comes first: it is cheap, and a model without one is refused before
+ * minutes of packing. Everything that the I/O thread reads is written before the state is
+ * published. The engine is used on this thread only, from open to close.
  */
 #include "serve/engine_side.h"
 
@@ -45,7 +46,8 @@ static kt_status open_tokenizer(const struct options *o, kt_tokenizer **out, kt_
     if (st == KT_E_NOT_FOUND) {
         char why[300];
         snprintf(why, sizeof why, "%.299s", err->msg);
-        return err_set(err, st, 0, __func__, "cannot serve %.120s without a tokenizer: %s", o->model, why);
+        return err_set(err, st, 0, __func__, "cannot serve %.120s without a tokenizer: %s",
+                       o->model, why);
     }
     return st;
 }
@@ -66,7 +68,8 @@ kt_status engine_side_check(const struct options *o, kt_err *err)
     return st;
 }
 
-/* The longest sequence that can ever be admitted: the context, or all KV pages if they are fewer. */
+/* The longest sequence that can ever be admitted: the context, or all KV pages if they are fewer.
+ */
 static uint32_t usable_ctx(const kt_engine_info *i)
 {
     uint64_t kv = i->kv_pages * i->kv_page_tokens;
@@ -76,8 +79,10 @@ static uint32_t usable_ctx(const kt_engine_info *i)
 static void set_limits(struct app *a)
 {
     const char *bytes;
-    a->limits = (struct kts_limits){
-        .ctx = usable_ctx(&a->info), .vocab = a->info.vocab, .model_id = a->model_id, .accept_any_model = a->opt.accept_any_model};
+    a->limits = (struct kts_limits){.ctx = usable_ctx(&a->info),
+                                    .vocab = a->info.vocab,
+                                    .model_id = a->model_id,
+                                    .accept_any_model = a->opt.accept_any_model};
     kt_sampling_defaults(a->tok, &a->limits.defaults);
     a->longest_token = 1;
     for (uint32_t id = 0; id < kt_tokenizer_vocab(a->tok); id++) {
@@ -128,9 +133,10 @@ static kt_status load(struct app *a, kt_err *err)
         return st;
     kt_engine_get_info(a->engine, &a->info);
     if (kt_tokenizer_vocab(a->tok) > a->info.vocab)
-        return err_set(err, KT_E_FORMAT, 0, __func__,
-                       "the tokenizer has %u tokens but the model's head only %u: they do not belong together", kt_tokenizer_vocab(a->tok),
-                       a->info.vocab);
+        return err_set(
+            err, KT_E_FORMAT, 0, __func__,
+            "the tokenizer has %u tokens but the model's head only %u: they do not belong together",
+            kt_tokenizer_vocab(a->tok), a->info.vocab);
     set_limits(a);
     return open_sched(a, err);
 }

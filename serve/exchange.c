@@ -1,8 +1,9 @@
 /* exchange.c - generation requests between HTTP and the scheduler.
- * A request is validated, templated and tokenized before its job is submitted, so that bad input gets a real status. Headers of a stream
- * are held back until the first text, or 5 s of prompt processing, so that late refusals keep their status too. Events of one engine step
- * are one write per client. An exchange lives until its job's terminal event, also when the client is gone; then x is NULL. I/O thread
- * only.
+ * A request is validated, templated and tokenized before its job is submitted, so that bad input
+ * gets a real status. Headers of a stream are held back until the first text, or 5 s of prompt
+ * processing, so that late refusals keep their status too. Events of one engine step are one write
+ * per client. An exchange lives until its job's terminal event, also when the client is gone; then
+ * x is NULL. I/O thread only.
  */
 #include "serve/exchange.h"
 
@@ -81,7 +82,8 @@ static void log_unknown(const struct app *a, const struct kts_req *r)
         log_debug("unknown request field '%.80s' is ignored", r->unknown[i]);
 }
 
-static struct kts_job *make_job(struct app *a, struct http_x *x, enum kts_api api, struct kts_fail *f)
+static struct kts_job *make_job(struct app *a, struct http_x *x, enum kts_api api,
+                                struct kts_fail *f)
 {
     size_t len;
     const char *body = http_body(x, &len);
@@ -136,7 +138,8 @@ static int submit(struct app *a, struct exchange *e, struct kts_fail *f)
     case SUBMIT_OK:
         return 0;
     case SUBMIT_FULL:
-        return kts_fail_set(f, 503, "overloaded", NULL, "the queue is full (%u requests or %llu tokens); try again later",
+        return kts_fail_set(f, 503, "overloaded", NULL,
+                            "the queue is full (%u requests or %llu tokens); try again later",
                             (unsigned)a->opt.queue, 4ull * a->limits.ctx);
     case SUBMIT_DRAINING:
         return kts_fail_set(f, 503, "draining", NULL, "the server is shutting down");
@@ -185,13 +188,15 @@ void exchange_completion(struct http_x *x, void *user)
 
 /* ---- events ---- */
 
-/* Frames that are not whole for lack of memory must not be sent: the stream then ends with an error. */
+/* Frames that are not whole for lack of memory must not be sent: the stream then ends with an
+ * error. */
 static bool frames_failed(struct exchange *e)
 {
     if (sb_ok(&e->frames))
         return false;
     sb_free(&e->frames);
-    kts_fail_set(&e->broken, 500, "out_of_memory", NULL, "no memory for the output of this request");
+    kts_fail_set(&e->broken, 500, "out_of_memory", NULL,
+                 "no memory for the output of this request");
     atomic_store(&e->job->cancel, CANCEL_ADMIN);
     sched_wake(e->app->sched);
     return true;

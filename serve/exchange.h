@@ -1,4 +1,5 @@
-/* exchange.h - generation requests on the I/O thread: from the HTTP exchange to a job and back. All functions: I/O thread.
+/* exchange.h - generation requests on the I/O thread: from the HTTP exchange to a job and back. All
+ * functions: I/O thread.
  */
 #ifndef KT_SERVE_EXCHANGE_H
 #define KT_SERVE_EXCHANGE_H

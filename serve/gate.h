@@ -1,6 +1,7 @@
-/* gate.h - the one gate in front of all handlers: method, Host, Origin, route, key and scope, length, media type, in this order.
- * Default-deny: a route whose scope was not set is admin, an unknown route needs a key when keys exist.
- * Says what to answer, sends nothing. Owner: the I/O thread.
+/* gate.h - the one gate in front of all handlers: method, Host, Origin, route, key and scope,
+ * length, media type, in this order. Default-deny: a route whose scope was not set is admin, an
+ * unknown route needs a key when keys exist. Says what to answer, sends nothing. Owner: the I/O
+ * thread.
  */
 #ifndef KT_SERVE_GATE_H
 #define KT_SERVE_GATE_H
@@ -42,9 +43,11 @@ struct gate_pass {
 int gate_open(struct gate *g, const struct http_config *c, char *err, size_t errlen);
 void gate_close(struct gate *g);
 /* 0, or -1: an address that others can reach needs keys or the insecure option. */
-int gate_allows_bind(const struct gate *g, const char *address, bool loopback, char *err, size_t errlen);
+int gate_allows_bind(const struct gate *g, const char *address, bool loopback, char *err,
+                     size_t errlen);
 /* peer: NULL for a UNIX socket (Host is not checked then). */
-void gate_check(struct gate *g, const struct http1 *r, const struct sockaddr *peer, uint64_t now_ns, struct gate_pass *out);
+void gate_check(struct gate *g, const struct http1 *r, const struct sockaddr *peer, uint64_t now_ns,
+                struct gate_pass *out);
 /* The requested preflight headers that may be granted, comma-separated, into out. */
 void gate_preflight_headers(const char *requested, char *out, size_t out_len);
 void gate_method_names(unsigned methods, char *out, size_t out_len);

@@ -1,7 +1,9 @@
-/* http1.c - see http1.h. A state machine over single bytes with one class table; body bytes are passed in pieces, not one by one.
- * Syntax is checked byte by byte, so an error does not depend on how the input was cut. What needs the whole head (Host, framing, target)
- * is checked at the empty line that ends it. Leniency is what smuggling lives on: nothing is repaired, nothing is guessed.
- * Invariants: head.data holds only NUL-terminated pieces once HTTP1_HEAD was returned; after S_ERROR no byte is taken any more.
+/* http1.c - see http1.h. A state machine over single bytes with one class table; body bytes are
+ * passed in pieces, not one by one. Syntax is checked byte by byte, so an error does not depend on
+ * how the input was cut. What needs the whole head (Host, framing, target) is checked at the empty
+ * line that ends it. Leniency is what smuggling lives on: nothing is repaired, nothing is guessed.
+ * Invariants: head.data holds only NUL-terminated pieces once HTTP1_HEAD was returned; after
+ * S_ERROR no byte is taken any more.
  */
 #include "serve/http1.h"
 
@@ -18,7 +20,8 @@ const struct http1_limits http1_limits_default = {
     .ignored_body_bytes = 16384,
 };
 
-/* Byte classes: token character, request target, field value, hex digit, digit, unreserved (RFC 3986). */
+/* Byte classes: token character, request target, field value, hex digit, digit, unreserved (RFC
+ * 3986). */
 enum { C_TOKEN = 1, C_TARGET = 2, C_VALUE = 4, C_HEX = 8, C_DIGIT = 16, C_UNRESERVED = 32 };
 /* clang-format off */
 static const uint8_t classes[128] = {
@@ -34,11 +37,34 @@ static const uint8_t classes[128] = {
 /* clang-format on */
 
 enum state {
-    S_START, S_START_LF, S_METHOD, S_TARGET, S_VERSION, S_VERSION_LF,
-    S_FIELD, S_NAME, S_VALUE_OWS, S_VALUE, S_VALUE_LF, S_HEAD_LF,
-    S_SIZE, S_EXT_NAME, S_EXT_NAME_MORE, S_EXT_VALUE, S_EXT_VALUE_MORE, S_SIZE_LF, S_DATA_CR, S_DATA_LF,
-    S_TRAILER, S_TRAILER_NAME, S_TRAILER_VALUE, S_TRAILER_LF, S_END_LF,
-    S_BODY, S_DONE, S_ERROR
+    S_START,
+    S_START_LF,
+    S_METHOD,
+    S_TARGET,
+    S_VERSION,
+    S_VERSION_LF,
+    S_FIELD,
+    S_NAME,
+    S_VALUE_OWS,
+    S_VALUE,
+    S_VALUE_LF,
+    S_HEAD_LF,
+    S_SIZE,
+    S_EXT_NAME,
+    S_EXT_NAME_MORE,
+    S_EXT_VALUE,
+    S_EXT_VALUE_MORE,
+    S_SIZE_LF,
+    S_DATA_CR,
+    S_DATA_LF,
+    S_TRAILER,
+    S_TRAILER_NAME,
+    S_TRAILER_VALUE,
+    S_TRAILER_LF,
+    S_END_LF,
+    S_BODY,
+    S_DONE,
+    S_ERROR
 };
 
 static bool is(unsigned char c, int mask)
@@ -137,11 +163,19 @@ static bool utf8_valid(const char *text)
         unsigned char c = *s++;
         if (c < 0x80)
             continue;
-        int more = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
+        int more = c >= 0xc2 && c <= 0xdf   ? 1
+                   : c >= 0xe0 && c <= 0xef ? 2
+                   : c >= 0xf0 && c <= 0xf4 ? 3
+                                            : 0;
         if (more == 0)
             return false;
         /* the second byte excludes overlong forms, surrogates and code points above U+10FFFF */
-        unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        unsigned low = c == 0xe0   ? 0xa0
+                       : c == 0xf0 ? 0x90
+                                   : 0x80,
+                 high = c == 0xed   ? 0x9f
+                        : c == 0xf4 ? 0x8f
+                                    : 0xbf;
         for (; more > 0; more--, s++, low = 0x80, high = 0xbf)
             if (*s < low || *s > high)
                 return false;
@@ -160,7 +194,8 @@ static const struct {
     const char *name;
     enum http_method method;
 } methods[] = {
-    {"GET", HTTP_GET}, {"HEAD", HTTP_HEAD}, {"POST", HTTP_POST}, {"PUT", HTTP_PUT}, {"DELETE", HTTP_DELETE}, {"OPTIONS", HTTP_OPTIONS},
+    {"GET", HTTP_GET}, {"HEAD", HTTP_HEAD},     {"POST", HTTP_POST},
+    {"PUT", HTTP_PUT}, {"DELETE", HTTP_DELETE}, {"OPTIONS", HTTP_OPTIONS},
 };
 
 static enum http1_event finish_request_line(struct http1 *p)
@@ -168,7 +203,8 @@ static enum http1_event finish_request_line(struct http1 *p)
     if (!sb_ok(&p->head))
         return fail(p, 503, "out of memory");
     const char *method = text_at(p, 0), *version = text_at(p, p->version);
-    if (strlen(version) != 8 || memcmp(version, "HTTP/", 5) != 0 || !is((unsigned char)version[5], C_DIGIT) || version[6] != '.' ||
+    if (strlen(version) != 8 || memcmp(version, "HTTP/", 5) != 0 ||
+        !is((unsigned char)version[5], C_DIGIT) || version[6] != '.' ||
         !is((unsigned char)version[7], C_DIGIT))
         return fail(p, 400, "malformed HTTP version");
     if (strcmp(method, "PRI") == 0)
@@ -190,7 +226,8 @@ static enum http1_event finish_request_line(struct http1 *p)
 
 /* Fields of which a second one is an attack or a mistake. */
 static const char *const single_fields[] = {
-    "host", "content-length", "transfer-encoding", "authorization", "x-api-key", "content-type", "origin", "expect", "content-encoding",
+    "host",   "content-length", "transfer-encoding", "authorization", "x-api-key", "content-type",
+    "origin", "expect",         "content-encoding",
 };
 
 static const char *find_duplicate(const struct http1 *p)
@@ -207,7 +244,8 @@ static const char *find_duplicate(const struct http1 *p)
 
 static enum http1_event check_framing(struct http1 *p)
 {
-    const char *length = http1_header(p, "content-length"), *coding = http1_header(p, "transfer-encoding");
+    const char *length = http1_header(p, "content-length"),
+               *coding = http1_header(p, "transfer-encoding");
     bool takes_body = p->method == HTTP_POST || p->method == HTTP_PUT;
     if (length != NULL && coding != NULL)
         return fail(p, 400, "Content-Length together with Transfer-Encoding");
@@ -237,16 +275,19 @@ static enum http1_event check_framing(struct http1 *p)
     return HTTP1_MORE;
 }
 
-/* Decode [from, from + n) of the target behind the head text; checks what only the decoded path shows. */
+/* Decode [from, from + n) of the target behind the head text; checks what only the decoded path
+ * shows. */
 static enum http1_event decode_path(struct http1 *p, size_t from, size_t n)
 {
     p->path = p->head.len;
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)text_at(p, from)[i];
         if (c == '%') {
-            if (n - i < 3 || !is((unsigned char)text_at(p, from)[i + 1], C_HEX) || !is((unsigned char)text_at(p, from)[i + 2], C_HEX))
+            if (n - i < 3 || !is((unsigned char)text_at(p, from)[i + 1], C_HEX) ||
+                !is((unsigned char)text_at(p, from)[i + 2], C_HEX))
                 return fail(p, 400, "malformed percent-encoding");
-            c = (unsigned char)(hex_value((unsigned char)text_at(p, from)[i + 1]) * 16 + hex_value((unsigned char)text_at(p, from)[i + 2]));
+            c = (unsigned char)(hex_value((unsigned char)text_at(p, from)[i + 1]) * 16 +
+                                hex_value((unsigned char)text_at(p, from)[i + 2]));
             i += 2;
             if (c == 0)
                 return fail(p, 400, "NUL in the path");
@@ -280,7 +321,9 @@ static enum http1_event check_target(struct http1 *p, const char *host)
         if (p->method != HTTP_OPTIONS)
             return fail(p, 400, "target * is for OPTIONS only");
     } else if (target[0] != '/') {
-        size_t scheme = equal_n(target, strnlen(target, 7), "http://") ? 7 : equal_n(target, strnlen(target, 8), "https://") ? 8 : 0;
+        size_t scheme = equal_n(target, strnlen(target, 7), "http://")    ? 7
+                        : equal_n(target, strnlen(target, 8), "https://") ? 8
+                                                                          : 0;
         if (scheme == 0)
             return fail(p, 400, "malformed request target");
         size_t authority = strcspn(target + scheme, "/?");
@@ -317,7 +360,8 @@ static enum http1_event finish_head(struct http1 *p)
         return HTTP1_ERROR;
     p->keep_alive = p->minor == 1;
     for (uint32_t i = 0; i < p->n_fields; i++)
-        if (strcmp(text_at(p, p->field[i].name), "connection") == 0 && http1_list_has(text_at(p, p->field[i].value), "close"))
+        if (strcmp(text_at(p, p->field[i].name), "connection") == 0 &&
+            http1_list_has(text_at(p, p->field[i].value), "close"))
             p->keep_alive = false;
     const char *expect = http1_header(p, "expect");
     if (expect != NULL && p->minor == 1) { /* RFC 9110 10.1.1: a 1.0 client cannot expect */
@@ -382,7 +426,8 @@ static bool line_fits(struct http1 *p, unsigned char c)
 static void end_value(struct http1 *p)
 {
     size_t start = p->field[p->n_fields - 1].value;
-    while (p->head.len > start && (p->head.data[p->head.len - 1] == ' ' || p->head.data[p->head.len - 1] == '\t'))
+    while (p->head.len > start &&
+           (p->head.data[p->head.len - 1] == ' ' || p->head.data[p->head.len - 1] == '\t'))
         p->head.len--;
     sb_putc(&p->head, '\0');
 }
@@ -449,7 +494,8 @@ static enum http1_event finish_chunk_line(struct http1 *p)
 
 static enum http1_event chunk_byte(struct http1 *p, unsigned char c)
 {
-    if (p->state >= S_EXT_NAME && p->state <= S_EXT_VALUE_MORE && c != '\r' && ++p->extension > p->limits.extension_bytes)
+    if (p->state >= S_EXT_NAME && p->state <= S_EXT_VALUE_MORE && c != '\r' &&
+        ++p->extension > p->limits.extension_bytes)
         return fail(p, 400, "chunk extensions are too long");
     switch (p->state) {
     case S_SIZE:
@@ -570,7 +616,8 @@ enum http1_event http1_feed(struct http1 *p, const char *data, size_t len, size_
             p->state = p->chunked ? S_DATA_CR : S_DONE;
         bool blocked = p->length_status != 0 && p->state > S_HEAD_LF && p->state != S_ERROR;
         if (blocked)
-            fail(p, p->length_status, p->length_status == 411 ? "a length is required" : "the body is too large");
+            fail(p, p->length_status,
+                 p->length_status == 411 ? "a length is required" : "the body is too large");
         *used = i;
         if (p->state == S_DONE)
             return HTTP1_DONE;

@@ -1,7 +1,7 @@
-/* http_reply.c - exchanges and everything that goes back to the client: status line, headers, bodies, chunked streams, refusals.
- * Writes only append to the connection's output; the event loop sends. Nothing here closes a connection or calls on_gone:
- * a failure to append (memory) marks the connection, and the event loop closes it.
- * Owner: the I/O thread.
+/* http_reply.c - exchanges and everything that goes back to the client: status line, headers,
+ * bodies, chunked streams, refusals. Writes only append to the connection's output; the event loop
+ * sends. Nothing here closes a connection or calls on_gone: a failure to append (memory) marks the
+ * connection, and the event loop closes it. Owner: the I/O thread.
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -71,7 +71,8 @@ static bool id_is_valid(const char *id)
     size_t n = strlen(id);
     for (size_t i = 0; i < n; i++) {
         char c = id[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '_' || c == '-'))
             return false;
     }
     return n >= 1 && n <= 128;
@@ -90,7 +91,8 @@ struct http_x *exchange_new(struct conn *c, bool parsed)
     if (id != NULL && id_is_valid(id))
         memcpy(x->id, id, strlen(id) + 1);
     else
-        snprintf(x->id, sizeof x->id, "req_%016llx%08llx", (unsigned long long)c->server->id_seed, (unsigned long long)++c->server->id_count);
+        snprintf(x->id, sizeof x->id, "req_%016llx%08llx", (unsigned long long)c->server->id_seed,
+                 (unsigned long long)++c->server->id_count);
     return x;
 }
 
@@ -100,14 +102,15 @@ void exchange_free(struct http_x *x)
     mem_free(x);
 }
 
-/* The reply is complete: the exchange ends here, its connection goes on when the output has left. */
+/* The reply is complete: the exchange ends here, its connection goes on when the output has left.
+ */
 static void finish(struct http_x *x)
 {
     struct conn *c = x->c;
     struct http_server *s = c->server;
     if (s->config.on_done != NULL)
-        s->config.on_done(s->config.user, x->pass.route != NULL ? x->pass.route->path : "", x->parsed ? c->parser.method : 0, x->status,
-                          clock_ns() - x->start_ns);
+        s->config.on_done(s->config.user, x->pass.route != NULL ? x->pass.route->path : "",
+                          x->parsed ? c->parser.method : 0, x->status, clock_ns() - x->start_ns);
     s->n_active -= x->dispatched;
     c->x = NULL;
     exchange_free(x);
@@ -116,8 +119,10 @@ static void finish(struct http_x *x)
     if (c->dead)
         return;
     conn_arm(c);
-    if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) /* nothing left to send: the write callback must come all the same */
-        bufferevent_trigger(c->bev, EV_WRITE, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+    if (evbuffer_get_length(bufferevent_get_output(c->bev)) ==
+        0) /* nothing left to send: the write callback must come all the same */
+        bufferevent_trigger(c->bev, EV_WRITE,
+                            BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
 }
 
 /* ---- request side */
@@ -174,7 +179,8 @@ enum http_scope http_granted(const struct http_x *x)
     return x->pass.granted;
 }
 
-void http_set_user(struct http_x *x, void *user, void (*on_gone)(struct http_x *x, void *user), void (*on_drained)(struct http_x *x, void *user))
+void http_set_user(struct http_x *x, void *user, void (*on_gone)(struct http_x *x, void *user),
+                   void (*on_drained)(struct http_x *x, void *user))
 {
     x->user = user;
     x->on_gone = on_gone;
@@ -212,7 +218,10 @@ static void cors_headers(struct http_x *x, struct strbuf *b)
         return;
     sb_puts(b, "Vary: Origin\r\n");
     if (x->pass.cors)
-        sb_printf(b, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: x-request-id, request-id, retry-after\r\n", http_header(x, "origin"));
+        sb_printf(b,
+                  "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: x-request-id, "
+                  "request-id, retry-after\r\n",
+                  http_header(x, "origin"));
 }
 
 /* len < 0: the length is not known (a stream). */
@@ -225,8 +234,11 @@ static void put_head(struct http_x *x, int status, const char *content_type, int
     x->started = true;
     x->bodyless = no_content || (x->parsed && c->parser.method == HTTP_HEAD);
     x->chunked = len < 0 && x->parsed && c->parser.minor == 1;
-    bool unread = c->state < CONN_BUSY && (!x->parsed || c->parser.has_body || c->parser.length_status != 0);
-    c->closing = unread || (x->parsed && !c->parser.keep_alive) || c->requests >= CONN_REQUESTS_MAX || c->server->draining || (len < 0 && !x->chunked);
+    bool unread =
+        c->state < CONN_BUSY && (!x->parsed || c->parser.has_body || c->parser.length_status != 0);
+    c->closing = unread || (x->parsed && !c->parser.keep_alive) ||
+                 c->requests >= CONN_REQUESTS_MAX || c->server->draining ||
+                 (len < 0 && !x->chunked);
     sb_printf(&b, "HTTP/1.1 %d %s\r\n", status, phrase_of(status));
     if (content_type != NULL && !no_content)
         sb_printf(&b, "Content-Type: %s\r\n", content_type);
@@ -252,7 +264,8 @@ static void put_head(struct http_x *x, int status, const char *content_type, int
     sb_free(&b);
 }
 
-void http_reply(struct http_x *x, int status, const char *content_type, const char *body, size_t len)
+void http_reply(struct http_x *x, int status, const char *content_type, const char *body,
+                size_t len)
 {
     put_head(x, status, content_type, (int64_t)len);
     if (!x->bodyless && len > 0)
@@ -260,7 +273,8 @@ void http_reply(struct http_x *x, int status, const char *content_type, const ch
     finish(x);
 }
 
-void http_reply_error(struct http_x *x, int status, const char *type, const char *code, const char *param, const char *message)
+void http_reply_error(struct http_x *x, int status, const char *type, const char *code,
+                      const char *param, const char *message)
 {
     struct strbuf b = {0};
     struct json_out j;
@@ -352,11 +366,13 @@ void exchange_refuse(struct http_x *x)
         http_set_header(x, "x-should-retry", "false");
     if (pass->retry_after_s > 0) {
         char seconds[16];
-        snprintf(seconds, sizeof seconds, "%u", pass->retry_after_s < 60 ? pass->retry_after_s : 60u);
+        snprintf(seconds, sizeof seconds, "%u",
+                 pass->retry_after_s < 60 ? pass->retry_after_s : 60u);
         http_set_header(x, "Retry-After", seconds);
     }
     if (x->parsed && s->config.reply_error != NULL)
-        s->config.reply_error(x, s->config.user, pass->status, pass->type, pass->code, pass->message);
+        s->config.reply_error(x, s->config.user, pass->status, pass->type, pass->code,
+                              pass->message);
     else
         http_reply_error(x, pass->status, pass->type, pass->code, NULL, pass->message);
 }

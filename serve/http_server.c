@@ -1,6 +1,6 @@
 /* http_server.c - opening, draining and closing the server, and what it tells about itself.
- * Ignores SIGPIPE for the process: a client that goes away is an error of one write, not the end of the server.
- * Owner: the I/O thread.
+ * Ignores SIGPIPE for the process: a client that goes away is an error of one write, not the end of
+ * the server. Owner: the I/O thread.
  */
 #include <event2/bufferevent.h>
 #include <event2/event.h>
@@ -34,7 +34,8 @@ static void fill_defaults(struct http_config *c)
     c->resume_output_bytes = c->resume_output_bytes ? c->resume_output_bytes : (uint64_t)256 << 10;
 }
 
-int http_server_open(struct event_base *base, const struct http_config *c, struct http_server **out, char *err, size_t errlen)
+int http_server_open(struct event_base *base, const struct http_config *c, struct http_server **out,
+                     char *err, size_t errlen)
 {
     struct http_server *s = mem_calloc(1, sizeof *s);
     if (s == NULL) {

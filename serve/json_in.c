@@ -1,7 +1,7 @@
 /* json_in.c - the pre-scan in front of jansson.
- * The scan does not check grammar (jansson does); it only follows strings, brackets and numbers well enough to bound what jansson will do
- * with the text: recursion, number of nodes, conversion of endless digits. It works on a private copy because surrogate escapes are
- * rewritten in place.
+ * The scan does not check grammar (jansson does); it only follows strings, brackets and numbers
+ * well enough to bound what jansson will do with the text: recursion, number of nodes, conversion
+ * of endless digits. It works on a private copy because surrogate escapes are rewritten in place.
  */
 #include "serve/json_in.h"
 
@@ -25,7 +25,10 @@ static int hex4(const struct scan *c, size_t at)
         return -1;
     for (size_t k = at; k < at + 4; k++) {
         char h = c->s[k];
-        int d = h >= '0' && h <= '9' ? h - '0' : h >= 'a' && h <= 'f' ? h - 'a' + 10 : h >= 'A' && h <= 'F' ? h - 'A' + 10 : -1;
+        int d = h >= '0' && h <= '9'   ? h - '0'
+                : h >= 'a' && h <= 'f' ? h - 'a' + 10
+                : h >= 'A' && h <= 'F' ? h - 'A' + 10
+                                       : -1;
         if (d < 0)
             return -1;
         v = v * 16 + d;
@@ -37,7 +40,8 @@ static int hex4(const struct scan *c, size_t at)
 static void fix_surrogate(struct scan *c)
 {
     int v = hex4(c, c->i + 1);
-    if (v >= 0xd800 && v <= 0xdbff && c->i + 6 < c->len && c->s[c->i + 5] == '\\' && c->s[c->i + 6] == 'u') {
+    if (v >= 0xd800 && v <= 0xdbff && c->i + 6 < c->len && c->s[c->i + 5] == '\\' &&
+        c->s[c->i + 6] == 'u') {
         int low = hex4(c, c->i + 7);
         if (low >= 0xdc00 && low <= 0xdfff) {
             c->i += 10;
@@ -65,7 +69,8 @@ static void skip_string(struct scan *c)
 
 static bool number_char(char ch)
 {
-    return (ch >= '0' && ch <= '9') || ch == '-' || ch == '+' || ch == '.' || ch == 'e' || ch == 'E';
+    return (ch >= '0' && ch <= '9') || ch == '-' || ch == '+' || ch == '.' || ch == 'e' ||
+           ch == 'E';
 }
 
 static kt_status scan_token(struct scan *c, kt_err *err)
@@ -79,7 +84,8 @@ static kt_status scan_token(struct scan *c, kt_err *err)
     case '{':
     case '[':
         if (++c->depth > JSON_IN_DEPTH)
-            KT_FAIL(err, KT_E_LIMIT, "JSON is nested deeper than %d levels at byte %zu", JSON_IN_DEPTH, c->i);
+            KT_FAIL(err, KT_E_LIMIT, "JSON is nested deeper than %d levels at byte %zu",
+                    JSON_IN_DEPTH, c->i);
         c->members++;
         break;
     case '}':
@@ -91,7 +97,8 @@ static kt_status scan_token(struct scan *c, kt_err *err)
         break;
     case ':':
         if (c->string_len > JSON_IN_KEY)
-            KT_FAIL(err, KT_E_LIMIT, "a JSON key is longer than %d bytes at byte %zu", JSON_IN_KEY, c->i);
+            KT_FAIL(err, KT_E_LIMIT, "a JSON key is longer than %d bytes at byte %zu", JSON_IN_KEY,
+                    c->i);
         break;
     default:
         if (!number_char(ch))
@@ -99,10 +106,12 @@ static kt_status scan_token(struct scan *c, kt_err *err)
         while (c->i + 1 < c->len && number_char(c->s[c->i + 1]))
             c->i++;
         if (c->i + 1 - start > JSON_IN_NUMBER)
-            KT_FAIL(err, KT_E_LIMIT, "a JSON number has more than %d characters at byte %zu", JSON_IN_NUMBER, start);
+            KT_FAIL(err, KT_E_LIMIT, "a JSON number has more than %d characters at byte %zu",
+                    JSON_IN_NUMBER, start);
     }
     if (c->members > JSON_IN_MEMBERS)
-        KT_FAIL(err, KT_E_LIMIT, "JSON has more than %d members and elements at byte %zu", JSON_IN_MEMBERS, c->i);
+        KT_FAIL(err, KT_E_LIMIT, "JSON has more than %d members and elements at byte %zu",
+                JSON_IN_MEMBERS, c->i);
     return KT_OK;
 }
 
@@ -128,7 +137,8 @@ kt_status json_in_parse(const char *text, size_t len, json_t **out, kt_err *err)
     if (s == KT_OK) {
         *out = json_loadb(copy, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
         if (*out == NULL)
-            s = err_set(err, KT_E_FORMAT, 0, __func__, "invalid JSON at byte %d: %s", je.position, je.text);
+            s = err_set(err, KT_E_FORMAT, 0, __func__, "invalid JSON at byte %d: %s", je.position,
+                        je.text);
     }
     mem_free(copy);
     return s;

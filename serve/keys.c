@@ -1,7 +1,9 @@
-/* keys.c - see keys.h. The key file must be a regular file that others cannot read and the group cannot write.
- * The lookup hashes what was presented and walks all entries, so neither content nor position of a match shows in time.
- * Failed logins: a bucket of LOGIN_BURST per address that empties at one per LOGIN_REFILL_NS. While it is full no key from that address
- * is looked at, right or wrong, else the limit would not slow a search. A fixed table: many addresses evict the oldest, memory stays flat.
+/* keys.c - see keys.h. The key file must be a regular file that others cannot read and the group
+ * cannot write. The lookup hashes what was presented and walks all entries, so neither content nor
+ * position of a match shows in time. Failed logins: a bucket of LOGIN_BURST per address that
+ * empties at one per LOGIN_REFILL_NS. While it is full no key from that address is looked at, right
+ * or wrong, else the limit would not slow a search. A fixed table: many addresses evict the oldest,
+ * memory stays flat.
  */
 #include "serve/keys.h"
 
@@ -27,8 +29,10 @@ static int read_all(int fd, const char *path, char **text, char *err, size_t err
         return -1;
     }
     if ((st.st_mode & 027) != 0) {
-        snprintf(err, errlen, "API key file %s has mode %03o: others must not read it and the group must not write it (chmod 600)", path,
-                 (unsigned)st.st_mode & 0777);
+        snprintf(err, errlen,
+                 "API key file %s has mode %03o: others must not read it and the group must not "
+                 "write it (chmod 600)",
+                 path, (unsigned)st.st_mode & 0777);
         return -1;
     }
     char *data = mem_alloc(KEY_FILE_MAX + 1);
@@ -80,7 +84,10 @@ static bool parse_digest(const char *hex, size_t n, uint8_t digest[32])
         return false;
     for (size_t i = 0; i < 64; i++) {
         char c = hex[i];
-        int v = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int v = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
         if (v < 0)
             return false;
         digest[i / 2] = (uint8_t)(i % 2 ? digest[i / 2] | v : v << 4);
@@ -99,7 +106,8 @@ static void digest_of(const char *text, size_t n, uint8_t digest[32])
 static bool is_name(const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9') || strchr("._-", s[i]) != NULL))
+        if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') ||
+              (s[i] >= '0' && s[i] <= '9') || strchr("._-", s[i]) != NULL))
             return false;
     return n >= 1 && n <= KEY_NAME_MAX;
 }
@@ -140,7 +148,9 @@ static const char *parse_line(const char *line, size_t len, struct key *k)
         if (word[2][i] < 0x21 || word[2][i] > 0x7e)
             return "the key must be printable ASCII";
     if (n[2] >= 7 && memcmp(word[2], "sha256:", 7) == 0)
-        return parse_digest(word[2] + 7, n[2] - 7, k->digest) ? NULL : "sha256: must be followed by 64 hex digits";
+        return parse_digest(word[2] + 7, n[2] - 7, k->digest)
+                   ? NULL
+                   : "sha256: must be followed by 64 hex digits";
     digest_of(word[2], n[2], k->digest);
     return NULL;
 }
@@ -164,7 +174,8 @@ int keys_parse(const char *text, const char *path, struct keys *out, char *err, 
             cap = cap ? cap * 2 : 16;
             struct key *grown = cap <= KEYS_MAX ? mem_realloc(k.list, cap * sizeof *grown) : NULL;
             if (grown == NULL) {
-                snprintf(err, errlen, "API key file %s: more than %d keys, or out of memory", path, KEYS_MAX);
+                snprintf(err, errlen, "API key file %s: more than %d keys, or out of memory", path,
+                         KEYS_MAX);
                 keys_free(&k);
                 return -1;
             }
@@ -180,7 +191,10 @@ int keys_parse(const char *text, const char *path, struct keys *out, char *err, 
         line += next;
     }
     if (k.n == 0) {
-        snprintf(err, errlen, "API key file %s holds no key: add a line \"user NAME KEY\", or do not name a key file", path);
+        snprintf(
+            err, errlen,
+            "API key file %s holds no key: add a line \"user NAME KEY\", or do not name a key file",
+            path);
         keys_free(&k);
         return -1;
     }
@@ -211,7 +225,8 @@ const struct key *keys_find(const struct keys *k, const char *presented)
 
 /* ---- failed logins */
 
-/* One slot per IPv4 address or IPv6 /64 (a host owns its /64); all UNIX socket clients share one. */
+/* One slot per IPv4 address or IPv6 /64 (a host owns its /64); all UNIX socket clients share one.
+ */
 static void address_of(const struct sockaddr *peer, uint8_t out[16])
 {
     memset(out, 0, 16);
@@ -241,7 +256,8 @@ unsigned logins_wait(struct logins *l, const struct sockaddr *peer, uint64_t now
     address_of(peer, address);
     const uint64_t room = (uint64_t)(LOGIN_BURST - 1) * LOGIN_REFILL_NS;
     for (int i = 0; i < LOGIN_SLOTS; i++)
-        if (l->slot[i].seen_ns != 0 && memcmp(l->slot[i].address, address, 16) == 0 && l->slot[i].failed_ns > now_ns + room)
+        if (l->slot[i].seen_ns != 0 && memcmp(l->slot[i].address, address, 16) == 0 &&
+            l->slot[i].failed_ns > now_ns + room)
             return (unsigned)((l->slot[i].failed_ns - now_ns - room) / 1000000000u) + 1;
     return 0;
 }

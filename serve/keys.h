@@ -1,6 +1,6 @@
-/* keys.h - API keys: the key file, the constant-time lookup, and the limit on failed logins per address.
- * A key is held as its SHA-256 only. Names may be logged, keys never are.
- * Owner: the I/O thread.
+/* keys.h - API keys: the key file, the constant-time lookup, and the limit on failed logins per
+ * address. A key is held as its SHA-256 only. Names may be logged, keys never are. Owner: the I/O
+ * thread.
  */
 #ifndef KT_SERVE_KEYS_H
 #define KT_SERVE_KEYS_H
@@ -15,7 +15,7 @@
 #define KEY_NAME_MAX 64
 #define KEYS_MAX 4096
 #define LOGIN_SLOTS 512
-#define LOGIN_BURST 20          /* wrong keys from one address ... */
+#define LOGIN_BURST 20              /* wrong keys from one address ... */
 #define LOGIN_REFILL_NS 3000000000u /* ... and one more per this time */
 
 struct key {
@@ -36,7 +36,8 @@ struct logins {
     } slot[LOGIN_SLOTS];
 };
 
-/* One `scope name key-or-sha256:hex` per line, '#' starts a comment line. 0, or -1 with a message; *out is untouched then. */
+/* One `scope name key-or-sha256:hex` per line, '#' starts a comment line. 0, or -1 with a message;
+ * *out is untouched then. */
 int keys_read(const char *path, struct keys *out, char *err, size_t errlen);
 /* The same on text; path is for messages. */
 int keys_parse(const char *text, const char *path, struct keys *out, char *err, size_t errlen);

@@ -1,7 +1,7 @@
-/* listen.c - the listening socket: address, loopback or not, accepting, pausing at the connection limit, and running out of descriptors.
- * At the limit the listener is switched off (the kernel's backlog holds the rest). On EMFILE one reserve descriptor is given up to take and
- * close one waiting connection, then the listener rests for 100 ms: it never spins.
- * Owner: the I/O thread.
+/* listen.c - the listening socket: address, loopback or not, accepting, pausing at the connection
+ * limit, and running out of descriptors. At the limit the listener is switched off (the kernel's
+ * backlog holds the rest). On EMFILE one reserve descriptor is given up to take and close one
+ * waiting connection, then the listener rests for 100 ms: it never spins. Owner: the I/O thread.
  */
 #include <errno.h>
 #include <event2/event.h>
@@ -24,11 +24,13 @@ static int open_reserve(void)
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *peer, int peer_len, void *arg)
+static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *peer,
+                      int peer_len, void *arg)
 {
     (void)l;
     struct http_server *s = arg;
-    if (s->n_conns >= s->config.max_connections || s->draining) { /* accepted in the same round that filled the table */
+    if (s->n_conns >= s->config.max_connections ||
+        s->draining) { /* accepted in the same round that filled the table */
         server_rejected(s, "connections");
         evutil_closesocket(fd);
         return;
@@ -94,7 +96,8 @@ static bool is_loopback(const struct sockaddr *a)
         return a->sa_family == AF_UNIX;
     struct sockaddr_in6 in6;
     memcpy(&in6, a, sizeof in6);
-    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr) || (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr) && in6.sin6_addr.s6_addr[12] == 127);
+    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr) ||
+           (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr) && in6.sin6_addr.s6_addr[12] == 127);
 }
 
 static int bind_one(const struct sockaddr *address, socklen_t len)
@@ -117,7 +120,8 @@ static int bind_tcp(struct http_server *s, const char *host, char *err, size_t e
 {
     char port[8];
     snprintf(port, sizeof port, "%u", (unsigned)s->config.port);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *list = NULL;
     int rc = getaddrinfo(host, port, &hints, &list);
     if (rc != 0) {
         snprintf(err, errlen, "cannot listen on %s: %s", host, gai_strerror(rc));
@@ -133,30 +137,35 @@ static int bind_tcp(struct http_server *s, const char *host, char *err, size_t e
             break;
         fd = bind_one(i->ai_addr, i->ai_addrlen);
         if (fd < 0)
-            snprintf(err, errlen, "cannot listen on %s port %s: %s%s", host, port, strerror(errno), errno == EADDRINUSE ? " (choose another --port)" : "");
+            snprintf(err, errlen, "cannot listen on %s port %s: %s%s", host, port, strerror(errno),
+                     errno == EADDRINUSE ? " (choose another --port)" : "");
         s->gate.check_host = loopback;
     }
     freeaddrinfo(list);
     struct sockaddr_storage bound;
     socklen_t len = sizeof bound;
     if (fd >= 0 && getsockname(fd, (struct sockaddr *)&bound, &len) == 0)
-        s->port = ntohs(bound.ss_family == AF_INET ? ((struct sockaddr_in *)&bound)->sin_port : ((struct sockaddr_in6 *)&bound)->sin6_port);
+        s->port = ntohs(bound.ss_family == AF_INET ? ((struct sockaddr_in *)&bound)->sin_port
+                                                   : ((struct sockaddr_in6 *)&bound)->sin6_port);
     return fd;
 }
 
-/* A socket file that nobody answers on is left over from a crash and is replaced; one that answers belongs to a running server. */
+/* A socket file that nobody answers on is left over from a crash and is replaced; one that answers
+ * belongs to a running server. */
 static int bind_unix(struct http_server *s, const char *path, char *err, size_t errlen)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (*path == '\0' || strlen(path) >= sizeof a.sun_path) {
-        snprintf(err, errlen, "unix:%s: the path must have 1 to %zu bytes", path, sizeof a.sun_path - 1);
+        snprintf(err, errlen, "unix:%s: the path must have 1 to %zu bytes", path,
+                 sizeof a.sun_path - 1);
         return -1;
     }
     memcpy(a.sun_path, path, strlen(path) + 1);
     struct stat st;
     if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
         int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        bool stale = probe >= 0 && connect(probe, (struct sockaddr *)&a, sizeof a) != 0 && errno == ECONNREFUSED;
+        bool stale = probe >= 0 && connect(probe, (struct sockaddr *)&a, sizeof a) != 0 &&
+                     errno == ECONNREFUSED;
         if (probe >= 0)
             close(probe);
         if (stale)
@@ -167,7 +176,8 @@ static int bind_unix(struct http_server *s, const char *path, char *err, size_t 
     int saved = errno;
     umask(mask);
     if (fd < 0) {
-        snprintf(err, errlen, "cannot listen on unix:%s: %s%s", path, strerror(saved), saved == EADDRINUSE ? " (another server answers there)" : "");
+        snprintf(err, errlen, "cannot listen on unix:%s: %s%s", path, strerror(saved),
+                 saved == EADDRINUSE ? " (another server answers there)" : "");
         return -1;
     }
     s->unix_path = mem_strdup(path);
@@ -177,13 +187,15 @@ static int bind_unix(struct http_server *s, const char *path, char *err, size_t 
 int listen_open(struct http_server *s, char *err, size_t errlen)
 {
     const char *host = s->config.host != NULL ? s->config.host : "127.0.0.1";
-    int fd = strncmp(host, "unix:", 5) == 0 ? bind_unix(s, host + 5, err, errlen) : bind_tcp(s, host, err, errlen);
+    int fd = strncmp(host, "unix:", 5) == 0 ? bind_unix(s, host + 5, err, errlen)
+                                            : bind_tcp(s, host, err, errlen);
     if (fd < 0)
         return -1;
     s->reserve_fd = open_reserve();
     s->retry = evtimer_new(s->base, on_retry, s);
     if (s->retry != NULL)
-        s->listener = evconnlistener_new(s->base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, SOMAXCONN, fd);
+        s->listener = evconnlistener_new(
+            s->base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, SOMAXCONN, fd);
     if (s->listener == NULL) {
         snprintf(err, errlen, "cannot listen on %s: %s", host, strerror(errno));
         close(fd);

@@ -1,7 +1,8 @@
 /* main.c - ktserve: options, start, signals, the event loop, the orderly end.
- * The server listens before the model is loaded (health says 503 until then). SIGTERM or SIGINT: the queue is refused, running requests may
- * finish within the drain timeout, then they get an error frame; exit 0. A second signal exits at once with 130. SIGHUP re-reads the keys.
- * Exit codes as sysexits.h.
+ * The server listens before the model is loaded (health says 503 until then). SIGTERM or SIGINT:
+ * the queue is refused, running requests may finish within the drain timeout, then they get an
+ * error frame; exit 0. A second signal exits at once with 130. SIGHUP re-reads the keys. Exit codes
+ * as sysexits.h.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -45,7 +46,8 @@ static void log_to_stderr(void *user, kt_log_level level, const char *line)
         return;
     int n = snprintf(out, sizeof out, "ktserve: %s: ", tag[level]);
     for (const char *s = line; *s && n < (int)sizeof out - 2; s++)
-        out[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s; /* control bytes could forge lines */
+        out[n++] =
+            (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s; /* control bytes could forge lines */
     out[n++] = '\n';
     ssize_t w = write(STDERR_FILENO, out, (size_t)n);
     (void)w;
@@ -84,7 +86,8 @@ static void choose_model_id(struct app *a)
     if (realpath(a->opt.model, path) == NULL)
         snprintf(path, sizeof path, "%s", a->opt.model);
     const char *base = strrchr(path, '/');
-    snprintf(a->model_id, sizeof a->model_id, "%.255s", base == NULL || base[1] == '\0' ? path : base + 1);
+    snprintf(a->model_id, sizeof a->model_id, "%.255s",
+             base == NULL || base[1] == '\0' ? path : base + 1);
     char *dot = strrchr(a->model_id, '.');
     if (dot != NULL && (strcasecmp(dot, ".gguf") == 0 || strcasecmp(dot, ".safetensors") == 0))
         *dot = '\0';
@@ -92,7 +95,8 @@ static void choose_model_id(struct app *a)
 
 /* ---- HTTP ---- */
 
-static void on_done(void *user, const char *route, enum http_method m, int status, uint64_t duration_ns)
+static void on_done(void *user, const char *route, enum http_method m, int status,
+                    uint64_t duration_ns)
 {
     (void)m;
     app_metrics_done(user, route, status);
@@ -132,7 +136,8 @@ static int open_server(struct app *a)
         return EX_UNAVAILABLE;
     }
     bool v6 = strchr(a->opt.host, ':') != NULL;
-    printf("ktserve: listening on http://%s%s%s:%u\n", v6 ? "[" : "", a->opt.host, v6 ? "]" : "", http_server_port(a->http));
+    printf("ktserve: listening on http://%s%s%s:%u\n", v6 ? "[" : "", a->opt.host, v6 ? "]" : "",
+           http_server_port(a->http));
     fflush(stdout);
     return 0;
 }
@@ -145,9 +150,10 @@ static void became_ready(struct loop *l)
     l->loaded = true;
     if (!app_metrics_loaded(a))
         log_warn("some metrics could not be registered");
-    log_info("model %s: %s, %u layers, %u experts, context %u, kernel %s, %u threads, profile %s, loaded in %.1f s", a->model_id,
-             a->info.arch, a->info.n_layers, a->info.n_experts, a->limits.ctx, a->info.kernel, a->info.n_threads, a->info.profile_state,
-             a->info.load_seconds);
+    log_info("model %s: %s, %u layers, %u experts, context %u, kernel %s, %u threads, profile %s, "
+             "loaded in %.1f s",
+             a->model_id, a->info.arch, a->info.n_layers, a->info.n_experts, a->limits.ctx,
+             a->info.kernel, a->info.n_threads, a->info.profile_state, a->info.load_seconds);
     log_debug("plan: %s", a->info.plan_text);
     log_info("ready");
     if (a->draining)
@@ -240,10 +246,12 @@ static bool add_events(struct loop *l)
     l->sig[2] = evsignal_new(b, SIGHUP, on_hup, l);
     l->wake = event_new(b, bridge_fd(l->app->bridge), EV_READ | EV_PERSIST, on_wake, l);
     l->tick = event_new(b, -1, 0, on_tick, l);
-    if (l->sig[0] == NULL || l->sig[1] == NULL || l->sig[2] == NULL || l->wake == NULL || l->tick == NULL)
+    if (l->sig[0] == NULL || l->sig[1] == NULL || l->sig[2] == NULL || l->wake == NULL ||
+        l->tick == NULL)
         return false;
-    return event_add(l->sig[0], NULL) == 0 && event_add(l->sig[1], NULL) == 0 && event_add(l->sig[2], NULL) == 0 &&
-           event_add(l->wake, NULL) == 0 && event_add(l->tick, &second) == 0;
+    return event_add(l->sig[0], NULL) == 0 && event_add(l->sig[1], NULL) == 0 &&
+           event_add(l->sig[2], NULL) == 0 && event_add(l->wake, NULL) == 0 &&
+           event_add(l->tick, &second) == 0;
 }
 
 static int serve(struct app *a)
@@ -251,8 +259,8 @@ static int serve(struct app *a)
     struct loop l = {.app = a};
     kt_err err;
     int rc;
-    if (bridge_open(MAX_EVENTS, &a->bridge, &err) != KT_OK || (a->base = event_base_new()) == NULL || !app_metrics_init(a) ||
-        !add_events(&l)) {
+    if (bridge_open(MAX_EVENTS, &a->bridge, &err) != KT_OK ||
+        (a->base = event_base_new()) == NULL || !app_metrics_init(a) || !add_events(&l)) {
         log_error("cannot set up: no memory or file descriptors");
         return EX_OSERR;
     }
@@ -288,14 +296,16 @@ static int ask_health(const struct options *o)
 {
     char port[16], reply[64] = "";
     struct addrinfo hint = {.ai_socktype = SOCK_STREAM}, *ai = NULL;
-    static const char request[] = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    static const char request[] =
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     struct timeval limit = {5, 0};
     snprintf(port, sizeof port, "%u", (unsigned)o->port);
     if (getaddrinfo(o->host, port, &hint, &ai) != 0)
         return EX_UNAVAILABLE;
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool up = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
-              connect(fd, ai->ai_addr, ai->ai_addrlen) == 0 && write(fd, request, sizeof request - 1) == (ssize_t)sizeof request - 1 &&
+              connect(fd, ai->ai_addr, ai->ai_addrlen) == 0 &&
+              write(fd, request, sizeof request - 1) == (ssize_t)sizeof request - 1 &&
               read(fd, reply, sizeof reply - 1) > 12;
     freeaddrinfo(ai);
     if (fd >= 0)
@@ -321,7 +331,8 @@ static int start(struct app *a)
     kt_err err;
     struct rlimit none = {0, 0};
     if (a->opt.model == NULL) {
-        log_error("no model: ktserve -m PATH (a GGUF file or a checkpoint directory); --help lists all options");
+        log_error("no model: ktserve -m PATH (a GGUF file or a checkpoint directory); --help lists "
+                  "all options");
         return EX_USAGE;
     }
     choose_model_id(a);

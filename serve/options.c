@@ -1,6 +1,7 @@
 /* options.c - the option table of ktserve and its four sources (see options.h).
- * A value is checked where it is set, and the message names the source, so that a bad environment variable is not blamed on the command
- * line. Not here: what the options mean (main.c, engine side). Main thread only.
+ * A value is checked where it is set, and the message names the source, so that a bad environment
+ * variable is not blamed on the command line. Not here: what the options mean (main.c, engine
+ * side). Main thread only.
  */
 #include "serve/options.h"
 
@@ -79,9 +80,10 @@ static int set_uint(const struct opt_row *r, void *at, const char *value, const 
     char *end;
     errno = 0;
     unsigned long long v = strtoull(value, &end, 10);
-    if (!isdigit((unsigned char)value[0]) || *end != '\0' || errno != 0 || v < r->min || v > r->max) {
-        snprintf(src->err, src->errlen, "%s must be a number between %llu and %llu, got '%s'", src->name, (unsigned long long)r->min,
-                 (unsigned long long)r->max, value);
+    if (!isdigit((unsigned char)value[0]) || *end != '\0' || errno != 0 || v < r->min ||
+        v > r->max) {
+        snprintf(src->err, src->errlen, "%s must be a number between %llu and %llu, got '%s'",
+                 src->name, (unsigned long long)r->min, (unsigned long long)r->max, value);
         return -1;
     }
     *(uint64_t *)at = v;
@@ -90,7 +92,8 @@ static int set_uint(const struct opt_row *r, void *at, const char *value, const 
 
 static int set_flag(void *at, const char *value, const struct source *src)
 {
-    static const char *const yes[] = {"1", "true", "yes", "on"}, *const no[] = {"0", "false", "no", "off"};
+    static const char *const yes[] = {"1", "true", "yes", "on"}, *const no[] = {"0", "false", "no",
+                                                                                "off"};
     for (int i = 0; i < 4; i++) {
         if (strcmp(value, yes[i]) == 0 || strcmp(value, no[i]) == 0) {
             *(bool *)at = strcmp(value, yes[i]) == 0;
@@ -101,7 +104,8 @@ static int set_flag(void *at, const char *value, const struct source *src)
     return -1;
 }
 
-static int set_value(struct options *o, const struct opt_row *r, const char *value, const struct source *src)
+static int set_value(struct options *o, const struct opt_row *r, const char *value,
+                     const struct source *src)
 {
     void *at = (char *)o + r->offset;
     struct opt_list *list = at;
@@ -113,7 +117,8 @@ static int set_value(struct options *o, const struct opt_row *r, const char *val
         return 0;
     case OPT_LIST:
         if (list->n == OPT_LIST_MAX) {
-            snprintf(src->err, src->errlen, "%s may be given at most %d times", src->name, OPT_LIST_MAX);
+            snprintf(src->err, src->errlen, "%s may be given at most %d times", src->name,
+                     OPT_LIST_MAX);
             return -1;
         }
         list->v[list->n++] = value;
@@ -164,7 +169,8 @@ static int read_config(struct options *o, char *err, size_t errlen)
         const struct opt_row *r = find(name, strlen(name));
         snprintf(src.name, sizeof src.name, "%.60s line %u: %.40s", o->config, line_no, name);
         if (eq == NULL || r == NULL || r->type == OPT_ACTION || r->offset == AT(config)) {
-            snprintf(err, errlen, "%s: expected 'name = value' with the name of an option", src.name);
+            snprintf(err, errlen, "%s: expected 'name = value' with the name of an option",
+                     src.name);
             return -1;
         }
         if (set_value(o, r, trim(eq + 1), &src) != 0)
@@ -173,8 +179,10 @@ static int read_config(struct options *o, char *err, size_t errlen)
     return 0;
 }
 
-/* One command-line argument; *i moves past its value. With only != NULL, everything but that row is skipped. */
-static int read_arg(struct options *o, int argc, char **argv, int *i, const struct source *base, const struct opt_row *only)
+/* One command-line argument; *i moves past its value. With only != NULL, everything but that row is
+ * skipped. */
+static int read_arg(struct options *o, int argc, char **argv, int *i, const struct source *base,
+                    const struct opt_row *only)
 {
     struct source src = *base;
     const char *a = argv[*i], *value = NULL;
@@ -220,7 +228,8 @@ static int read_env(struct options *o, const struct source *base, const struct o
     return 0;
 }
 
-static int read_args(struct options *o, int argc, char **argv, const struct source *base, const struct opt_row *only)
+static int read_args(struct options *o, int argc, char **argv, const struct source *base,
+                     const struct opt_row *only)
 {
     for (int i = 1; i < argc; i++)
         if (read_arg(o, argc, argv, &i, base, only) != 0)
@@ -235,7 +244,8 @@ static int split_listen(struct options *o, char *err, size_t errlen)
     const char *colon = o->listen == NULL ? NULL : strrchr(o->listen, ':');
     if (o->listen == NULL)
         return 0;
-    size_t n = colon == NULL ? 0 : (size_t)(colon - o->listen), skip = o->listen[0] == '[' && n > 1 && o->listen[n - 1] == ']';
+    size_t n = colon == NULL ? 0 : (size_t)(colon - o->listen),
+           skip = o->listen[0] == '[' && n > 1 && o->listen[n - 1] == ']';
     if (colon == NULL || n - 2 * skip >= sizeof o->listen_host) {
         snprintf(err, errlen, "--listen must be ADDR:PORT, got '%s'", o->listen);
         return -1;
@@ -258,7 +268,8 @@ int options_read(struct options *o, int argc, char **argv, char *err, size_t err
         return -1;
     if (o->config != NULL && read_config(o, err, errlen) != 0)
         return -1;
-    if (read_env(o, &src, NULL) != 0 || read_args(o, argc, argv, &src, NULL) != 0 || split_listen(o, err, errlen) != 0)
+    if (read_env(o, &src, NULL) != 0 || read_args(o, argc, argv, &src, NULL) != 0 ||
+        split_listen(o, err, errlen) != 0)
         return -1;
     o->max_output_bytes = o->max_output_kib * 1024;
     return 0;
@@ -273,13 +284,16 @@ void options_free(struct options *o)
 void options_help(FILE *to)
 {
     fprintf(to, "usage: ktserve -m PATH [--profile host.json] [options]\n\n"
-                "Serves one language model over HTTP. Every option can also be set as KTSERVE_NAME in the environment (dashes become\n"
-                "underscores) or as 'name = value' in the file given with --config; the command line wins.\n\n");
+                "Serves one language model over HTTP. Every option can also be set as KTSERVE_NAME "
+                "in the environment (dashes become\n"
+                "underscores) or as 'name = value' in the file given with --config; the command "
+                "line wins.\n\n");
     for (size_t i = 0; i < opt_count; i++) {
         char left[48];
         const struct opt_row *r = &opt_table[i];
         int n = r->letter ? snprintf(left, sizeof left, "-%c, ", r->letter) : 0;
-        snprintf(left + n, sizeof left - (size_t)n, "--%s%s%s", r->name, r->arg ? " " : "", r->arg ? r->arg : "");
+        snprintf(left + n, sizeof left - (size_t)n, "--%s%s%s", r->name, r->arg ? " " : "",
+                 r->arg ? r->arg : "");
         fprintf(to, "  %-26s %s", left, r->help);
         if (r->def != NULL)
             fprintf(to, " (%s)", r->def);

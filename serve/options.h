@@ -1,6 +1,6 @@
-/* options.h - the options of ktserve: one table gives help, defaults, environment names, the configuration file's keys and the command
- * line. Precedence: built-in default < configuration file < KTSERVE_* environment < command line. Main thread, before any other starts;
- * then constant.
+/* options.h - the options of ktserve: one table gives help, defaults, environment names, the
+ * configuration file's keys and the command line. Precedence: built-in default < configuration file
+ * < KTSERVE_* environment < command line. Main thread, before any other starts; then constant.
  */
 #ifndef KT_SERVE_OPTIONS_H
 #define KT_SERVE_OPTIONS_H
@@ -17,13 +17,14 @@ struct opt_list {
 };
 
 struct options {
-    const char *model, *profile, *config, *host, *listen, *api_key_file, *kv_type, *quant, *quant_dense, *cpu_mask, *model_id,
-        *chat_template, *log_level;
+    const char *model, *profile, *config, *host, *listen, *api_key_file, *kv_type, *quant,
+        *quant_dense, *cpu_mask, *model_id, *chat_template, *log_level;
     struct opt_list allow_hosts, cors_origins;
-    uint64_t port, ctx, parallel, batch, threads, kv_tokens, memory_limit_mib, queue, queue_timeout, request_timeout, drain_timeout,
-        latency_target;
+    uint64_t port, ctx, parallel, batch, threads, kv_tokens, memory_limit_mib, queue, queue_timeout,
+        request_timeout, drain_timeout, latency_target;
     uint64_t max_connections, max_body_mib, max_output_kib;
-    bool insecure, strict, trust_profile, accept_any_model, check_config, print_config, version, help, health;
+    bool insecure, strict, trust_profile, accept_any_model, check_config, print_config, version,
+        help, health;
     uint64_t max_output_bytes; /* derived */
     char *config_text;         /* the file's text, which strings may point into */
     char listen_host[64];

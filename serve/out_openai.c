@@ -1,7 +1,9 @@
 /* out_openai.c - chunks and replies of /v1/chat/completions and /v1/completions.
- * Stream order per choice: role chunk (chat), text deltas, finish chunk; after all choices the usage chunk when it was asked for; then
- * [DONE]. A delta is never empty. Log probabilities are kept as ready JSON members: a stream sends them with the text they belong to, a
- * whole reply at the end. With best_of, the n choices with the best mean log probability are sent. Pure; no clocks, no I/O.
+ * Stream order per choice: role chunk (chat), text deltas, finish chunk; after all choices the
+ * usage chunk when it was asked for; then [DONE]. A delta is never empty. Log probabilities are
+ * kept as ready JSON members: a stream sends them with the text they belong to, a whole reply at
+ * the end. With best_of, the n choices with the best mean log probability are sent. Pure; no
+ * clocks, no I/O.
  */
 #include "serve/out_openai.h"
 
@@ -12,7 +14,8 @@
 #include "base/mem.h"
 #include "serve/stop.h"
 
-bool out_openai_init(struct out_openai *o, const struct kts_job *job, const kt_tokenizer *tok, const char *model)
+bool out_openai_init(struct out_openai *o, const struct kts_job *job, const kt_tokenizer *tok,
+                     const char *model)
 {
     memset(o, 0, sizeof *o);
     o->job = job;
@@ -67,7 +70,8 @@ static void comma(struct strbuf *b)
         sb_putc(b, ',');
 }
 
-static void add_chat_logprob(struct out_openai *o, struct strbuf *lp, const struct kts_event *e, const struct kts_token *t)
+static void add_chat_logprob(struct out_openai *o, struct strbuf *lp, const struct kts_event *e,
+                             const struct kts_token *t)
 {
     struct json_out j;
     comma(lp);
@@ -85,7 +89,8 @@ static void add_chat_logprob(struct out_openai *o, struct strbuf *lp, const stru
     jo_object_end(&j);
 }
 
-/* The name of a token in the legacy shape: its text, or "bytes:\xHH.." when it is no valid text by itself. */
+/* The name of a token in the legacy shape: its text, or "bytes:\xHH.." when it is no valid text by
+ * itself. */
 static void legacy_name(const struct out_openai *o, int32_t id, struct strbuf *name)
 {
     const char *bytes;
@@ -110,7 +115,8 @@ static void name_out(struct json_out *j, const struct strbuf *name, bool as_key)
         jo_str(j, s);
 }
 
-static void add_legacy_tops(struct out_openai *o, struct json_out *j, const struct kts_event *e, const struct kts_token *t)
+static void add_legacy_tops(struct out_openai *o, struct json_out *j, const struct kts_event *e,
+                            const struct kts_token *t)
 {
     struct strbuf name = {0};
     bool own = t->n_top == 0;
@@ -138,7 +144,8 @@ static uint64_t count_chars(const char *s, size_t n)
     return c;
 }
 
-static void add_legacy_logprob(struct out_openai *o, struct out_choice *c, const struct kts_event *e, const struct kts_token *t)
+static void add_legacy_logprob(struct out_openai *o, struct out_choice *c,
+                               const struct kts_event *e, const struct kts_token *t)
 {
     struct json_out j[4];
     struct strbuf name = {0};
@@ -183,10 +190,12 @@ static void lp_array(struct json_out *j, const char *key, const struct strbuf *b
     jo_array_end(j);
 }
 
-static void put_logprobs(const struct out_openai *o, struct json_out *j, struct out_choice *c, bool empty_is_null)
+static void put_logprobs(const struct out_openai *o, struct json_out *j, struct out_choice *c,
+                         bool empty_is_null)
 {
     for (int k = 0; k < 4; k++)
-        j->b->failed = j->b->failed || c->lp[k].failed; /* a part that is missing must not look like a reply */
+        j->b->failed =
+            j->b->failed || c->lp[k].failed; /* a part that is missing must not look like a reply */
     jo_key(j, "logprobs");
     if (o->job->req.n_logprobs < 0 || (empty_is_null && c->lp[0].len == 0)) {
         jo_null(j);
@@ -240,7 +249,10 @@ static void put_head(const struct out_openai *o, struct json_out *j, bool chunk)
     bool chat = o->job->req.api == KTS_CHAT;
     jo_object(j);
     jo_kstr(j, "id", o->job->id);
-    jo_kstr(j, "object", !chat ? "text_completion" : chunk ? "chat.completion.chunk" : "chat.completion");
+    jo_kstr(j, "object",
+            !chat   ? "text_completion"
+            : chunk ? "chat.completion.chunk"
+                    : "chat.completion");
     jo_kint(j, "created", o->created);
     jo_kstr(j, "model", o->model);
     if (!chunk)
@@ -257,7 +269,8 @@ struct delta {
     enum kts_finish finish;
 };
 
-static void put_chunk(struct out_openai *o, uint32_t choice, const struct delta *d, struct strbuf *sse)
+static void put_chunk(struct out_openai *o, uint32_t choice, const struct delta *d,
+                      struct strbuf *sse)
 {
     struct json_out j;
     sb_puts(sse, "data: ");
@@ -374,7 +387,8 @@ void out_openai_collect(struct out_openai *o, const struct kts_event *e)
     sb_add(&c->text, e->text, e->len);
 }
 
-static void put_choice(struct out_openai *o, struct json_out *j, struct out_choice *c, uint32_t index)
+static void put_choice(struct out_openai *o, struct json_out *j, struct out_choice *c,
+                       uint32_t index)
 {
     const char *text = c->text.data == NULL ? "" : c->text.data;
     j->b->failed = j->b->failed || c->text.failed;
@@ -415,7 +429,9 @@ void out_openai_reply(struct out_openai *o, struct strbuf *json)
         for (int64_t k = 0; k < r->n; k++) {
             uint32_t best = UINT32_MAX;
             for (uint32_t i = 0; i < (uint32_t)r->best_of; i++)
-                if (!(sent >> i & 1) && (best == UINT32_MAX || (r->best_of > r->n && mean_logprob(&block[i]) > mean_logprob(&block[best]))))
+                if (!(sent >> i & 1) &&
+                    (best == UINT32_MAX ||
+                     (r->best_of > r->n && mean_logprob(&block[i]) > mean_logprob(&block[best]))))
                     best = i;
             sent |= (uint64_t)1 << best;
             put_choice(o, &j, &block[best], index++);

@@ -1,5 +1,5 @@
-/* out_openai.h - from events to the replies of the OpenAI APIs: SSE chunks or one JSON object. Pure functions on buffers; owner: one
- * exchange on the I/O thread.
+/* out_openai.h - from events to the replies of the OpenAI APIs: SSE chunks or one JSON object. Pure
+ * functions on buffers; owner: one exchange on the I/O thread.
  */
 #ifndef KT_SERVE_OUT_OPENAI_H
 #define KT_SERVE_OUT_OPENAI_H
@@ -14,7 +14,8 @@ struct out_choice {
     double sum_logprob;
     uint64_t chars;      /* characters so far: text_offset of the next token */
     struct strbuf text;  /* whole replies: text so far */
-    struct strbuf lp[4]; /* log probabilities as JSON members: chat uses [0]; completions tokens, logprobs, tops, offsets */
+    struct strbuf lp[4]; /* log probabilities as JSON members: chat uses [0]; completions tokens,
+                            logprobs, tops, offsets */
 };
 
 struct out_openai {
@@ -26,7 +27,8 @@ struct out_openai {
 };
 
 /* The job must outlive it. false: no memory. */
-bool out_openai_init(struct out_openai *o, const struct kts_job *job, const kt_tokenizer *tok, const char *model);
+bool out_openai_init(struct out_openai *o, const struct kts_job *job, const kt_tokenizer *tok,
+                     const char *model);
 void out_openai_free(struct out_openai *o);
 
 /* Streams: append the frames of an event; of the end; of an error after the start. */

@@ -1,6 +1,7 @@
 /* params.c - the table of request fields and its range checks.
- * Integers are accepted as JSON integers, or as reals without a fraction; booleans only as booleans. Out-of-range answers name the field,
- * the range and the value. Fields that need more than a number (lists, objects) are P_CUSTOM and read by the mapper. Pure; any thread.
+ * Integers are accepted as JSON integers, or as reals without a fraction; booleans only as
+ * booleans. Out-of-range answers name the field, the range and the value. Fields that need more
+ * than a number (lists, objects) are P_CUSTOM and read by the mapper. Pure; any thread.
  */
 #include "serve/params.h"
 
@@ -87,7 +88,8 @@ const struct param *param_find(const char *name, enum kts_api api)
 
 static const char *json_kind(const json_t *v)
 {
-    static const char *const kind[] = {"an object", "an array", "a string", "an integer", "a number", "true", "false", "null"};
+    static const char *const kind[] = {"an object", "an array", "a string", "an integer",
+                                       "a number",  "true",     "false",    "null"};
     return kind[json_typeof(v)];
 }
 
@@ -100,7 +102,8 @@ static void show(double v, char *buf, size_t n)
         snprintf(buf, n, "%.6g", v);
 }
 
-static int out_of_range(const struct param *p, const char *name, const json_t *v, struct kts_fail *f)
+static int out_of_range(const struct param *p, const char *name, const json_t *v,
+                        struct kts_fail *f)
 {
     char lo[32], hi[32], got[32];
     show(p->min, lo, sizeof lo);
@@ -113,28 +116,37 @@ static int out_of_range(const struct param *p, const char *name, const json_t *v
     else
         show(json_number_value(v), got, sizeof got);
     return kts_fail_set(f, 400, "out_of_range", name,
-                        p->open_min ? "%s must be above %s and at most %s, got %s" : "%s must be between %s and %s, got %s", name, lo, hi,
-                        got);
+                        p->open_min ? "%s must be above %s and at most %s, got %s"
+                                    : "%s must be between %s and %s, got %s",
+                        name, lo, hi, got);
 }
 
-static int store_number(const struct param *p, const char *name, const json_t *v, struct kts_req *r, struct kts_fail *f)
+static int store_number(const struct param *p, const char *name, const json_t *v, struct kts_req *r,
+                        struct kts_fail *f)
 {
     double d = json_number_value(v);
-    if (!json_is_number(v) || (p->type == P_INT && json_is_real(v) && (d != floor(d) || fabs(d) > 9e15))) {
+    if (!json_is_number(v) ||
+        (p->type == P_INT && json_is_real(v) && (d != floor(d) || fabs(d) > 9e15))) {
         if (json_is_real(v) && fabs(d) > 9e15)
             return out_of_range(p, name, v, f);
-        return kts_fail_set(f, 400, "invalid_type", name, "%s must be %s, got %s", name, p->type == P_INT ? "an integer" : "a number",
-                            json_kind(v));
+        return kts_fail_set(f, 400, "invalid_type", name, "%s must be %s, got %s", name,
+                            p->type == P_INT ? "an integer" : "a number", json_kind(v));
     }
     bool low = p->open_min ? d <= p->min : d < p->min;
     if (low || !(d <= p->max))
         return out_of_range(p, name, v, f);
-    if (p->use == P_UNSUPPORTED && strcmp(p->def, d == -1 ? "-1" : d == 0 ? "0" : d == 1 ? "1" : "") != 0)
-        return kts_fail_set(f, 501, "not_supported", name, "%s is not available in this version; leave it out or send its default %s", name,
-                            p->def);
+    if (p->use == P_UNSUPPORTED && strcmp(p->def, d == -1  ? "-1"
+                                                  : d == 0 ? "0"
+                                                  : d == 1 ? "1"
+                                                           : "") != 0)
+        return kts_fail_set(
+            f, 501, "not_supported", name,
+            "%s is not available in this version; leave it out or send its default %s", name,
+            p->def);
     if (p->offset != PARAM_NONE) {
         char *at = (char *)r + p->offset;
-        int64_t i = json_is_integer(v) ? (int64_t)json_integer_value(v) : (int64_t)(p->type == P_INT ? d : 0);
+        int64_t i = json_is_integer(v) ? (int64_t)json_integer_value(v)
+                                       : (int64_t)(p->type == P_INT ? d : 0);
         if (p->type == P_INT)
             memcpy(at, &i, sizeof i);
         else
@@ -143,16 +155,20 @@ static int store_number(const struct param *p, const char *name, const json_t *v
     return 0;
 }
 
-int param_store(const struct param *p, const char *name, const json_t *v, struct kts_req *r, struct kts_fail *f)
+int param_store(const struct param *p, const char *name, const json_t *v, struct kts_req *r,
+                struct kts_fail *f)
 {
     if (json_is_null(v) || p->type == P_CUSTOM)
         return 0;
     if (p->type != P_BOOL)
         return store_number(p, name, v, r, f);
     if (!json_is_boolean(v))
-        return kts_fail_set(f, 400, "invalid_type", name, "%s must be true or false, got %s", name, json_kind(v));
+        return kts_fail_set(f, 400, "invalid_type", name, "%s must be true or false, got %s", name,
+                            json_kind(v));
     if (p->use == P_UNSUPPORTED && json_is_true(v))
-        return kts_fail_set(f, 501, "not_supported", name, "%s is not available in this version; leave it out or send false", name);
+        return kts_fail_set(f, 501, "not_supported", name,
+                            "%s is not available in this version; leave it out or send false",
+                            name);
     if (p->offset != PARAM_NONE)
         *((bool *)((char *)r + p->offset)) = json_is_true(v);
     return 0;

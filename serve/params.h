@@ -1,5 +1,6 @@
-/* params.h - the one table of request fields: names, aliases, types, ranges, defaults, and which API has them.
- * The mapper reads numbers, booleans and ranges from it; documentation is made from it. Immutable.
+/* params.h - the one table of request fields: names, aliases, types, ranges, defaults, and which
+ * API has them. The mapper reads numbers, booleans and ranges from it; documentation is made from
+ * it. Immutable.
  */
 #ifndef KT_SERVE_PARAMS_H
 #define KT_SERVE_PARAMS_H
@@ -37,6 +38,7 @@ extern const size_t param_count;
 /* The row of a name or alias for that API, or NULL. */
 const struct param *param_find(const char *name, enum kts_api api);
 /* Check `v` against the row and store it. Nothing happens for null. */
-int param_store(const struct param *p, const char *name, const json_t *v, struct kts_req *r, struct kts_fail *f);
+int param_store(const struct param *p, const char *name, const json_t *v, struct kts_req *r,
+                struct kts_fail *f);
 
 #endif

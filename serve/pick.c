@@ -1,7 +1,8 @@
 /* pick.c - logit bias, bans and penalties in front of kt_sample.
- * The order is the API's: bias, then penalties (repetition over the last tokens of prompt and output, presence and frequency over the
- * output), then the filters and the draw, which the library does. A request that uses none of them is sampled from the engine's row itself.
- * Log probabilities are always taken from the raw logits, elsewhere. Engine thread only; allocates at init only.
+ * The order is the API's: bias, then penalties (repetition over the last tokens of prompt and
+ * output, presence and frequency over the output), then the filters and the draw, which the library
+ * does. A request that uses none of them is sampled from the engine's row itself. Log probabilities
+ * are always taken from the raw logits, elsewhere. Engine thread only; allocates at init only.
  */
 #include "serve/pick.h"
 
@@ -43,20 +44,24 @@ void picker_free(struct picker *p)
 
 bool picker_needs_history(const struct kts_req *r)
 {
-    return r->presence_penalty != 0 || r->frequency_penalty != 0 || (r->repetition_penalty != 1 && r->repeat_last_n != 0);
+    return r->presence_penalty != 0 || r->frequency_penalty != 0 ||
+           (r->repetition_penalty != 1 && r->repeat_last_n != 0);
 }
 
 /* Token number k counted from the end, over output and prompt. */
 static int32_t from_end(const struct pick_in *in, uint64_t k)
 {
-    return k < in->n_made ? in->made[in->n_made - 1 - k] : in->prompt[in->n_prompt - 1 - (k - in->n_made)];
+    return k < in->n_made ? in->made[in->n_made - 1 - k]
+                          : in->prompt[in->n_prompt - 1 - (k - in->n_made)];
 }
 
 static void penalize_repetition(struct picker *p, const struct pick_in *in)
 {
     const struct kts_req *r = in->req;
     uint64_t all = (uint64_t)in->n_prompt + in->n_made,
-             n = r->repeat_last_n < 0 || (uint64_t)r->repeat_last_n > all ? all : (uint64_t)r->repeat_last_n;
+             n = r->repeat_last_n < 0 || (uint64_t)r->repeat_last_n > all
+                     ? all
+                     : (uint64_t)r->repeat_last_n;
     float by = (float)r->repetition_penalty;
     if (r->repetition_penalty == 1)
         return;

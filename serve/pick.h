@@ -1,4 +1,5 @@
-/* pick.h - from a row of logits to the next token: bias, bans, penalties, then the library's sampler. Engine thread only.
+/* pick.h - from a row of logits to the next token: bias, bans, penalties, then the library's
+ * sampler. Engine thread only.
  */
 #ifndef KT_SERVE_PICK_H
 #define KT_SERVE_PICK_H

@@ -1,7 +1,7 @@
 /* placement_view.c - where experts are and how often they were chosen.
- * This version has one tier (host memory) and no policy: every expert is resident there, the policy's name is "off", the epoch 0 and
- * nothing migrates. Hits count from the first token on, so window_s is the uptime. Counts are read relaxed while steps go on; each is
- * consistent by itself.
+ * This version has one tier (host memory) and no policy: every expert is resident there, the
+ * policy's name is "off", the epoch 0 and nothing migrates. Hits count from the first token on, so
+ * window_s is the uptime. Counts are read relaxed while steps go on; each is consistent by itself.
  */
 #include "serve/placement_view.h"
 
@@ -12,8 +12,10 @@ void base64_add(struct strbuf *out, const unsigned char *p, size_t n)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < n; i += 3) {
-        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
-        char four[4] = {digits[v >> 18], digits[v >> 12 & 63], i + 1 < n ? digits[v >> 6 & 63] : '=', i + 2 < n ? digits[v & 63] : '='};
+        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) |
+                     (i + 2 < n ? p[i + 2] : 0);
+        char four[4] = {digits[v >> 18], digits[v >> 12 & 63],
+                        i + 1 < n ? digits[v >> 6 & 63] : '=', i + 2 < n ? digits[v & 63] : '='};
         sb_add(out, four, 4);
     }
 }
@@ -129,9 +131,10 @@ void placement_text(const struct placement_in *in, struct strbuf *out)
 {
     uint64_t hits = total(in);
     uint32_t n = in->info->n_experts;
-    sb_printf(out, "placement: policy off, epoch 0, %u layers x %u experts, %u per token, %.0f s\n", in->info->n_moe_layers, n,
-              in->info->experts_per_token, in->uptime_s);
-    sb_printf(out, "tier 0  host  dram  %zu experts  %llu hits\n", cells(in), (unsigned long long)hits);
+    sb_printf(out, "placement: policy off, epoch 0, %u layers x %u experts, %u per token, %.0f s\n",
+              in->info->n_moe_layers, n, in->info->experts_per_token, in->uptime_s);
+    sb_printf(out, "tier 0  host  dram  %zu experts  %llu hits\n", cells(in),
+              (unsigned long long)hits);
     for (uint32_t l = 0; l < in->info->n_moe_layers; l++) {
         uint32_t best = 0;
         uint64_t sum = 0;
@@ -140,7 +143,8 @@ void placement_text(const struct placement_in *in, struct strbuf *out)
             if (count_at(in, (size_t)l * n + e) > count_at(in, (size_t)l * n + best))
                 best = e;
         }
-        sb_printf(out, "layer %u: %llu hits, hottest expert %u with %llu\n", in->info->first_moe_layer + l, (unsigned long long)sum, best,
+        sb_printf(out, "layer %u: %llu hits, hottest expert %u with %llu\n",
+                  in->info->first_moe_layer + l, (unsigned long long)sum, best,
                   (unsigned long long)count_at(in, (size_t)l * n + best));
     }
 }

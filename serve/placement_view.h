@@ -1,4 +1,5 @@
-/* placement_view.h - the placement object of the admin API, as JSON and as text. Any thread; pure apart from reading the engine's counters.
+/* placement_view.h - the placement object of the admin API, as JSON and as text. Any thread; pure
+ * apart from reading the engine's counters.
  */
 #ifndef KT_SERVE_PLACEMENT_VIEW_H
 #define KT_SERVE_PLACEMENT_VIEW_H

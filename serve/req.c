@@ -29,7 +29,8 @@ const char *kts_error_type(int status)
     }
 }
 
-int kts_fail_set(struct kts_fail *f, int status, const char *code, const char *param, const char *fmt, ...)
+int kts_fail_set(struct kts_fail *f, int status, const char *code, const char *param,
+                 const char *fmt, ...)
 {
     va_list ap;
     memset(f, 0, sizeof *f);

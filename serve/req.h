@@ -1,7 +1,7 @@
 /* req.h - the internal form of a generation request, and how a request is refused.
- * Mappers fill kts_req from a protocol's JSON; nothing in it knows the protocol except `api`, which picks the serializer. Strings point
- * into `root` or into memory of the request. Owner: the I/O thread until submission, then read-only until the job ends. Free with
- * kts_req_free.
+ * Mappers fill kts_req from a protocol's JSON; nothing in it knows the protocol except `api`, which
+ * picks the serializer. Strings point into `root` or into memory of the request. Owner: the I/O
+ * thread until submission, then read-only until the job ends. Free with kts_req_free.
  */
 #ifndef KT_SERVE_REQ_H
 #define KT_SERVE_REQ_H
@@ -13,20 +13,24 @@
 
 #include "kt.h"
 
-enum kts_api { KTS_CHAT = 1, KTS_COMPLETION = 2 }; /* bits: the parameter table says where a field belongs */
+enum kts_api {
+    KTS_CHAT = 1,
+    KTS_COMPLETION = 2
+}; /* bits: the parameter table says where a field belongs */
 
-/* Why a request is refused: one row of the error table. type and code are static; param is "" for none. */
+/* Why a request is refused: one row of the error table. type and code are static; param is "" for
+ * none. */
 struct kts_fail {
     int status;
     const char *type, *code;
     char param[80];
     char msg[480];
-    bool no_retry;                   /* it cost a prefill: clients should not send it again by themselves */
+    bool no_retry; /* it cost a prefill: clients should not send it again by themselves */
     uint32_t n_prompt_tokens, n_ctx; /* context_length_exceeded only */
 };
 /* Fill *f; returns -1 so that callers can pass it on. */
-int kts_fail_set(struct kts_fail *f, int status, const char *code, const char *param, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
+int kts_fail_set(struct kts_fail *f, int status, const char *code, const char *param,
+                 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* The error type that belongs to a status. */
 const char *kts_error_type(int status);
 
@@ -55,7 +59,7 @@ struct kts_req {
     int64_t top_k, repeat_last_n, seed; /* seed -1: choose one */
     int64_t n, best_of;                 /* best_of 0: n */
     int64_t max_tokens, min_tokens;     /* max_tokens -1: to the end of the context */
-    int64_t n_logprobs;                 /* alternatives per token; -1: no log probabilities at all */
+    int64_t n_logprobs; /* alternatives per token; -1: no log probabilities at all */
     bool stream, include_usage, continuous_usage, echo, ignore_eos;
 
     const char **stop; /* [n_stop], lengths in stop_len */

@@ -1,6 +1,7 @@
 /* routes.c - which routes exist, and the handlers of health, models, tokens and properties.
- * A route that belongs to an API of later versions is in the table too, with 501: clients then learn that it is not there yet instead of
- * guessing from a 404. I/O thread only; nothing here waits.
+ * A route that belongs to an API of later versions is in the table too, with 501: clients then
+ * learn that it is not there yet instead of guessing from a 404. I/O thread only; nothing here
+ * waits.
  */
 #include "serve/routes.h"
 
@@ -22,7 +23,8 @@
 void app_reply_json(struct http_x *x, int status, struct strbuf *b)
 {
     if (!sb_ok(b)) {
-        http_reply_error(x, 503, "unavailable_error", "overloaded", NULL, "no memory for the reply");
+        http_reply_error(x, 503, "unavailable_error", "overloaded", NULL,
+                         "no memory for the reply");
         return;
     }
     http_reply(x, status, "application/json", b->data, b->len);
@@ -50,7 +52,10 @@ void app_reply_fail(struct app *a, struct http_x *x, const struct kts_fail *f)
 const char *app_state_name(struct app *a)
 {
     int s = atomic_load(&a->state);
-    return a->draining ? "draining" : s == STATE_READY ? "ready" : s == STATE_FAILED ? "failed" : "loading";
+    return a->draining         ? "draining"
+           : s == STATE_READY  ? "ready"
+           : s == STATE_FAILED ? "failed"
+                               : "loading";
 }
 
 int app_check_ready(struct app *a, struct http_x *x)
@@ -77,7 +82,8 @@ static void health(struct http_x *x, void *user)
         return;
     sched_get_view(a->sched, &v);
     if (v.broken)
-        http_reply_error(x, 500, "server_error", "engine_error", NULL, "the engine failed; the log says why");
+        http_reply_error(x, 500, "server_error", "engine_error", NULL,
+                         "the engine failed; the log says why");
     else
         http_reply(x, 200, "application/json", ok, sizeof ok - 1);
 }
@@ -90,7 +96,8 @@ static void live(struct http_x *x, void *user)
     if (atomic_load(&a->state) == STATE_READY)
         sched_get_view(a->sched, &v);
     if (v.idle_ns > STALL_NS)
-        http_reply_error(x, 503, "unavailable_error", "stalled", NULL, "no engine step for a minute although requests run");
+        http_reply_error(x, 503, "unavailable_error", "stalled", NULL,
+                         "no engine step for a minute although requests run");
     else
         http_reply(x, 200, "application/json", ok, sizeof ok - 1);
 }
@@ -148,8 +155,10 @@ static void model(struct http_x *x, void *user)
     if (app_check_ready(a, x) != 0)
         return;
     if (strcmp(http_tail(x), a->model_id) != 0) {
-        kts_fail_set(&f, 404, "model_not_found", "model", "The model '%.200s' does not exist here; /v1/models lists the one that is served",
-                     http_tail(x));
+        kts_fail_set(
+            &f, 404, "model_not_found", "model",
+            "The model '%.200s' does not exist here; /v1/models lists the one that is served",
+            http_tail(x));
         app_reply_fail(a, x, &f);
         return;
     }
@@ -221,7 +230,8 @@ static int flag(const json_t *o, const char *key, bool def)
     return v == NULL || json_is_null(v) ? def : json_is_boolean(v) ? json_is_true(v) : -1;
 }
 
-static int tokenize_ids(struct app *a, const json_t *o, int32_t **ids, uint32_t *n, struct kts_fail *f)
+static int tokenize_ids(struct app *a, const json_t *o, int32_t **ids, uint32_t *n,
+                        struct kts_fail *f)
 {
     const json_t *text = json_object_get(o, "content");
     int add = flag(o, "add_special", false), parse = flag(o, "parse_special", true);
@@ -230,10 +240,11 @@ static int tokenize_ids(struct app *a, const json_t *o, int32_t **ids, uint32_t 
     if (!json_is_string(text))
         return kts_fail_set(f, 400, "invalid_type", "content", "content must be a string");
     if (add < 0 || parse < 0)
-        return kts_fail_set(f, 400, "invalid_type", add < 0 ? "add_special" : "parse_special", "%s must be true or false",
-                            add < 0 ? "add_special" : "parse_special");
+        return kts_fail_set(f, 400, "invalid_type", add < 0 ? "add_special" : "parse_special",
+                            "%s must be true or false", add < 0 ? "add_special" : "parse_special");
     return encode_text(a->tok, json_string_value(text), json_string_length(text),
-                       (add ? KT_TOK_ADD_SPECIAL : 0u) | (parse ? KT_TOK_PARSE_SPECIAL : 0u), ids, n, f);
+                       (add ? KT_TOK_ADD_SPECIAL : 0u) | (parse ? KT_TOK_PARSE_SPECIAL : 0u), ids,
+                       n, f);
 }
 
 static void tokenize(struct http_x *x, void *user)
@@ -273,14 +284,17 @@ static int detokenize_text(struct app *a, const json_t *o, struct strbuf *out, s
     const json_t *tokens = json_object_get(o, "tokens");
     struct strbuf raw = {0};
     if (!json_is_array(tokens))
-        return kts_fail_set(f, 400, "invalid_type", "tokens", "tokens must be an array of token ids");
+        return kts_fail_set(f, 400, "invalid_type", "tokens",
+                            "tokens must be an array of token ids");
     for (size_t i = 0; i < json_array_size(tokens); i++) {
         const json_t *t = json_array_get(tokens, i);
         const char *bytes = "";
         json_int_t id = json_is_integer(t) ? json_integer_value(t) : -1;
         if (id < 0 || id >= (json_int_t)a->limits.vocab) {
             sb_free(&raw);
-            return kts_fail_set(f, 400, "out_of_range", "tokens", "tokens[%zu] must be an id between 0 and %u", i, a->limits.vocab - 1);
+            return kts_fail_set(f, 400, "out_of_range", "tokens",
+                                "tokens[%zu] must be an id between 0 and %u", i,
+                                a->limits.vocab - 1);
         }
         size_t n = kt_token_bytes(a->tok, (int32_t)id, &bytes);
         if (n > 0)
@@ -323,10 +337,12 @@ static void not_here(struct http_x *x, void *user)
 {
     struct app *a = user;
     struct kts_fail f;
-    const char *hint = strncmp(http_path(x), "/v1/assistants", 14) == 0 || strncmp(http_path(x), "/v1/threads", 11) == 0
+    const char *hint = strncmp(http_path(x), "/v1/assistants", 14) == 0 ||
+                               strncmp(http_path(x), "/v1/threads", 11) == 0
                            ? "; /v1/responses is the API that replaces it"
                            : "";
-    kts_fail_set(&f, 501, "not_supported", NULL, "%.100s is not available in this version%s", http_path(x), hint);
+    kts_fail_set(&f, 501, "not_supported", NULL, "%.100s is not available in this version%s",
+                 http_path(x), hint);
     app_reply_fail(a, x, &f);
 }
 

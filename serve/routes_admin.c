@@ -1,5 +1,6 @@
 /* routes_admin.c - metrics and the admin views: status, requests, drain, placement.
- * Views show no prompt or output text. Mutating actions are logged with the name of the key. I/O thread only.
+ * Views show no prompt or output text. Mutating actions are logged with the name of the key. I/O
+ * thread only.
  */
 #include <string.h>
 #include <strings.h>
@@ -24,7 +25,8 @@ void route_metrics(struct http_x *x, void *user)
     if (sb_ok(&b))
         http_reply(x, 200, met_content_type(f), b.data, b.len);
     else
-        http_reply_error(x, 503, "unavailable_error", "overloaded", NULL, "no memory for the reply");
+        http_reply_error(x, 503, "unavailable_error", "overloaded", NULL,
+                         "no memory for the reply");
     sb_free(&b);
 }
 
@@ -102,7 +104,10 @@ void route_admin_requests(struct http_x *x, void *user)
         jo_kstr(&j, "id", e->job->id);
         jo_kstr(&j, "api", e->job->req.api == KTS_CHAT ? "chat" : "completions");
         jo_kstr(&j, "key", e->x == NULL ? "" : http_key_name(e->x));
-        jo_kstr(&j, "state", e->x == NULL ? "cancelling" : atomic_load(&e->job->paused) ? "paused" : states[atomic_load(&e->job->state)]);
+        jo_kstr(&j, "state",
+                e->x == NULL                   ? "cancelling"
+                : atomic_load(&e->job->paused) ? "paused"
+                                               : states[atomic_load(&e->job->state)]);
         jo_kint(&j, "priority", 0);
         jo_kreal(&j, "age_s", (double)(now - e->job->submitted_ns) * 1e-9);
         jo_kuint(&j, "prompt_tokens", e->job->n_prompt_tokens);
@@ -165,7 +170,8 @@ void route_admin_placement(struct http_x *x, void *user)
                               .counts = kt_engine_expert_counts(a->engine),
                               .time = (double)t.tv_sec + (double)t.tv_nsec * 1e-9,
                               .uptime_s = (double)(clock_ns() - a->started_ns) * 1e-9,
-                              .capacity_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE)};
+                              .capacity_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) *
+                                                (uint64_t)sysconf(_SC_PAGESIZE)};
     bool text = accept != NULL && strncasecmp(accept, "text/plain", 10) == 0;
     if (text)
         placement_text(&in, &b);

@@ -1,8 +1,9 @@
 /* sched.c - the engine thread's loop (see sched.h).
- * Incoming jobs and flags cross under one lock; everything else belongs to the engine thread. Admission is first come, first served: the
- * head of the queue waits for pages and nothing overtakes it, so no request starves. Choices of one request are admitted one by one, each
- * as a sequence of its own. Buffers are made at open; a step allocates only the events that it sends. Invariant: each job that was
- * submitted ends with exactly one terminal event.
+ * Incoming jobs and flags cross under one lock; everything else belongs to the engine thread.
+ * Admission is first come, first served: the head of the queue waits for pages and nothing
+ * overtakes it, so no request starves. Choices of one request are admitted one by one, each as a
+ * sequence of its own. Buffers are made at open; a step allocates only the events that it sends.
+ * Invariant: each job that was submitted ends with exactly one terminal event.
  */
 #include "serve/sched.h"
 
@@ -15,7 +16,9 @@
 #include "base/status.h"
 #include "serve/seqrun.h"
 
-#define PROMPT_ROWS 16 /* prompt tokens per step whose logits are looked at (echo with logprobs) */
+#define PROMPT_ROWS                                                                                \
+    16 /* prompt tokens per step whose logits are looked at (echo with logprobs)                   \
+        */
 #define MIN_CHUNK 16u
 #define TICK_NS 250000000u /* how often a sleeping loop looks at deadlines */
 #define FULL_TICK_NS 5000000u
@@ -26,12 +29,13 @@ struct sched {
 
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    struct kts_job *inbox, **inbox_last;       /* guarded by lock */
-    uint32_t waiting;                          /* guarded by lock: jobs with choices not yet admitted, inbox included */
+    struct kts_job *inbox, **inbox_last; /* guarded by lock */
+    uint32_t waiting; /* guarded by lock: jobs with choices not yet admitted, inbox included */
     uint64_t waiting_tokens;                   /* guarded by lock */
     bool woken, draining, abort, stop, broken; /* guarded by lock */
     _Atomic uint32_t running_view;
-    _Atomic uint64_t moved_ns, duration_ns; /* last loop turn with work, 0 when idle; smoothed request duration */
+    _Atomic uint64_t moved_ns,
+        duration_ns; /* last loop turn with work, 0 when idle; smoothed request duration */
 
     /* engine thread */
     struct kts_job *queue, **queue_last;
@@ -57,8 +61,11 @@ static kt_status self_test(struct sched *s, kt_err *err)
     kt_seq_close(q);
     KT_TRY(st);
     kt_sampling greedy = {.temperature = 0, .top_k = -1, .top_p = 1};
-    if (item.result != KT_OK || kt_sample(s->rows, s->info.vocab, &greedy, 1, s->env.picker.scratch) < 0)
-        KT_FAIL(err, KT_E_NUMERIC, "the self-test step gave NaN: the model file is damaged or a kernel is wrong; try --cpu-mask ref");
+    if (item.result != KT_OK ||
+        kt_sample(s->rows, s->info.vocab, &greedy, 1, s->env.picker.scratch) < 0)
+        KT_FAIL(err, KT_E_NUMERIC,
+                "the self-test step gave NaN: the model file is damaged or a kernel is wrong; try "
+                "--cpu-mask ref");
     return KT_OK;
 }
 
@@ -87,8 +94,10 @@ kt_status sched_open(const struct sched_config *c, struct sched **out, kt_err *e
     s->who = mem_calloc(s->info.max_seqs, sizeof *s->who);
     s->rows = mem_aligned(64, (size_t)s->info.max_seqs * s->info.vocab * sizeof(float));
     s->prompt_rows = mem_aligned(64, (size_t)PROMPT_ROWS * s->info.vocab * sizeof(float));
-    if (s->run == NULL || s->items == NULL || s->who == NULL || s->rows == NULL || s->prompt_rows == NULL) {
-        err_set(err, st, 0, __func__, "no memory for the logits of %u sequences; lower --parallel", s->info.max_seqs);
+    if (s->run == NULL || s->items == NULL || s->who == NULL || s->rows == NULL ||
+        s->prompt_rows == NULL) {
+        err_set(err, st, 0, __func__, "no memory for the logits of %u sequences; lower --parallel",
+                s->info.max_seqs);
         goto fail;
     }
     st = picker_init(&s->env.picker, c->tok, s->info.vocab, err);
@@ -157,7 +166,8 @@ enum sched_submit sched_submit(struct sched *s, struct kts_job *j)
         r = SUBMIT_BROKEN;
     else if (s->draining || s->stop)
         r = SUBMIT_DRAINING;
-    else if (s->waiting > 0 && (s->waiting >= s->c.queue_requests || s->waiting_tokens + j->n_prompt_tokens > s->c.queue_tokens))
+    else if (s->waiting > 0 && (s->waiting >= s->c.queue_requests ||
+                                s->waiting_tokens + j->n_prompt_tokens > s->c.queue_tokens))
         r = SUBMIT_FULL;
     if (r == SUBMIT_OK) {
         s->waiting++;
@@ -183,7 +193,8 @@ void sched_get_view(struct sched *s, struct sched_view *v)
     pthread_mutex_unlock(&s->lock);
     v->running = atomic_load(&s->running_view);
     v->idle_ns = moved == 0 || moved > now ? 0 : now - moved;
-    double seconds = (double)atomic_load(&s->duration_ns) * 1e-9 * (v->waiting + 1) / s->info.max_seqs;
+    double seconds =
+        (double)atomic_load(&s->duration_ns) * 1e-9 * (v->waiting + 1) / s->info.max_seqs;
     v->retry_after_s = seconds < 1 ? 1 : seconds > 60 ? 60 : (uint32_t)(seconds + 0.5);
 }
 
@@ -241,7 +252,8 @@ static void end_job(struct sched *s, struct kts_job *j, enum kts_event_kind kind
     }
 }
 
-static void fail_job(struct sched *s, struct kts_job *j, int status, const char *code, const char *msg)
+static void fail_job(struct sched *s, struct kts_job *j, int status, const char *code,
+                     const char *msg)
 {
     kts_fail_set(&j->fail, status, code, NULL, "%s", msg);
     j->fail.no_retry = j->started;
@@ -251,9 +263,11 @@ static void fail_job(struct sched *s, struct kts_job *j, int status, const char 
 
 static void cancel_job(struct sched *s, struct kts_job *j, int cause)
 {
-    static const char *const text[] = {"", "the client closed the connection", "the request was cancelled by an administrator",
+    static const char *const text[] = {"", "the client closed the connection",
+                                       "the request was cancelled by an administrator",
                                        "the server is shutting down"};
-    kts_fail_set(&j->fail, 503, cause == CANCEL_SHUTDOWN ? "draining" : "cancelled", NULL, "%s", text[cause]);
+    kts_fail_set(&j->fail, 503, cause == CANCEL_SHUTDOWN ? "draining" : "cancelled", NULL, "%s",
+                 text[cause]);
     j->fail.no_retry = j->started || cause == CANCEL_ADMIN;
     met_inc(s->c.met.cancelled[cause]);
     met_inc(s->c.met.requests[REASON_ABORT]);
@@ -391,7 +405,8 @@ static bool admit_one(struct sched *s)
     if (j == NULL || s->n_run == s->info.max_seqs || !start_job(s, j))
         return s->queue != j && s->queue != NULL;
     struct seq *q = &j->seqs[j->next_choice];
-    if (picker_needs_history(&j->req) && q->made == NULL && q->max_new > 0 && (q->made = mem_calloc(q->max_new, sizeof *q->made)) == NULL) {
+    if (picker_needs_history(&j->req) && q->made == NULL && q->max_new > 0 &&
+        (q->made = mem_calloc(q->max_new, sizeof *q->made)) == NULL) {
         fail_job(s, j, 503, "overloaded", "no memory for this request");
         return true;
     }
@@ -400,7 +415,8 @@ static bool admit_one(struct sched *s)
         return false;
     if (st != KT_OK) {
         log_error("request %s cannot be admitted: %s", j->id, err.msg);
-        fail_job(s, j, st == KT_E_KV_FULL ? 503 : 500, st == KT_E_KV_FULL ? "overloaded" : "engine_error", err.msg);
+        fail_job(s, j, st == KT_E_KV_FULL ? 503 : 500,
+                 st == KT_E_KV_FULL ? "overloaded" : "engine_error", err.msg);
         return true;
     }
     q->state = SEQ_PREFILL;
@@ -430,10 +446,15 @@ static uint32_t add_decodes(struct sched *s, uint32_t room)
         if (q->state != SEQ_DECODE || !can_run(q))
             continue;
         s->who[n] = q;
-        s->items[n] = (kt_batch_item){.seq = q->kt, .ids = &q->next_id, .n = 1, .logits = s->rows + (size_t)n * s->info.vocab};
+        s->items[n] = (kt_batch_item){.seq = q->kt,
+                                      .ids = &q->next_id,
+                                      .n = 1,
+                                      .logits = s->rows + (size_t)n * s->info.vocab};
         n++;
     }
-    s->first_decode = n == room && s->n_run > 0 ? (s->first_decode + n) % s->n_run : 0; /* a batch smaller than the run list takes turns */
+    s->first_decode = n == room && s->n_run > 0
+                          ? (s->first_decode + n) % s->n_run
+                          : 0; /* a batch smaller than the run list takes turns */
     return n;
 }
 
@@ -452,7 +473,8 @@ static uint32_t add_prompts(struct sched *s, uint32_t n, uint32_t room)
             take = PROMPT_ROWS;
         rows_taken = rows_taken || all;
         s->who[n] = q;
-        s->items[n] = (kt_batch_item){.seq = q->kt, .ids = q->prompt->ids + q->fed, .n = take, .all_logits = all};
+        s->items[n] = (kt_batch_item){
+            .seq = q->kt, .ids = q->prompt->ids + q->fed, .n = take, .all_logits = all};
         if (all)
             s->items[n].logits = s->prompt_rows;
         else if (take == left)
@@ -530,7 +552,8 @@ static void handle_item(struct sched *s, uint32_t i, uint64_t now)
         finish_seq(s, q, how);
 }
 
-/* Is this sequence still running? A job that ends takes its other sequences with it, so who[] may hold dead pointers. */
+/* Is this sequence still running? A job that ends takes its other sequences with it, so who[] may
+ * hold dead pointers. */
 static bool alive(const struct sched *s, const struct seq *q)
 {
     for (uint32_t k = 0; k < s->n_run; k++)
@@ -560,7 +583,9 @@ static void step_failed(struct sched *s, uint32_t n, kt_status st, const kt_err 
 static bool step(struct sched *s)
 {
     kt_err err;
-    uint32_t room = s->info.batch_tokens < s->info.max_seqs ? s->info.batch_tokens : s->info.max_seqs, tokens = 0;
+    uint32_t room =
+                 s->info.batch_tokens < s->info.max_seqs ? s->info.batch_tokens : s->info.max_seqs,
+             tokens = 0;
     uint32_t n_decode = add_decodes(s, room);
     uint32_t n = add_prompts(s, n_decode, prompt_room(s, n_decode));
     if (n == 0)
@@ -570,11 +595,13 @@ static bool step(struct sched *s)
     uint64_t start = clock_ns();
     kt_status st = kt_step(s->c.engine, s->items, n, &err);
     uint64_t now = clock_ns();
-    met_observe(n > n_decode ? s->c.met.step_prefill : s->c.met.step_decode, (double)(now - start) * 1e-9);
+    met_observe(n > n_decode ? s->c.met.step_prefill : s->c.met.step_decode,
+                (double)(now - start) * 1e-9);
     met_observe(s->c.met.step_tokens, tokens);
     if (n > n_decode && tokens > n_decode) {
         double each = (double)(now - start) / tokens;
-        s->prefill_ns_per_token = s->prefill_ns_per_token <= 0 ? each : 0.75 * s->prefill_ns_per_token + 0.25 * each;
+        s->prefill_ns_per_token =
+            s->prefill_ns_per_token <= 0 ? each : 0.75 * s->prefill_ns_per_token + 0.25 * each;
     }
     if (st != KT_OK) {
         step_failed(s, n, st, &err);
@@ -606,7 +633,8 @@ static void sleep_until_woken(struct sched *s, uint64_t ns)
     t.tv_nsec = (long)(at % 1000000000u);
     pthread_mutex_lock(&s->lock);
     while (!s->woken) {
-        int rc = ns == 0 ? pthread_cond_wait(&s->cond, &s->lock) : pthread_cond_timedwait(&s->cond, &s->lock, &t);
+        int rc = ns == 0 ? pthread_cond_wait(&s->cond, &s->lock)
+                         : pthread_cond_timedwait(&s->cond, &s->lock, &t);
         if (rc != 0)
             break;
     }

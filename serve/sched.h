@@ -1,8 +1,10 @@
 /* sched.h - the scheduler: admission queue, continuous batching, cancellation, deadlines, drain.
  *
- * One engine thread runs sched_run; all engine calls happen there. Other threads submit jobs, set flags of their jobs and call sched_wake.
- * Each step takes one decode token of every running sequence, then prompt chunks up to the batch limit; while sequences decode, a chunk is
- * kept so small that the step stays within the latency target. Nobody waits for a client: sequences of slow clients are left out of steps.
+ * One engine thread runs sched_run; all engine calls happen there. Other threads submit jobs, set
+ * flags of their jobs and call sched_wake. Each step takes one decode token of every running
+ * sequence, then prompt chunks up to the batch limit; while sequences decode, a chunk is kept so
+ * small that the step stays within the latency target. Nobody waits for a client: sequences of slow
+ * clients are left out of steps.
  */
 #ifndef KT_SERVE_SCHED_H
 #define KT_SERVE_SCHED_H
@@ -14,8 +16,10 @@ enum sched_reason { REASON_STOP, REASON_LENGTH, REASON_ABORT, REASON_ERROR, REAS
 enum { CANCEL_DEADLINE = CANCEL_CAUSES, CANCEL_LABELS };
 
 struct sched_metrics { /* series, each may be NULL */
-    struct met *ttft, *queue_time, *inter_token, *duration, *step_prefill, *step_decode, *step_tokens;
-    struct met *requests[REASON_COUNT], *cancelled[CANCEL_LABELS], *prompt_tokens, *generated_tokens;
+    struct met *ttft, *queue_time, *inter_token, *duration, *step_prefill, *step_decode,
+        *step_tokens;
+    struct met *requests[REASON_COUNT], *cancelled[CANCEL_LABELS], *prompt_tokens,
+        *generated_tokens;
 };
 
 struct sched_config {
@@ -42,8 +46,9 @@ void sched_run(struct sched *s);
 enum sched_submit { SUBMIT_OK, SUBMIT_FULL, SUBMIT_DRAINING, SUBMIT_BROKEN };
 /* SUBMIT_OK: the job is the scheduler's until its terminal event. Else nothing happened. */
 enum sched_submit sched_submit(struct sched *s, struct kts_job *j);
-void sched_wake(struct sched *s);  /* a job's flags changed */
-void sched_drain(struct sched *s); /* queued jobs end with 503, new ones are refused, running ones go on */
+void sched_wake(struct sched *s); /* a job's flags changed */
+void sched_drain(
+    struct sched *s); /* queued jobs end with 503, new ones are refused, running ones go on */
 void sched_abort(struct sched *s); /* running ones end with an error now */
 void sched_stop(struct sched *s);  /* sched_run returns */
 

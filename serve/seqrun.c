@@ -1,6 +1,7 @@
 /* seqrun.c - what the tokens of a running choice mean (see seqrun.h).
- * A token with log probability waits in `pend` until the first byte of its text is released, so tokens that became part of a stop string
- * are never sent. Invariant: pend is in order of start; text, tokens and tops of one event are one memory block.
+ * A token with log probability waits in `pend` until the first byte of its text is released, so
+ * tokens that became part of a stop string are never sent. Invariant: pend is in order of start;
+ * text, tokens and tops of one event are one memory block.
  */
 #include "serve/seqrun.h"
 
@@ -58,11 +59,14 @@ static void queue_event(struct seq_env *env, struct kts_event *e)
 }
 
 /* An event with the first n_tokens of pend and the released text; both leave the sequence. */
-static kt_status make_event(struct seq *q, struct seq_env *env, enum kts_event_kind kind, uint32_t n_tokens)
+static kt_status make_event(struct seq *q, struct seq_env *env, enum kts_event_kind kind,
+                            uint32_t n_tokens)
 {
-    uint32_t n_tops = n_tokens == 0 ? 0 : q->pend[n_tokens - 1].t.top + q->pend[n_tokens - 1].t.n_top;
+    uint32_t n_tops =
+        n_tokens == 0 ? 0 : q->pend[n_tokens - 1].t.top + q->pend[n_tokens - 1].t.n_top;
     size_t len = q->text.len, at = sizeof(struct kts_event);
-    size_t tokens_at = at, tops_at = tokens_at + n_tokens * sizeof(struct kts_token), text_at = tops_at + n_tops * sizeof(struct kts_top);
+    size_t tokens_at = at, tops_at = tokens_at + n_tokens * sizeof(struct kts_token),
+           text_at = tops_at + n_tops * sizeof(struct kts_top);
     if (!sb_ok(&q->text))
         return KT_E_NOMEM;
     struct kts_event *e = mem_calloc(1, text_at + len + 1);
@@ -117,7 +121,8 @@ kt_status seq_finish(struct seq *q, struct seq_env *env, enum kts_finish how)
         return KT_E_NOMEM;
     kt_status s = make_event(q, env, EV_FINISH, 0);
     if (s == KT_OK) {
-        struct kts_event *e = (struct kts_event *)(void *)((char *)env->last - offsetof(struct kts_event, next));
+        struct kts_event *e =
+            (struct kts_event *)(void *)((char *)env->last - offsetof(struct kts_event, next));
         e->finish = how;
         e->sum_logprob = q->sum_logprob;
     }
@@ -153,7 +158,8 @@ static float finite_logprob(double lp)
 }
 
 /* Put a token into pend, with log probabilities from its row (NULL: it has none). */
-static kt_status note_token(struct seq *q, struct seq_env *env, int32_t id, const float *row, uint32_t len)
+static kt_status note_token(struct seq *q, struct seq_env *env, int32_t id, const float *row,
+                            uint32_t len)
 {
     uint32_t n = row == NULL ? 0 : (uint32_t)q->job->req.n_logprobs;
     int32_t ids[64];
@@ -179,12 +185,14 @@ static kt_status note_token(struct seq *q, struct seq_env *env, int32_t id, cons
     return KT_OK;
 }
 
-kt_status seq_prompt_logprobs(struct seq *q, struct seq_env *env, const float *rows, uint32_t first, uint32_t n)
+kt_status seq_prompt_logprobs(struct seq *q, struct seq_env *env, const float *rows, uint32_t first,
+                              uint32_t n)
 {
     if (first == 0 && note_token(q, env, q->prompt->ids[0], NULL, 0) != KT_OK)
         return KT_E_NOMEM;
     for (uint32_t i = 0; i < n && first + i + 1 < q->prompt->n; i++)
-        if (note_token(q, env, q->prompt->ids[first + i + 1], rows + (size_t)i * env->vocab, 0) != KT_OK)
+        if (note_token(q, env, q->prompt->ids[first + i + 1], rows + (size_t)i * env->vocab, 0) !=
+            KT_OK)
             return KT_E_NOMEM;
     return KT_OK;
 }

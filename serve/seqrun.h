@@ -1,6 +1,6 @@
-/* seqrun.h - one choice of a request while it runs: its engine sequence, the token to feed next, stop strings, text and log probabilities
- * on the way out. The scheduler decides when a sequence takes part in a step; this module decides what its tokens mean. Owner: engine
- * thread.
+/* seqrun.h - one choice of a request while it runs: its engine sequence, the token to feed next,
+ * stop strings, text and log probabilities on the way out. The scheduler decides when a sequence
+ * takes part in a step; this module decides what its tokens mean. Owner: engine thread.
  */
 #ifndef KT_SERVE_SEQRUN_H
 #define KT_SERVE_SEQRUN_H
@@ -53,8 +53,10 @@ bool seq_wants_prompt_logprobs(const struct seq *q);
 /* All of these return KT_OK, KT_E_NOMEM, or KT_E_NUMERIC (NaN in the logits). */
 /* The prompt is stored: send it back if echo was asked for. */
 kt_status seq_echo(struct seq *q, struct seq_env *env);
-/* Record log probabilities of prompt tokens first.. from rows [n][vocab]; row i belongs to prompt token first + i + 1. */
-kt_status seq_prompt_logprobs(struct seq *q, struct seq_env *env, const float *rows, uint32_t first, uint32_t n);
+/* Record log probabilities of prompt tokens first.. from rows [n][vocab]; row i belongs to prompt
+ * token first + i + 1. */
+kt_status seq_prompt_logprobs(struct seq *q, struct seq_env *env, const float *rows, uint32_t first,
+                              uint32_t n);
 /* Choose the next token from its row and take it; *finish says whether the choice is over. */
 kt_status seq_take(struct seq *q, struct seq_env *env, const float *row, enum kts_finish *finish);
 /* Queue an EV_TEXT event for what was released (none if there is nothing). */

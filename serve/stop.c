@@ -1,12 +1,13 @@
 /* stop.c - stop strings and UTF-8 hold-back (see stop.h).
- * "First complete match" makes the result independent of token borders: the text is looked at byte by byte, so that a token of many bytes
- * and the same bytes one at a time end at the same place.
+ * "First complete match" makes the result independent of token borders: the text is looked at byte
+ * by byte, so that a token of many bytes and the same bytes one at a time end at the same place.
  */
 #include "serve/stop.h"
 
 #include <string.h>
 
-/* Length of the well-formed character at p, 0 if broken; *part is the length of the longest well-formed beginning (>= 1 byte consumed). */
+/* Length of the well-formed character at p, 0 if broken; *part is the length of the longest
+ * well-formed beginning (>= 1 byte consumed). */
 static size_t char_len(const unsigned char *p, size_t n, size_t *part)
 {
     unsigned char lo = 0x80, hi = 0xbf;
@@ -67,8 +68,12 @@ size_t utf8_unfinished(const char *bytes, size_t n)
         unsigned char c = p[n - back];
         if (c < 0x80)
             return 0;
-        if (c >= 0xc0) /* a lead byte: unfinished if all that follows fits but the character needs more */
-            return char_len(p + n - back, back, &part) == 0 && part == back && c >= 0xc2 && c <= 0xf4 ? back : 0;
+        if (c >= 0xc0) /* a lead byte: unfinished if all that follows fits but the character needs
+                          more */
+            return char_len(p + n - back, back, &part) == 0 && part == back && c >= 0xc2 &&
+                           c <= 0xf4
+                       ? back
+                       : 0;
     }
     return 0;
 }
@@ -103,7 +108,8 @@ static int match_at(const struct stop_state *s, size_t end)
     int best = -1;
     for (uint32_t k = 0; k < s->set.n; k++) {
         size_t len = s->set.len[k];
-        if (len <= end && memcmp(s->held.data + end - len, s->set.text[k], len) == 0 && (best < 0 || len > s->set.len[best]))
+        if (len <= end && memcmp(s->held.data + end - len, s->set.text[k], len) == 0 &&
+            (best < 0 || len > s->set.len[best]))
             best = (int)k;
     }
     return best;

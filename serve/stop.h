@@ -1,9 +1,11 @@
 /* stop.h - from the bytes of tokens to text that may be sent: stop strings and UTF-8.
  *
- * Stop strings are matched on decoded bytes, across token borders. The match that is complete first wins, the longer one on a tie; neither
- * it nor anything after it becomes text. Bytes that could begin a match, and up to 3 bytes of an unfinished character, are held back until
- * they are decided. What comes out is valid UTF-8 (U+FFFD for each maximal broken part), and the same however the input was cut into
- * tokens. Owner: one sequence on the engine thread; memory is taken at init, and for long texts while feeding.
+ * Stop strings are matched on decoded bytes, across token borders. The match that is complete first
+ * wins, the longer one on a tie; neither it nor anything after it becomes text. Bytes that could
+ * begin a match, and up to 3 bytes of an unfinished character, are held back until they are
+ * decided. What comes out is valid UTF-8 (U+FFFD for each maximal broken part), and the same
+ * however the input was cut into tokens. Owner: one sequence on the engine thread; memory is taken
+ * at init, and for long texts while feeding.
  */
 #ifndef KT_SERVE_STOP_H
 #define KT_SERVE_STOP_H
@@ -29,7 +31,8 @@ struct stop_state {
 
 void stop_init(struct stop_state *s, const struct stop_set *set);
 void stop_free(struct stop_state *s);
-/* Take more bytes; appends what may be sent to out. true: a stop string is complete, feed no more. */
+/* Take more bytes; appends what may be sent to out. true: a stop string is complete, feed no more.
+ */
 bool stop_feed(struct stop_state *s, const char *bytes, size_t n, struct strbuf *out);
 /* The end came for another reason: release what was held back. */
 void stop_flush(struct stop_state *s, struct strbuf *out);

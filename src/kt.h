@@ -1,12 +1,15 @@
-/* kt.h - the public interface of libkt: load a mixture-of-experts model with a host profile and advance sequences of tokens.
+/* kt.h - the public interface of libkt: load a mixture-of-experts model with a host profile and
+ * advance sequences of tokens.
  *
- * An engine is a loaded model together with its plan (threads, kernel variants, memory). A sequence is one timeline of tokens with
- * its reserved KV pages. A step advances a ragged batch: prompt chunks and single tokens of several sequences together. Results
- * never depend on threads, batch composition or prompt chunking (canonical arithmetic, docs/ARCHITECTURE.md).
+ * An engine is a loaded model together with its plan (threads, kernel variants, memory). A sequence
+ * is one timeline of tokens with its reserved KV pages. A step advances a ragged batch: prompt
+ * chunks and single tokens of several sequences together. Results never depend on threads, batch
+ * composition or prompt chunking (canonical arithmetic, docs/ARCHITECTURE.md).
  *
- * Threads: one thread at a time may call functions that take an engine or a sequence ("engine thread"); tokenizer functions may be
- * called from any thread. Library code never exits, aborts or prints; log lines go to the sink set with kt_log_sink().
- * Ownership: objects belong to the caller from open to close; strings returned by accessors belong to the object.
+ * Threads: one thread at a time may call functions that take an engine or a sequence ("engine
+ * thread"); tokenizer functions may be called from any thread. Library code never exits, aborts or
+ * prints; log lines go to the sink set with kt_log_sink(). Ownership: objects belong to the caller
+ * from open to close; strings returned by accessors belong to the object.
  */
 #ifndef KT_H
 #define KT_H
@@ -21,27 +24,30 @@ extern "C" {
 
 #define KT_API __attribute__((visibility("default")))
 
-/* ---- status ---------------------------------------------------------------------------------------------------------------- */
+/* ---- status ---- */
 
-/** Result of every fallible call. 0 is success; the caller may go on after every code unless it says otherwise. */
+/** Result of every fallible call. 0 is success; the caller may go on after every code unless it
+ * says otherwise. */
 typedef enum kt_status {
     KT_OK = 0,
-    KT_E_INVALID = -1,     /**< an argument or option is out of range; nothing changed */
-    KT_E_IO = -2,          /**< the operating system refused a read, write or map; os_errno says why */
-    KT_E_FORMAT = -3,      /**< a file's content breaks its format's rules */
+    KT_E_INVALID = -1, /**< an argument or option is out of range; nothing changed */
+    KT_E_IO = -2,      /**< the operating system refused a read, write or map; os_errno says why */
+    KT_E_FORMAT = -3,  /**< a file's content breaks its format's rules */
     KT_E_UNSUPPORTED = -4, /**< valid, but this build or version has no code for it */
     KT_E_NOMEM = -5,       /**< an allocation failed; nothing changed */
-    KT_E_LIMIT = -6,       /**< refused by a limit (memory, cgroup, permission) before anything was taken */
-    KT_E_KV_FULL = -7,     /**< not enough free KV pages; nothing changed: close a sequence, retry */
-    KT_E_NUMERIC = -8,     /**< NaN or infinity in a sequence's activations: close that sequence */
-    KT_E_DEVICE = -9,      /**< a device failed; the engine is unusable: close it */
-    KT_E_NOT_FOUND = -10,  /**< a named thing does not exist */
-    KT_E_STALE = -11,      /**< a profile belongs to another host or kernel build */
-    KT_E_TIMEOUT = -12,    /**< a deadline passed */
-    KT_E_INTERNAL = -13    /**< a bug of ours; please report it */
+    KT_E_LIMIT =
+        -6, /**< refused by a limit (memory, cgroup, permission) before anything was taken */
+    KT_E_KV_FULL = -7,    /**< not enough free KV pages; nothing changed: close a sequence, retry */
+    KT_E_NUMERIC = -8,    /**< NaN or infinity in a sequence's activations: close that sequence */
+    KT_E_DEVICE = -9,     /**< a device failed; the engine is unusable: close it */
+    KT_E_NOT_FOUND = -10, /**< a named thing does not exist */
+    KT_E_STALE = -11,     /**< a profile belongs to another host or kernel build */
+    KT_E_TIMEOUT = -12,   /**< a deadline passed */
+    KT_E_INTERNAL = -13   /**< a bug of ours; please report it */
 } kt_status;
 
-/** Error record, filled once where the error arises. `msg` names the thing, the place and the remedy. */
+/** Error record, filled once where the error arises. `msg` names the thing, the place and the
+ * remedy. */
 typedef struct kt_err {
     kt_status code;
     int os_errno;      /**< errno at the origin, or 0 */
@@ -55,32 +61,43 @@ KT_API const char *kt_status_name(kt_status s);
 KT_API const char *kt_version(void);
 
 typedef enum kt_log_level { KT_LOG_DEBUG, KT_LOG_INFO, KT_LOG_WARN, KT_LOG_ERROR } kt_log_level;
-/** Set where log lines go (NULL: nowhere, the default). Call once before anything else; `fn` may be called from any thread. */
+/** Set where log lines go (NULL: nowhere, the default). Call once before anything else; `fn` may be
+ * called from any thread. */
 KT_API void kt_log_sink(void (*fn)(void *user, kt_log_level level, const char *line), void *user);
 
-/* ---- engine ---------------------------------------------------------------------------------------------------------------- */
+/* ---- engine ---- */
 
 typedef struct kt_engine kt_engine;
 typedef struct kt_seq kt_seq;
 
 typedef struct kt_engine_opts {
-    size_t size;                /**< sizeof(kt_engine_opts), set by kt_engine_opts_init */
-    const char *model_path;     /**< GGUF file (any shard) or checkpoint directory */
-    const char *profile_path;   /**< host.json, or NULL for defaults */
-    const char *quant;          /**< routed experts to "mxfp4", "q8_0", "q4_0" at load; NULL or "none": as stored */
-    const char *quant_dense;    /**< the same for all other matrices, embedding and head included; routers, norms and biases stay as stored */
-    bool strict;                /**< decode every format to fp32, fp32 activations, fp32 KV: slow, for comparison */
-    const char *kv_type;        /**< "bf16" (default) or "f32" */
-    uint32_t max_seqs;          /**< sequences open at once, 1..4096; default 16 */
-    uint32_t ctx_tokens;        /**< longest sequence, tokens; 0 (default): the model's context length, at most 8192 */
-    uint64_t kv_tokens;         /**< KV capacity over all sequences, tokens; 0 (default): what memory allows, at most max_seqs * ctx */
-    uint32_t batch_tokens;      /**< most tokens in one step, 1..8192; default 512 */
-    uint32_t threads;           /**< worker threads; 0 (default): the plan's choice */
-    const char *cpu_mask;       /**< highest ISA level to use: "ref", "avx2", "avx512vnni"; NULL (default): best usable */
-    uint64_t memory_limit_bytes;/**< refuse to load beyond this; 0 (default): what the cgroup and the host leave */
-    bool trust_profile;         /**< use a profile of another host all the same (KT026) */
-    bool metadata_only;         /**< read the model's description only: no weights, no threads, kt_step refused */
-    /** Called from the loading thread about ten times a second with bytes packed so far; may be NULL. */
+    size_t size;              /**< sizeof(kt_engine_opts), set by kt_engine_opts_init */
+    const char *model_path;   /**< GGUF file (any shard) or checkpoint directory */
+    const char *profile_path; /**< host.json, or NULL for defaults */
+    /** Routed experts to "mxfp4", "q8_0" or "q4_0" at load; NULL or "none": as stored. */
+    const char *quant;
+    /** The same for all other matrices, embedding and head included; routers, norms and biases
+     * stay as stored. */
+    const char *quant_dense;
+    /** Decode every format to fp32, fp32 activations, fp32 KV: slow, for comparison. */
+    bool strict;
+    const char *kv_type; /**< "bf16" (default) or "f32" */
+    uint32_t max_seqs;   /**< sequences open at once, 1..4096; default 16 */
+    uint32_t ctx_tokens; /**< longest sequence, tokens; 0 (default): the model's context length, at
+                            most 8192 */
+    uint64_t kv_tokens;  /**< KV capacity over all sequences, tokens; 0 (default): what memory
+                            allows, at most max_seqs * ctx */
+    uint32_t batch_tokens;       /**< most tokens in one step, 1..8192; default 512 */
+    uint32_t threads;            /**< worker threads; 0 (default): the plan's choice */
+    const char *cpu_mask;        /**< highest ISA level to use: "ref", "avx2", "avx512vnni"; NULL
+                                    (default): best usable */
+    uint64_t memory_limit_bytes; /**< refuse to load beyond this; 0 (default): what the cgroup and
+                                    the host leave */
+    bool trust_profile;          /**< use a profile of another host all the same (KT026) */
+    bool metadata_only; /**< read the model's description only: no weights, no threads, kt_step
+                           refused */
+    /** Called from the loading thread about ten times a second with bytes packed so far; may be
+     * NULL. */
     void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_user;
 } kt_engine_opts;
@@ -88,66 +105,78 @@ typedef struct kt_engine_opts {
 /** Fill defaults. */
 KT_API void kt_engine_opts_init(kt_engine_opts *o);
 
-/** Load a model: read facts and profile, plan, check memory, pack weights, start workers. Blocks for the whole load. The calling thread is the first
- *  worker: it is pinned to its CPU until kt_engine_close, which it should call itself, as it should call every kt_step.
- *  @return KT_OK and *out owned by the caller; KT_E_INVALID, _IO, _FORMAT, _UNSUPPORTED, _NOMEM, _LIMIT, _STALE with *out = NULL */
+/** Load a model: read facts and profile, plan, check memory, pack weights, start workers. Blocks
+ * for the whole load. The calling thread is the first worker: it is pinned to its CPU until
+ * kt_engine_close, which it should call itself, as it should call every kt_step.
+ *  @return KT_OK and *out owned by the caller; KT_E_INVALID, _IO, _FORMAT, _UNSUPPORTED, _NOMEM,
+ * _LIMIT, _STALE with *out = NULL */
 KT_API kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err);
 /** Stop workers and free everything; all sequences must be closed before. NULL is allowed. */
 KT_API void kt_engine_close(kt_engine *e);
 
 typedef struct kt_engine_info {
-    const char *arch;            /**< "qwen3moe", "llama" */
-    const char *model_name;      /**< directory or file name without suffix */
+    const char *arch;       /**< "qwen3moe", "llama" */
+    const char *model_name; /**< directory or file name without suffix */
     uint32_t n_layers, n_moe_layers, hidden, vocab, n_experts, experts_per_token;
     uint32_t first_moe_layer, last_moe_layer;
-    uint32_t ctx_tokens;         /**< longest sequence this engine takes */
-    uint32_t model_ctx_tokens;   /**< what the model was made for */
+    uint32_t ctx_tokens;       /**< longest sequence this engine takes */
+    uint32_t model_ctx_tokens; /**< what the model was made for */
     uint32_t max_seqs, batch_tokens, kv_page_tokens;
-    uint64_t kv_pages;           /**< total pages */
+    uint64_t kv_pages; /**< total pages */
     uint64_t weight_bytes, kv_bytes, scratch_bytes;
-    uint64_t expert_bytes;       /**< packed bytes of one routed expert (0: dense model) */
+    uint64_t expert_bytes; /**< packed bytes of one routed expert (0: dense model) */
     uint32_t n_pools, n_threads;
-    const char *kernel;          /**< name of the ISA level in use, such as "avx512vnni" */
-    const char *kv_type;         /**< "bf16" or "f32" */
-    const char *profile_state;   /**< "match", "stale", "mismatch", "none" */
-    const char *profile_id;      /**< id of the profile in use, or "" */
-    const char *profile_host;    /**< fingerprint of the host it was made on ("sha256:.."), or "" */
-    int64_t profile_time;        /**< when it was made, seconds since 1970; 0 without a profile */
-    const char *plan_text;       /**< the plan with its reasons, human-readable lines */
-    const char *dense_format, *expert_format; /**< names of the commonest weight format of each part */
+    const char *kernel;        /**< name of the ISA level in use, such as "avx512vnni" */
+    const char *kv_type;       /**< "bf16" or "f32" */
+    const char *profile_state; /**< "match", "stale", "mismatch", "none" */
+    const char *profile_id;    /**< id of the profile in use, or "" */
+    const char *profile_host;  /**< fingerprint of the host it was made on ("sha256:.."), or "" */
+    int64_t profile_time;      /**< when it was made, seconds since 1970; 0 without a profile */
+    const char *plan_text;     /**< the plan with its reasons, human-readable lines */
+    const char *dense_format,
+        *expert_format; /**< names of the commonest weight format of each part */
     double load_seconds;
     bool strict;
 } kt_engine_info;
 /** Facts about a loaded engine; strings belong to the engine. */
 KT_API void kt_engine_get_info(const kt_engine *e, kt_engine_info *info);
 
-/** Counters since open; may be read from any thread at any time (each field is consistent by itself). */
+/** Counters since open; may be read from any thread at any time (each field is consistent by
+ * itself). */
 typedef struct kt_engine_stats {
     uint64_t steps, step_tokens, decode_tokens, prefill_tokens;
-    uint64_t weight_read_bytes;    /**< packed bytes of the weight rows that steps read */
-    uint64_t weight_macs;          /**< multiply-accumulates of weights with token rows (attention scores not counted) */
+    uint64_t weight_read_bytes; /**< packed bytes of the weight rows that steps read */
+    uint64_t weight_macs; /**< multiply-accumulates of weights with token rows (attention scores not
+                             counted) */
     uint64_t attn_ns, moe_ns, other_ns; /**< wall time of layer parts */
     uint64_t kv_pages_used, kv_pages_total;
-    uint64_t expert_tokens;        /**< token-expert pairs computed */
+    uint64_t expert_tokens; /**< token-expert pairs computed */
 } kt_engine_stats;
 KT_API void kt_engine_get_stats(const kt_engine *e, kt_engine_stats *s);
 
-/** Routed tokens since open: [n_moe_layers][n_experts] u64, layer-major; belongs to the engine, updated by steps (relaxed). */
+/** Routed tokens since open: [n_moe_layers][n_experts] u64, layer-major; belongs to the engine,
+ * updated by steps (relaxed). */
 KT_API const uint64_t *kt_engine_expert_counts(const kt_engine *e);
 
-/** What the tap shows of one layer; everything belongs to the engine and is valid during the call. Tokens are in the order of the step's items. */
+/** What the tap shows of one layer; everything belongs to the engine and is valid during the call.
+ * Tokens are in the order of the step's items. */
 typedef struct kt_tap {
     uint32_t layer, n_tokens;
-    const float *hidden;    /**< [n_tokens][hidden] f32 row-major, the residual stream after this layer */
-    const int32_t *experts; /**< [n_tokens][experts_per_token] ascending ids; NULL on dense layers */
-    const float *gap;       /**< [n_tokens] how much the last chosen expert beat the best one left out, relative to it; NULL on dense layers */
+    const float
+        *hidden; /**< [n_tokens][hidden] f32 row-major, the residual stream after this layer */
+    const int32_t
+        *experts;     /**< [n_tokens][experts_per_token] ascending ids; NULL on dense layers */
+    const float *gap; /**< [n_tokens] how much the last chosen expert beat the best one left out,
+                         relative to it; NULL on dense layers */
 } kt_tap;
-/** Called on the engine thread after each layer of a step; NULL turns it off. Costs two barriers a layer. */
+/** Called on the engine thread after each layer of a step; NULL turns it off. Costs two barriers a
+ * layer. */
 typedef void (*kt_tap_fn)(void *user, const kt_tap *t);
 KT_API void kt_engine_set_tap(kt_engine *e, kt_tap_fn fn, void *user);
 
 /** Open a sequence and reserve KV pages for `reserve_tokens` (1..ctx_tokens).
- *  @return KT_OK; KT_E_INVALID; KT_E_KV_FULL when pages or sequence slots are short (nothing changed) */
+ *  @return KT_OK; KT_E_INVALID; KT_E_KV_FULL when pages or sequence slots are short (nothing
+ * changed) */
 KT_API kt_status kt_seq_open(kt_engine *e, uint32_t reserve_tokens, kt_seq **out, kt_err *err);
 /** Give the pages back. NULL is allowed. */
 KT_API void kt_seq_close(kt_seq *s);
@@ -158,16 +187,19 @@ typedef struct kt_batch_item {
     kt_seq *seq;
     const int32_t *ids; /**< in, [n] token ids, 0 <= id < vocab */
     uint32_t n;         /**< 1..batch_tokens; the sum over items must not exceed batch_tokens */
-    float *logits;      /**< out, [vocab] for the last token, or [n][vocab] with all_logits; NULL: none wanted. 4-byte aligned, caller's */
+    float *logits; /**< out, [vocab] for the last token, or [n][vocab] with all_logits; NULL: none
+                      wanted. 4-byte aligned, caller's */
     bool all_logits;
-    kt_status result;   /**< out: KT_OK or KT_E_NUMERIC (this sequence only: close it) */
+    kt_status result; /**< out: KT_OK or KT_E_NUMERIC (this sequence only: close it) */
 } kt_batch_item;
 
-/** Advance every item's sequence by its n tokens. Each sequence may occur once. Blocks for the step; allocates nothing.
- *  @return KT_OK (look at each item's result); KT_E_INVALID (nothing changed); KT_E_KV_FULL if an item exceeds its reservation (nothing changed) */
+/** Advance every item's sequence by its n tokens. Each sequence may occur once. Blocks for the
+ * step; allocates nothing.
+ *  @return KT_OK (look at each item's result); KT_E_INVALID (nothing changed); KT_E_KV_FULL if an
+ * item exceeds its reservation (nothing changed) */
 KT_API kt_status kt_step(kt_engine *e, kt_batch_item *items, uint32_t n_items, kt_err *err);
 
-/* ---- sampling -------------------------------------------------------------------------------------------------------------- */
+/* ---- sampling ---- */
 
 typedef struct kt_sampling {
     float temperature; /**< 0..5; below 1e-6 is greedy */
@@ -178,32 +210,44 @@ typedef struct kt_sampling {
     uint32_t choice;   /**< first counter word */
 } kt_sampling;
 
-/** Choose a token. `scratch` is the caller's, vocab * 16 bytes, 8-byte aligned. `position` is the index of the new token in its sequence
- *  (second and third counter word). Ties go to the lower id; the same inputs give the same token on every host.
+/** Choose a token. `scratch` is the caller's, vocab * 16 bytes, 8-byte aligned. `position` is the
+ * index of the new token in its sequence (second and third counter word). Ties go to the lower id;
+ * the same inputs give the same token on every host.
  *  @return the token id, 0 <= id < vocab, or -1 if a logit is NaN */
-KT_API int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *p, uint64_t position, void *scratch);
+KT_API int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *p,
+                         uint64_t position, void *scratch);
 /** Natural-log softmax of the raw logits at `id` (double sums in ascending id order). */
 KT_API double kt_logprob(const float *logits, uint32_t vocab, int32_t id);
-/** The n best ids (ties to the lower id) in descending order with their log probabilities; n <= 64. */
-KT_API void kt_top_logprobs(const float *logits, uint32_t vocab, uint32_t n, int32_t *ids, double *logprobs);
+/** The n best ids (ties to the lower id) in descending order with their log probabilities; n <= 64.
+ */
+KT_API void kt_top_logprobs(const float *logits, uint32_t vocab, uint32_t n, int32_t *ids,
+                            double *logprobs);
 
-/* ---- text ------------------------------------------------------------------------------------------------------------------ */
+/* ---- text ---- */
 
 typedef struct kt_tokenizer kt_tokenizer;
 
-/** Open the tokenizer of a model (GGUF vocabulary or tokenizer.json beside the checkpoint), its end tokens, chat template and sampling defaults.
+/** Open the tokenizer of a model (GGUF vocabulary or tokenizer.json beside the checkpoint), its end
+ * tokens, chat template and sampling defaults.
  *  @param chat_override NULL (the model's own template) or "chatml".
- *  @return KT_OK; KT_E_NOT_FOUND if the model has none; KT_E_FORMAT; KT_E_UNSUPPORTED naming what is unknown */
-KT_API kt_status kt_tokenizer_open(const char *model_path, const char *chat_override, kt_tokenizer **out, kt_err *err);
+ *  @return KT_OK; KT_E_NOT_FOUND if the model has none; KT_E_FORMAT; KT_E_UNSUPPORTED naming what
+ * is unknown */
+KT_API kt_status kt_tokenizer_open(const char *model_path, const char *chat_override,
+                                   kt_tokenizer **out, kt_err *err);
 KT_API void kt_tokenizer_close(kt_tokenizer *t);
 KT_API uint32_t kt_tokenizer_vocab(const kt_tokenizer *t);
 
-enum { KT_TOK_ADD_SPECIAL = 1, /**< add the begin token if the model wants one */
-       KT_TOK_PARSE_SPECIAL = 2 /**< control tokens written in the text become their ids */ };
-/** Encode UTF-8 `text` of `len` bytes (invalid bytes are legal). Writes at most `cap` ids; *n is the number needed, so a call with a larger
- *  buffer may follow. @return KT_OK; KT_E_NOMEM; KT_E_INVALID beyond 2^31-1 tokens */
-KT_API kt_status kt_tokenize(const kt_tokenizer *t, const char *text, size_t len, unsigned flags, int32_t *ids, size_t cap, size_t *n, kt_err *err);
-/** Raw bytes of one token. Control tokens have the text of their name. @return length, or 0 for an id out of range; *bytes belongs to t */
+enum {
+    KT_TOK_ADD_SPECIAL = 1,  /**< add the begin token if the model wants one */
+    KT_TOK_PARSE_SPECIAL = 2 /**< control tokens written in the text become their ids */
+};
+/** Encode UTF-8 `text` of `len` bytes (invalid bytes are legal). Writes at most `cap` ids; *n is
+ * the number needed, so a call with a larger buffer may follow. @return KT_OK; KT_E_NOMEM;
+ * KT_E_INVALID beyond 2^31-1 tokens */
+KT_API kt_status kt_tokenize(const kt_tokenizer *t, const char *text, size_t len, unsigned flags,
+                             int32_t *ids, size_t cap, size_t *n, kt_err *err);
+/** Raw bytes of one token. Control tokens have the text of their name. @return length, or 0 for an
+ * id out of range; *bytes belongs to t */
 KT_API size_t kt_token_bytes(const kt_tokenizer *t, int32_t id, const char **bytes);
 /** Is this a control (special) token, hidden from the text? */
 KT_API bool kt_token_is_control(const kt_tokenizer *t, int32_t id);
@@ -214,18 +258,23 @@ typedef struct kt_chat_message {
     const char *role;    /**< "system", "user", "assistant", "tool" */
     const char *content; /**< UTF-8, NUL-terminated */
 } kt_chat_message;
-/** Render messages with the model's chat shape (docs: plain ChatML, or ChatML with a default system message).
- *  *text is malloc'ed, free it with kt_free. @return KT_OK; KT_E_UNSUPPORTED if the model's template is another one; KT_E_NOMEM */
-KT_API kt_status kt_chat_render(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, char **text, size_t *len, kt_err *err);
-/** Token ids of the prompt that kt_chat_render writes; roles and contents never become control tokens, whatever they say. Buffer as kt_tokenize:
- *  writes at most `cap` ids, *n_ids is the number needed. @return KT_OK; KT_E_UNSUPPORTED as kt_chat_render; KT_E_NOMEM; KT_E_INVALID */
-KT_API kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, int32_t *ids, size_t cap,
-                                size_t *n_ids, kt_err *err);
+/** Render messages with the model's chat shape (docs: plain ChatML, or ChatML with a default system
+ * message). *text is malloc'ed, free it with kt_free. @return KT_OK; KT_E_UNSUPPORTED if the
+ * model's template is another one; KT_E_NOMEM */
+KT_API kt_status kt_chat_render(const kt_tokenizer *t, const kt_chat_message *m, size_t n,
+                                bool add_generation_prompt, char **text, size_t *len, kt_err *err);
+/** Token ids of the prompt that kt_chat_render writes; roles and contents never become control
+ * tokens, whatever they say. Buffer as kt_tokenize: writes at most `cap` ids, *n_ids is the number
+ * needed. @return KT_OK; KT_E_UNSUPPORTED as kt_chat_render; KT_E_NOMEM; KT_E_INVALID */
+KT_API kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n,
+                                bool add_generation_prompt, int32_t *ids, size_t cap, size_t *n_ids,
+                                kt_err *err);
 /** KT_OK if chat works with this model, else the error that kt_chat_render would give. */
 KT_API kt_status kt_chat_supported(const kt_tokenizer *t, kt_err *err);
 /** Source text of the model's template, or NULL. */
 KT_API const char *kt_chat_template(const kt_tokenizer *t);
-/** Sampling defaults that the model's generation_config.json or GGUF states, over the table's (temperature 1, all filters off). */
+/** Sampling defaults that the model's generation_config.json or GGUF states, over the table's
+ * (temperature 1, all filters off). */
 KT_API void kt_sampling_defaults(const kt_tokenizer *t, kt_sampling *p);
 /** Free memory that a kt_ function handed over. */
 KT_API void kt_free(void *p);

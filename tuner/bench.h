@@ -1,4 +1,5 @@
-/* bench.h - the benchmarks of kttune. Each parses its own options and returns an exit code of cmds.h. */
+/* bench.h - the benchmarks of kttune. Each parses its own options and returns an exit code of
+ * cmds.h. */
 #ifndef KT_TUNER_BENCH_H
 #define KT_TUNER_BENCH_H
 

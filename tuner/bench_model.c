@@ -1,13 +1,15 @@
-/* bench_model.c - kttune bench model: tokens per second and the share of the hardware's ceilings, in paired rounds.
+/* bench_model.c - kttune bench model: tokens per second and the share of the hardware's ceilings,
+ * in paired rounds.
  *
- * A round times, in random order, the read ceiling, the int8 ceiling, a decode run and a prefill run; ratios are taken inside a round, so a machine
- * that slows down slows both sides. Bytes are those of the weight rows a step must read in the file's format (distinct experts, attention, head; not the
- * embedding table, not padding); operations are 2 per multiply-accumulate of a weight with a token row. Token ids are random and never fed back.
+ * A round times, in random order, the read ceiling, the int8 ceiling, a decode run and a prefill
+ * run; ratios are taken inside a round, so a machine that slows down slows both sides. Bytes are
+ * those of the weight rows a step must read in the file's format (distinct experts, attention,
+ * head; not the embedding table, not padding); operations are 2 per multiply-accumulate of a weight
+ * with a token row. Token ids are random and never fed back.
  */
 #define _GNU_SOURCE /* sched_getcpu */
 #include "bench.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <sched.h>
@@ -42,12 +44,13 @@ struct bench {
     int *cpus; /* one of each allowed core */
     uint32_t n_cpus;
     uint64_t rng;
-    kt_seq **seq;         /* [batch] */
-    kt_batch_item *item;  /* [batch] */
-    int32_t *ids;         /* [batch_tokens] */
-    float *logits;        /* [batch][V] */
+    kt_seq **seq;        /* [batch] */
+    kt_batch_item *item; /* [batch] */
+    int32_t *ids;        /* [batch_tokens] */
+    float *logits;       /* [batch][V] */
     double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS];
-    double decode_attn[MAX_ROUNDS], decode_moe[MAX_ROUNDS], decode_other[MAX_ROUNDS]; /* seconds of a step */
+    double decode_attn[MAX_ROUNDS], decode_moe[MAX_ROUNDS],
+        decode_other[MAX_ROUNDS]; /* seconds of a step */
     double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS], decode_bytes;
     double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS];
 };
@@ -64,13 +67,15 @@ static void random_ids(struct bench *b, uint32_t n)
         b->ids[i] = (int32_t)(next_random(b) % b->info.vocab);
 }
 
-/* One sequence takes b->prompt random tokens, in steps of at most batch_tokens; logits of the last token only. */
+/* One sequence takes b->prompt random tokens, in steps of at most batch_tokens; logits of the last
+ * token only. */
 static kt_status feed(struct bench *b, kt_seq *seq, float *logits, kt_err *err)
 {
     for (uint32_t at = 0; at < b->prompt;) {
         uint32_t n = b->prompt - at < b->info.batch_tokens ? b->prompt - at : b->info.batch_tokens;
         random_ids(b, n);
-        kt_batch_item it = {.seq = seq, .ids = b->ids, .n = n, .logits = at + n == b->prompt ? logits : NULL};
+        kt_batch_item it = {
+            .seq = seq, .ids = b->ids, .n = n, .logits = at + n == b->prompt ? logits : NULL};
         KT_TRY(kt_step(b->e, &it, 1, err));
         at += n;
     }
@@ -109,7 +114,10 @@ static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
     for (uint32_t g = 0; s == KT_OK && g < b->gen; g++) {
         random_ids(b, b->batch);
         for (uint32_t i = 0; i < b->batch; i++)
-            b->item[i] = (kt_batch_item){.seq = b->seq[i], .ids = &b->ids[i], .n = 1, .logits = b->logits + (size_t)i * b->info.vocab};
+            b->item[i] = (kt_batch_item){.seq = b->seq[i],
+                                         .ids = &b->ids[i],
+                                         .n = 1,
+                                         .logits = b->logits + (size_t)i * b->info.vocab};
         s = kt_step(b->e, b->item, b->batch, err);
     }
     seconds = (double)(clock_ns() - t) * 1e-9;
@@ -135,13 +143,22 @@ static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
     }
     for (int i = 0; i < N_KINDS; i++)
         switch (order[i]) {
-        case READ: b->read_bps[round] = ceiling_read(b->ceiling); break;
-        case INT8: b->int8_ops[round] = ceiling_int8(b->ceiling, b->isa); break;
-        case DECODE: KT_TRY(time_decode(b, round, err)); break;
-        default: KT_TRY(time_prefill(b, round, err)); break;
+        case READ:
+            b->read_bps[round] = ceiling_read(b->ceiling);
+            break;
+        case INT8:
+            b->int8_ops[round] = ceiling_int8(b->ceiling, b->isa);
+            break;
+        case DECODE:
+            KT_TRY(time_decode(b, round, err));
+            break;
+        default:
+            KT_TRY(time_prefill(b, round, err));
+            break;
         }
     b->decode_ratio[round] = b->decode_bps[round] / b->read_bps[round];
-    b->prefill_ratio[round] = b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : (double)NAN;
+    b->prefill_ratio[round] =
+        b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : (double)NAN;
     return KT_OK;
 }
 
@@ -167,8 +184,10 @@ static void report(struct bench *b, bool small)
         {"prefill_int8_ratio", "prefill / int8 ceiling", "%", b->prefill_ratio, 1, true},
     };
     char why[160];
-    snprintf(why, sizeof why, "a step reads %.1f MB, less than 4 times the last-level cache of %.1f MB: it would time the cache", b->decode_bytes * 1e-6,
-             (double)b->llc_bytes * 1e-6);
+    snprintf(why, sizeof why,
+             "a step reads %.1f MB, less than 4 times the last-level cache of %.1f MB: it would "
+             "time the cache",
+             b->decode_bytes * 1e-6, (double)b->llc_bytes * 1e-6);
     struct strbuf text = {0};
     struct json_out j;
     jo_init(&j, &text);
@@ -185,8 +204,10 @@ static void report(struct bench *b, bool small)
     jo_kuint(&j, "rounds", b->rounds);
     jo_kreal(&j, "bytes_per_step", b->decode_bytes);
     if (!b->json)
-        printf("%s: dense %s, experts %s, %s kernels, %u threads; batch %u, prompt %u, %u steps, %u paired rounds\n\n  %-26s %10s %10s %10s\n", b->info.model_name,
-               b->info.dense_format, b->info.expert_format, b->info.kernel, b->info.n_threads, b->batch, b->prompt, b->gen, b->rounds, "", "median", "q1", "q3");
+        printf("%s: dense %s, experts %s, %s kernels, %u threads; batch %u, prompt %u, %u steps, "
+               "%u paired rounds\n\n  %-26s %10s %10s %10s\n",
+               b->info.model_name, b->info.dense_format, b->info.expert_format, b->info.kernel,
+               b->info.n_threads, b->batch, b->prompt, b->gen, b->rounds, "", "median", "q1", "q3");
     for (size_t i = 0; i < sizeof line / sizeof line[0]; i++) {
         struct stats s;
         char key[64];
@@ -201,7 +222,8 @@ static void report(struct bench *b, bool small)
         if (!b->json && none)
             printf("  %-26s %10s\n", line[i].label, "-");
         else if (!b->json)
-            printf("  %-26s %10.2f %10.2f %10.2f %s\n", line[i].label, s.median * k, s.q1 * k, s.q3 * k, line[i].unit);
+            printf("  %-26s %10.2f %10.2f %10.2f %s\n", line[i].label, s.median * k, s.q1 * k,
+                   s.q3 * k, line[i].unit);
     }
     if (small)
         jo_kstr(&j, "reason", why);
@@ -213,8 +235,9 @@ static void report(struct bench *b, bool small)
     sb_free(&text);
 }
 
-/* One CPU of each allowed core, for the ceilings' threads; size of the last-level caches. Must come before the engine is opened: that pins this thread,
- * and then it would see one allowed core, and all threads of a ceiling would share it. */
+/* One CPU of each allowed core, for the ceilings' threads; size of the last-level caches. Must come
+ * before the engine is opened: that pins this thread, and then it would see one allowed core, and
+ * all threads of a ceiling would share it. */
 static kt_status look_at_host(struct bench *b, kt_err *err)
 {
     struct host *h;
@@ -232,7 +255,8 @@ static kt_status look_at_host(struct bench *b, kt_err *err)
     return KT_OK;
 }
 
-/* This thread is worker 0 of the engine and of the ceilings: the CPU where it is pinned comes first. */
+/* This thread is worker 0 of the engine and of the ceilings: the CPU where it is pinned comes
+ * first. */
 static kt_status open_ceiling(struct bench *b, kt_err *err)
 {
     int here = sched_getcpu();
@@ -242,7 +266,8 @@ static kt_status open_ceiling(struct bench *b, kt_err *err)
             b->cpus[0] = here;
         }
     if (b->info.n_threads > b->n_cpus)
-        KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads for %u cores", b->info.n_threads, b->n_cpus);
+        KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads for %u cores", b->info.n_threads,
+                b->n_cpus);
     uint64_t bytes = 4 * b->llc_bytes > 512u << 20 ? 4 * b->llc_bytes : 512u << 20;
     return ceiling_open(b->info.n_threads, b->cpus, bytes, &b->ceiling, err);
 }
@@ -281,31 +306,44 @@ static int usage(FILE *to)
                 "  --prompt N         tokens of the prompt, also of the prefill run (default 512)\n"
                 "  --gen N            decode steps of a run (default 16)\n"
                 "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
-                "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json as ktserve has them\n"
+                "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
+                "as ktserve has them\n"
                 "  --seed N           of the random token ids (default 1)\n"
                 "  --json             one JSON object\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
-static bool number(const char *text, uint32_t min, uint32_t max, uint32_t *out)
-{
-    char *end;
-    errno = 0;
-    unsigned long v = strtoul(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || v < min || v > max || text[0] == '-')
-        return false;
-    *out = (uint32_t)v;
-    return true;
-}
-
 static int parse(int argc, char **argv, struct bench *b)
 {
-    enum { THREADS = 256, BATCH, PROMPT, GEN, ROUNDS, QUANT, QUANT_DENSE, KV, MASK, PROFILE, SEED, JSON };
-    static const struct option longs[] = {{"model", 1, 0, 'm'},   {"threads", 1, 0, THREADS}, {"batch", 1, 0, BATCH},
-                                          {"prompt", 1, 0, PROMPT}, {"gen", 1, 0, GEN},       {"rounds", 1, 0, ROUNDS},
-                                          {"quant", 1, 0, QUANT}, {"quant-dense", 1, 0, QUANT_DENSE}, {"kv-type", 1, 0, KV},
-                                          {"cpu-mask", 1, 0, MASK}, {"profile", 1, 0, PROFILE}, {"seed", 1, 0, SEED},
-                                          {"json", 0, 0, JSON},   {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
+    enum {
+        THREADS = 256,
+        BATCH,
+        PROMPT,
+        GEN,
+        ROUNDS,
+        QUANT,
+        QUANT_DENSE,
+        KV,
+        MASK,
+        PROFILE,
+        SEED,
+        JSON
+    };
+    static const struct option longs[] = {{"model", 1, 0, 'm'},
+                                          {"threads", 1, 0, THREADS},
+                                          {"batch", 1, 0, BATCH},
+                                          {"prompt", 1, 0, PROMPT},
+                                          {"gen", 1, 0, GEN},
+                                          {"rounds", 1, 0, ROUNDS},
+                                          {"quant", 1, 0, QUANT},
+                                          {"quant-dense", 1, 0, QUANT_DENSE},
+                                          {"kv-type", 1, 0, KV},
+                                          {"cpu-mask", 1, 0, MASK},
+                                          {"profile", 1, 0, PROFILE},
+                                          {"seed", 1, 0, SEED},
+                                          {"json", 0, 0, JSON},
+                                          {"help", 0, 0, 'h'},
+                                          {0, 0, 0, 0}};
     int c;
     bool ok = true;
     uint32_t seed = 1;
@@ -314,21 +352,49 @@ static int parse(int argc, char **argv, struct bench *b)
     optind = 1;
     while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1)
         switch (c) {
-        case 'm': b->engine.model_path = optarg; break;
-        case THREADS: ok = ok && number(optarg, 1, 4096, &b->engine.threads); break;
-        case BATCH: ok = ok && number(optarg, 1, 1024, &b->batch); break;
-        case PROMPT: ok = ok && number(optarg, 1, 1u << 20, &b->prompt); break;
-        case GEN: ok = ok && number(optarg, 1, 1u << 20, &b->gen); break;
-        case ROUNDS: ok = ok && number(optarg, 3, MAX_ROUNDS, &b->rounds); break;
-        case QUANT: b->engine.quant = optarg; break;
-        case QUANT_DENSE: b->engine.quant_dense = optarg; break;
-        case KV: b->engine.kv_type = optarg; break;
-        case MASK: b->engine.cpu_mask = optarg; break;
-        case PROFILE: b->engine.profile_path = optarg; break;
-        case SEED: ok = ok && number(optarg, 0, UINT32_MAX, &seed); break;
-        case JSON: b->json = true; break;
-        case 'h': return usage(stdout);
-        default: return usage(stderr);
+        case 'm':
+            b->engine.model_path = optarg;
+            break;
+        case THREADS:
+            ok = ok && cmd_number(optarg, 1, 4096, &b->engine.threads);
+            break;
+        case BATCH:
+            ok = ok && cmd_number(optarg, 1, 1024, &b->batch);
+            break;
+        case PROMPT:
+            ok = ok && cmd_number(optarg, 1, 1u << 20, &b->prompt);
+            break;
+        case GEN:
+            ok = ok && cmd_number(optarg, 1, 1u << 20, &b->gen);
+            break;
+        case ROUNDS:
+            ok = ok && cmd_number(optarg, 3, MAX_ROUNDS, &b->rounds);
+            break;
+        case QUANT:
+            b->engine.quant = optarg;
+            break;
+        case QUANT_DENSE:
+            b->engine.quant_dense = optarg;
+            break;
+        case KV:
+            b->engine.kv_type = optarg;
+            break;
+        case MASK:
+            b->engine.cpu_mask = optarg;
+            break;
+        case PROFILE:
+            b->engine.profile_path = optarg;
+            break;
+        case SEED:
+            ok = ok && cmd_number(optarg, 0, UINT32_MAX, &seed);
+            break;
+        case JSON:
+            b->json = true;
+            break;
+        case 'h':
+            return usage(stdout);
+        default:
+            return usage(stderr);
         }
     if (!ok || b->engine.model_path == NULL || optind != argc)
         return usage(stderr);

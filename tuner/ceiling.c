@@ -1,5 +1,5 @@
-/* ceiling.c - see ceiling.h. The int8 loop is in assembler, because a compiler could hoist or merge it, and because no file outside kernels/ is
- * compiled with -m flags.
+/* ceiling.c - see ceiling.h. The int8 loop is in assembler, because a compiler could hoist or merge
+ * it, and because no file outside kernels/ is compiled with -m flags.
  */
 #include "ceiling.h"
 
@@ -58,7 +58,8 @@ static void int8_loop(void *ctx, uint32_t w)
                          "vzeroupper"
                          : "+r"(n)
                          :
-                         : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13");
+                         : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13");
     } else if (c->isa & KERN_ISA_AVX2) {
         __asm__ volatile("1:\n\t"
                          "vpmaddubsw %%ymm12, %%ymm13, %%ymm6\n\t"
@@ -84,7 +85,8 @@ static void int8_loop(void *ctx, uint32_t w)
                          "vzeroupper"
                          : "+r"(n)
                          :
-                         : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14");
+                         : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14");
     }
 #endif
 }
@@ -115,10 +117,13 @@ double ceiling_int8(struct ceiling *c, uint32_t isa)
 
 const char *ceiling_int8_name(uint32_t isa)
 {
-    return isa & KERN_ISA_AVX512VNNI ? "vpdpbusd, 512 bit" : isa & KERN_ISA_AVX2 ? "vpmaddubsw, 256 bit" : "none";
+    return isa & KERN_ISA_AVX512VNNI ? "vpdpbusd, 512 bit"
+           : isa & KERN_ISA_AVX2     ? "vpmaddubsw, 256 bit"
+                                     : "none";
 }
 
-kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceiling **out, kt_err *err)
+kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceiling **out,
+                       kt_err *err)
 {
     *out = NULL;
     struct ceiling *c = mem_calloc(1, sizeof *c);
@@ -130,8 +135,10 @@ kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceili
     bool ok = c->buf != NULL;
     for (uint32_t i = 0; ok && i < n; i++)
         ok = (c->buf[i] = mem_map(c->bytes + 4096)) != NULL;
-    kt_status s = ok ? team_open(&(struct team_opts){.n = n, .cpu = cpus, .name = "kt-ceil"}, &c->team, err)
-                     : err_set(err, KT_E_NOMEM, 0, __func__, "no memory for buffers of %llu bytes", (unsigned long long)bytes);
+    kt_status s =
+        ok ? team_open(&(struct team_opts){.n = n, .cpu = cpus, .name = "kt-ceil"}, &c->team, err)
+           : err_set(err, KT_E_NOMEM, 0, __func__, "no memory for buffers of %llu bytes",
+                     (unsigned long long)bytes);
     if (s != KT_OK) {
         ceiling_close(c);
         return s;

@@ -1,5 +1,6 @@
-/* ceiling.h - what the hardware allows, measured beside whatever is compared with it: bytes per second of read-only memory traffic, and int8
- * operations per second of the dot-product instruction that the kernels use. One sample a call, so that callers interleave samples with their own.
+/* ceiling.h - what the hardware allows, measured beside whatever is compared with it: bytes per
+ * second of read-only memory traffic, and int8 operations per second of the dot-product instruction
+ * that the kernels use. One sample a call, so that callers interleave samples with their own.
  * Owner: the thread that opened it.
  */
 #ifndef KT_TUNER_CEILING_H
@@ -11,13 +12,16 @@
 
 struct ceiling;
 
-/* n threads pinned to cpus[n] (NULL: not pinned), each with its own buffer of bytes / n touched by itself. */
-kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceiling **out, kt_err *err);
+/* n threads pinned to cpus[n] (NULL: not pinned), each with its own buffer of bytes / n touched by
+ * itself. */
+kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceiling **out,
+                       kt_err *err);
 void ceiling_close(struct ceiling *c);
 /* Bytes per second over all threads, every byte read once. */
 double ceiling_read(struct ceiling *c);
-/* Multiplications plus additions per second (2 per int8 product) of `isa`'s best instruction: vpdpbusd with KERN_ISA_AVX512VNNI, vpmaddubsw + vpmaddwd
- * with KERN_ISA_AVX2; 0 when the mask has neither. About 20 ms. */
+/* Multiplications plus additions per second (2 per int8 product) of `isa`'s best instruction:
+ * vpdpbusd with KERN_ISA_AVX512VNNI, vpmaddubsw + vpmaddwd with KERN_ISA_AVX2; 0 when the mask has
+ * neither. About 20 ms. */
 double ceiling_int8(struct ceiling *c, uint32_t isa);
 const char *ceiling_int8_name(uint32_t isa);
 

@@ -1,10 +1,11 @@
-/* cmd_check_model.c - kttune check-model MODEL GOLDEN: run the prompts of a golden file and say how far the engine is from the reference.
+/* cmd_check_model.c - kttune check-model MODEL GOLDEN: run the prompts of a golden file and say how
+ * far the engine is from the reference.
  *
- * Two questions: "is it the right model?" (errors per layer and at the logits against a reference engine, judged by the row of the table in
- * docs/TESTING.md that fits weights, mode and KV type) and, with --exact, "is it canonical arithmetic?" (every bit, whatever threads, batch and
+ * Two questions: "is it the right model?" (errors per layer and at the logits against a reference
+ * engine, judged by the row of the table in docs/TESTING.md that fits weights, mode and KV type)
+ * and, with --exact, "is it canonical arithmetic?" (every bit, whatever threads, batch and
  * chunking). Exit 0 met, 5 not met.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -37,9 +38,9 @@ struct check {
     struct golden *g;
     /* the prompt that runs now */
     const struct golden_prompt *p;
-    uint32_t at; /* its position of the step's first token */
-    double *layer_err;  /* [n_layers][capacity] relative error of each token */
-    uint32_t *layer_n;  /* [n_layers] */
+    uint32_t at;       /* its position of the step's first token */
+    double *layer_err; /* [n_layers][capacity] relative error of each token */
+    uint32_t *layer_n; /* [n_layers] */
     uint32_t capacity;
     uint64_t experts_seen, experts_wrong, experts_excused;
     double *err, *kl; /* [positions] */
@@ -128,12 +129,15 @@ static void see_layer(void *user, const kt_tap *t)
         double std = deviation(p->hidden[t->layer], (uint64_t)p->n * H);
         for (uint32_t i = 0; i < t->n_tokens && c->layer_n[t->layer] < c->capacity; i++)
             c->layer_err[(size_t)t->layer * c->capacity + c->layer_n[t->layer]++] =
-                largest_difference(t->hidden + (size_t)i * H, p->hidden[t->layer] + (size_t)(c->at + i) * H, H) / std;
+                largest_difference(t->hidden + (size_t)i * H,
+                                   p->hidden[t->layer] + (size_t)(c->at + i) * H, H) /
+                std;
     }
     if (t->experts != NULL && p->experts[t->layer] != NULL)
         for (uint32_t i = 0; i < t->n_tokens; i++) {
             c->experts_seen++;
-            if (memcmp(t->experts + (size_t)i * K, p->experts[t->layer] + (size_t)(c->at + i) * K, K * sizeof *t->experts) != 0) {
+            if (memcmp(t->experts + (size_t)i * K, p->experts[t->layer] + (size_t)(c->at + i) * K,
+                       K * sizeof *t->experts) != 0) {
                 if (t->gap[i] < 1e-5f)
                     c->experts_excused++;
                 else
@@ -143,15 +147,22 @@ static void see_layer(void *user, const kt_tap *t)
 }
 
 /* One prompt alone, in chunks; logits of every position into c->logits. */
-static kt_status run_prompt(struct check *c, const struct golden_prompt *p, kt_seq **seq, uint32_t extra, kt_err *err)
+static kt_status run_prompt(struct check *c, const struct golden_prompt *p, kt_seq **seq,
+                            uint32_t extra, kt_err *err)
 {
     KT_TRY(kt_seq_open(c->e, p->n + extra, seq, err));
     for (c->at = 0; c->at < p->n;) {
         uint32_t n = p->n - c->at < c->o.chunk ? p->n - c->at : c->o.chunk;
-        kt_batch_item it = {.seq = *seq, .ids = p->ids + c->at, .n = n, .logits = c->logits + (size_t)c->at * c->info.vocab, .all_logits = true};
+        kt_batch_item it = {.seq = *seq,
+                            .ids = p->ids + c->at,
+                            .n = n,
+                            .logits = c->logits + (size_t)c->at * c->info.vocab,
+                            .all_logits = true};
         KT_TRY(kt_step(c->e, &it, 1, err));
         if (it.result != KT_OK)
-            KT_FAIL(err, it.result, "NaN or infinity in the model's activations within positions %u to %u", c->at, c->at + n - 1);
+            KT_FAIL(err, it.result,
+                    "NaN or infinity in the model's activations within positions %u to %u", c->at,
+                    c->at + n - 1);
         c->at += n;
     }
     return KT_OK;
@@ -171,7 +182,8 @@ static void judge_logits(struct check *c, const struct golden_prompt *p)
 }
 
 /* Greedy continuation, compared while both sides have the same history. */
-static kt_status judge_greedy(struct check *c, const struct golden_prompt *p, kt_seq *seq, float limit, kt_err *err)
+static kt_status judge_greedy(struct check *c, const struct golden_prompt *p, kt_seq *seq,
+                              float limit, kt_err *err)
 {
     const float *l = c->logits + (size_t)(p->n - 1) * c->info.vocab;
     c->p = NULL; /* the tap has no reference for these */
@@ -217,9 +229,11 @@ struct verdict {
     int n;
 };
 
-static void require(struct verdict *v, bool ok, const char *what, double got, const char *rel, double limit)
+static void require(struct verdict *v, bool ok, const char *what, double got, const char *rel,
+                    double limit)
 {
-    snprintf(v->text[v->n], sizeof v->text[0], "%-34s %10.3g %s %-8.3g %s", what, got, rel, limit, ok ? "met" : "NOT MET");
+    snprintf(v->text[v->n], sizeof v->text[0], "%-34s %10.3g %s %-8.3g %s", what, got, rel, limit,
+             ok ? "met" : "NOT MET");
     v->n++;
     v->met = v->met && ok;
 }
@@ -230,7 +244,8 @@ static bool is_plain(const char *format)
     return t < 0 || dtype_info((enum dtype)t)->block_elems == 1;
 }
 
-static void judge(const struct check *c, struct figures err, struct figures kl, double mean_kl, struct verdict *v)
+static void judge(const struct check *c, struct figures err, struct figures kl, double mean_kl,
+                  struct verdict *v)
 {
     bool plain = is_plain(c->info.dense_format) && is_plain(c->info.expert_format);
     memset(v, 0, sizeof *v);
@@ -238,14 +253,16 @@ static void judge(const struct check *c, struct figures err, struct figures kl, 
     if (c->info.strict) {
         v->row = "strict: fp32 arithmetic, fp32 KV";
         require(v, err.worst <= 1e-4, "worst error (std of logits)", err.worst, "<=", 1e-4);
-        require(v, c->experts_wrong == 0, "tokens with other experts", (double)c->experts_wrong, "<=", 0);
+        require(v, c->experts_wrong == 0, "tokens with other experts", (double)c->experts_wrong,
+                "<=", 0);
         require(v, c->greedy_wrong == 0, "greedy tokens that differ", c->greedy_wrong, "<=", 0);
     } else if (!plain && strcmp(c->info.kv_type, "f32") == 0) {
         v->row = "int8 activations, fp32 KV";
         require(v, err.median <= 0.12, "median error (std of logits)", err.median, "<=", 0.12);
         require(v, kl.median <= 1e-3, "median KL divergence", kl.median, "<=", 1e-3);
         require(v, mean_kl <= 1e-2, "mean KL divergence", mean_kl, "<=", 1e-2);
-        require(v, c->top1 >= 0.88 * c->n, "top-1 equal (share of positions)", (double)c->top1 / c->n, ">=", 0.88);
+        require(v, c->top1 >= 0.88 * c->n, "top-1 equal (share of positions)",
+                (double)c->top1 / c->n, ">=", 0.88);
     } else {
         v->row = plain ? "BF16, F16 or F32 weights, default mode" : "int8 activations, BF16 KV";
         require(v, err.median <= 0.15, "median error (std of logits)", err.median, "<=", 0.15);
@@ -253,7 +270,8 @@ static void judge(const struct check *c, struct figures err, struct figures kl, 
     }
 }
 
-static void print_json(struct check *c, struct figures *layer, struct figures err, struct figures kl, double mean_kl, const struct verdict *v)
+static void print_json(struct check *c, struct figures *layer, struct figures err,
+                       struct figures kl, double mean_kl, const struct verdict *v)
 {
     struct strbuf b = {0};
     struct json_out j;
@@ -290,23 +308,29 @@ static void print_json(struct check *c, struct figures *layer, struct figures er
     sb_free(&b);
 }
 
-static void print_table(struct check *c, struct figures *layer, struct figures err, struct figures kl, double mean_kl, const struct verdict *v)
+static void print_table(struct check *c, struct figures *layer, struct figures err,
+                        struct figures kl, double mean_kl, const struct verdict *v)
 {
-    printf("%s: dense %s, experts %s, KV %s, %s kernels%s\n\n", c->info.model_name, c->info.dense_format, c->info.expert_format, c->info.kv_type, c->info.kernel,
+    printf("%s: dense %s, experts %s, KV %s, %s kernels%s\n\n", c->info.model_name,
+           c->info.dense_format, c->info.expert_format, c->info.kv_type, c->info.kernel,
            c->info.strict ? ", strict" : "");
     printf("  %-14s %9s %12s %12s\n", "place", "tokens", "median err", "worst err");
     bool any = false;
     for (uint32_t l = 0; l < c->info.n_layers; l++)
         if (layer[l].n > 0) {
             any = true;
-            printf("  layer %-8u %9u %12.3g %12.3g\n", l, layer[l].n, layer[l].median, layer[l].worst);
+            printf("  layer %-8u %9u %12.3g %12.3g\n", l, layer[l].n, layer[l].median,
+                   layer[l].worst);
         }
     if (!any)
         printf("  layers         not compared: the golden file has no hidden states\n");
-    printf("  %-14s %9u %12.3g %12.3g   (in standard deviations of the reference)\n\n", "logits", c->n, err.median, err.worst);
-    printf("  KL divergence: median %.3g, mean %.3g; top-1 equal at %u of %u positions\n", kl.median, mean_kl, c->top1, c->n);
+    printf("  %-14s %9u %12.3g %12.3g   (in standard deviations of the reference)\n\n", "logits",
+           c->n, err.median, err.worst);
+    printf("  KL divergence: median %.3g, mean %.3g; top-1 equal at %u of %u positions\n",
+           kl.median, mean_kl, c->top1, c->n);
     if (c->experts_seen > 0)
-        printf("  experts: %llu of %llu tokens differ, %llu more are near ties\n", (unsigned long long)c->experts_wrong, (unsigned long long)c->experts_seen,
+        printf("  experts: %llu of %llu tokens differ, %llu more are near ties\n",
+               (unsigned long long)c->experts_wrong, (unsigned long long)c->experts_seen,
                (unsigned long long)c->experts_excused);
     else
         printf("  experts: not recorded in the golden file, or a dense model\n");
@@ -333,7 +357,8 @@ static kt_status check_reference(struct check *c, bool *met, kt_err *err)
     c->kl = mem_calloc(positions, sizeof *c->kl);
     c->logits = mem_calloc((size_t)longest * c->info.vocab, sizeof *c->logits);
     struct figures *layer = mem_calloc(c->info.n_layers, sizeof *layer);
-    if (c->layer_err == NULL || c->layer_n == NULL || c->err == NULL || c->kl == NULL || c->logits == NULL || layer == NULL) {
+    if (c->layer_err == NULL || c->layer_n == NULL || c->err == NULL || c->kl == NULL ||
+        c->logits == NULL || layer == NULL) {
         mem_free(layer);
         KT_FAIL(err, KT_E_NOMEM, "no memory for %u positions of %u logits", longest, c->info.vocab);
     }
@@ -371,11 +396,13 @@ static bool report_difference(const struct check *c, const struct copy *k)
     for (uint32_t r = 0; r < k->p->n_rows; r++)
         for (uint32_t v = 0; v < V; v++) {
             uint32_t a, b;
-            const float *ref = &k->p->logits[(size_t)r * V + v], *our = &k->logits[(size_t)k->p->rows[r] * V + v];
+            const float *ref = &k->p->logits[(size_t)r * V + v],
+                        *our = &k->logits[(size_t)k->p->rows[r] * V + v];
             memcpy(&a, ref, 4);
             memcpy(&b, our, 4);
             if (a != b) {
-                printf("prompt %u, position %u, logit %u: expected %.9g (%08x), got %.9g (%08x)\n", k->prompt, k->p->rows[r], v, (double)*ref, a, (double)*our, b);
+                printf("prompt %u, position %u, logit %u: expected %.9g (%08x), got %.9g (%08x)\n",
+                       k->prompt, k->p->rows[r], v, (double)*ref, a, (double)*our, b);
                 return true;
             }
         }
@@ -396,7 +423,11 @@ static kt_status run_copies(struct check *c, struct copy *k, kt_err *err)
                 k[i].n = left;
             left -= k[i].n;
             if (k[i].n > 0)
-                it[n++] = (kt_batch_item){.seq = k[i].seq, .ids = k[i].p->ids + k[i].at, .n = k[i].n, .logits = k[i].logits + (size_t)k[i].at * c->info.vocab, .all_logits = true};
+                it[n++] = (kt_batch_item){.seq = k[i].seq,
+                                          .ids = k[i].p->ids + k[i].at,
+                                          .n = k[i].n,
+                                          .logits = k[i].logits + (size_t)k[i].at * c->info.vocab,
+                                          .all_logits = true};
         }
         if (n == 0)
             break;
@@ -413,7 +444,8 @@ static kt_status check_exact(struct check *c, bool *met, kt_err *err)
     if (c->o.copies < c->g->n_prompts)
         c->o.copies = c->g->n_prompts;
     if (c->o.copies > c->info.max_seqs)
-        KT_FAIL(err, KT_E_INVALID, "%s has %u prompts, which run together: give --batch %u", c->o.golden, c->g->n_prompts, c->g->n_prompts);
+        KT_FAIL(err, KT_E_INVALID, "%s has %u prompts, which run together: give --batch %u",
+                c->o.golden, c->g->n_prompts, c->g->n_prompts);
     struct copy *k = mem_calloc(c->o.copies, sizeof *k);
     kt_status s = k == NULL ? err_set(err, KT_E_NOMEM, 0, __func__, "out of memory") : KT_OK;
     uint64_t compared = 0;
@@ -421,7 +453,8 @@ static kt_status check_exact(struct check *c, bool *met, kt_err *err)
         k[i].prompt = i % c->g->n_prompts;
         k[i].p = &c->g->prompt[k[i].prompt];
         k[i].logits = mem_calloc((size_t)k[i].p->n * c->info.vocab, sizeof *k[i].logits);
-        s = k[i].logits == NULL ? err_set(err, KT_E_NOMEM, 0, __func__, "out of memory") : kt_seq_open(c->e, k[i].p->n, &k[i].seq, err);
+        s = k[i].logits == NULL ? err_set(err, KT_E_NOMEM, 0, __func__, "out of memory")
+                                : kt_seq_open(c->e, k[i].p->n, &k[i].seq, err);
         compared += (uint64_t)k[i].p->n_rows * c->info.vocab;
     }
     if (s == KT_OK)
@@ -430,7 +463,8 @@ static kt_status check_exact(struct check *c, bool *met, kt_err *err)
     for (uint32_t i = 0; *met && i < c->o.copies; i++)
         *met = !report_difference(c, &k[i]);
     if (s == KT_OK)
-        printf("%s, %s kernels, %u threads, KV %s, batch %u, chunk %u: %llu logits, %s\n", c->info.model_name, c->info.kernel, c->info.n_threads, c->info.kv_type, c->o.copies,
+        printf("%s, %s kernels, %u threads, KV %s, batch %u, chunk %u: %llu logits, %s\n",
+               c->info.model_name, c->info.kernel, c->info.n_threads, c->info.kv_type, c->o.copies,
                c->o.chunk, (unsigned long long)compared, *met ? "all bits equal" : "NOT EQUAL");
     for (uint32_t i = 0; k != NULL && i < c->o.copies; i++) {
         kt_seq_close(k[i].seq);
@@ -456,24 +490,22 @@ static int usage(FILE *to)
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
-static bool number(const char *text, uint32_t max, uint32_t *out)
-{
-    char *end;
-    errno = 0;
-    unsigned long v = strtoul(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || v < 1 || v > max || text[0] == '-')
-        return false;
-    *out = (uint32_t)v;
-    return true;
-}
-
 /* -1: go on; else the exit code */
 static int parse(int argc, char **argv, struct options *o)
 {
     enum { STRICT = 256, EXACT, KV, QUANT, QUANT_DENSE, MASK, THREADS, CHUNK, BATCH, JSON };
-    static const struct option longs[] = {{"strict", 0, 0, STRICT}, {"exact", 0, 0, EXACT},     {"kv-type", 1, 0, KV},          {"quant", 1, 0, QUANT},
-                                          {"cpu-mask", 1, 0, MASK}, {"threads", 1, 0, THREADS}, {"quant-dense", 1, 0, QUANT_DENSE}, {"chunk", 1, 0, CHUNK},
-                                          {"batch", 1, 0, BATCH},   {"json", 0, 0, JSON},       {"help", 0, 0, 'h'},             {0, 0, 0, 0}};
+    static const struct option longs[] = {{"strict", 0, 0, STRICT},
+                                          {"exact", 0, 0, EXACT},
+                                          {"kv-type", 1, 0, KV},
+                                          {"quant", 1, 0, QUANT},
+                                          {"cpu-mask", 1, 0, MASK},
+                                          {"threads", 1, 0, THREADS},
+                                          {"quant-dense", 1, 0, QUANT_DENSE},
+                                          {"chunk", 1, 0, CHUNK},
+                                          {"batch", 1, 0, BATCH},
+                                          {"json", 0, 0, JSON},
+                                          {"help", 0, 0, 'h'},
+                                          {0, 0, 0, 0}};
     int c;
     bool ok = true;
     kt_engine_opts_init(&o->engine);
@@ -482,18 +514,40 @@ static int parse(int argc, char **argv, struct options *o)
     optind = 1;
     while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
         switch (c) {
-        case STRICT: o->engine.strict = true; break;
-        case EXACT: o->exact = true; break;
-        case KV: o->engine.kv_type = optarg; break;
-        case QUANT: o->engine.quant = optarg; break;
-        case QUANT_DENSE: o->engine.quant_dense = optarg; break;
-        case MASK: o->engine.cpu_mask = optarg; break;
-        case THREADS: ok = ok && number(optarg, 4096, &o->engine.threads); break;
-        case CHUNK: ok = ok && number(optarg, 8192, &o->chunk); break;
-        case BATCH: ok = ok && number(optarg, 256, &o->copies); break;
-        case JSON: o->json = true; break;
-        case 'h': return usage(stdout);
-        default: return usage(stderr);
+        case STRICT:
+            o->engine.strict = true;
+            break;
+        case EXACT:
+            o->exact = true;
+            break;
+        case KV:
+            o->engine.kv_type = optarg;
+            break;
+        case QUANT:
+            o->engine.quant = optarg;
+            break;
+        case QUANT_DENSE:
+            o->engine.quant_dense = optarg;
+            break;
+        case MASK:
+            o->engine.cpu_mask = optarg;
+            break;
+        case THREADS:
+            ok = ok && cmd_number(optarg, 1, 4096, &o->engine.threads);
+            break;
+        case CHUNK:
+            ok = ok && cmd_number(optarg, 1, 8192, &o->chunk);
+            break;
+        case BATCH:
+            ok = ok && cmd_number(optarg, 1, 256, &o->copies);
+            break;
+        case JSON:
+            o->json = true;
+            break;
+        case 'h':
+            return usage(stdout);
+        default:
+            return usage(stderr);
         }
     if (!ok || argc - optind != 2)
         return usage(stderr);
@@ -510,7 +564,10 @@ static kt_status run(struct check *c, bool *met, kt_err *err)
     kt_engine_get_info(c->e, &c->info);
     if (c->o.chunk > c->info.batch_tokens)
         c->o.chunk = c->info.batch_tokens;
-    struct golden want = {.n_layers = c->info.n_layers, .vocab = c->info.vocab, .hidden = c->info.hidden, .top_k = c->info.experts_per_token};
+    struct golden want = {.n_layers = c->info.n_layers,
+                          .vocab = c->info.vocab,
+                          .hidden = c->info.hidden,
+                          .top_k = c->info.experts_per_token};
     KT_TRY(golden_open(c->o.golden, &want, &c->g, err));
     return c->o.exact ? check_exact(c, met, err) : check_reference(c, met, err);
 }

@@ -1,7 +1,9 @@
-/* cmd_convert.c - kttune convert: a Qwen3-MoE checkpoint to one GGUF file, with weight formats by choice.
+/* cmd_convert.c - kttune convert: a Qwen3-MoE checkpoint to one GGUF file, with weight formats by
+ * choice.
  *
- * Values go through fp32 with the reference quantisers of the kernels, the same that the engine uses for --quant at load: both ways give the same
- * bytes of weights. Rows are shared out over a team of workers; tensors are written in order.
+ * Values go through fp32 with the reference quantisers of the kernels, the same that the engine
+ * uses for --quant at load: both ways give the same bytes of weights. Rows are shared out over a
+ * team of workers; tensors are written in order.
  */
 #include <getopt.h>
 #include <math.h>
@@ -58,7 +60,8 @@ static void convert_rows(void *ctx, uint32_t w)
     }
 }
 
-static kt_status put_slice(struct job *j, struct gguf_out *o, const struct mdl_slice *s, enum dtype to, kt_err *err)
+static kt_status put_slice(struct job *j, struct gguf_out *o, const struct mdl_slice *s,
+                           enum dtype to, kt_err *err)
 {
     uint64_t in = dtype_row_bytes(s->type, s->cols), out = dtype_row_bytes(to, s->cols);
     uint32_t step = (uint32_t)(CHUNK_ELEMS / s->cols > 0 ? CHUNK_ELEMS / s->cols : 1);
@@ -76,7 +79,10 @@ static kt_status put_slice(struct job *j, struct gguf_out *o, const struct mdl_s
         team_run(j->team, convert_rows, j);
         for (uint32_t w = 0; w < j->n_workers; w++)
             if (j->bad[w] != 0)
-                KT_FAIL(err, KT_E_FORMAT, "%s: tensor %s: row %u holds a value that is not finite; the checkpoint is damaged", s->file, s->tensor, r + j->bad[w] - 1);
+                KT_FAIL(err, KT_E_FORMAT,
+                        "%s: tensor %s: row %u holds a value that is not finite; the checkpoint is "
+                        "damaged",
+                        s->file, s->tensor, r + j->bad[w] - 1);
         KT_TRY(gguf_out_data(o, j->dst, (size_t)(j->rows * out), err));
     }
     return KT_OK;
@@ -91,10 +97,16 @@ static kt_status type_of(void *user, const struct gguf_part *p, enum dtype *type
     *type = want >= 0 ? (enum dtype)want : s.type;
     for (uint32_t e = 1; want < 0 && e < p->stack; e++)
         if (mdl_weight(c->m, p->role, p->layer, e, &other) && other.type != s.type)
-            KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensors %s and %s have different types, but share a GGUF tensor; choose a format with --quant", s.file, s.tensor, other.tensor);
+            KT_FAIL(err, KT_E_UNSUPPORTED,
+                    "%s: tensors %s and %s have different types, but share a GGUF tensor; choose a "
+                    "format with --quant",
+                    s.file, s.tensor, other.tensor);
     if (s.cols % dtype_info(*type)->block_elems != 0)
-        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %s: rows of %u elements do not consist of whole %s blocks of %u; choose another format with --quant%s", s.file, s.tensor,
-                s.cols, dtype_name(*type), dtype_info(*type)->block_elems, p->stack > 0 ? "" : "-dense");
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "%s: tensor %s: rows of %u elements do not consist of whole %s blocks of %u; "
+                "choose another format with --quant%s",
+                s.file, s.tensor, s.cols, dtype_name(*type), dtype_info(*type)->block_elems,
+                p->stack > 0 ? "" : "-dense");
     return KT_OK;
 }
 
@@ -126,7 +138,8 @@ static void stop_job(struct job *j)
     mem_free(j->dst);
 }
 
-static kt_status write_file(const struct mdl *m, const struct gguf_parts *parts, struct gguf_out *o, kt_err *err)
+static kt_status write_file(const struct mdl *m, const struct gguf_parts *parts, struct gguf_out *o,
+                            kt_err *err)
 {
     struct job j = {0};
     struct mdl_slice s;
@@ -154,11 +167,14 @@ static kt_status convert(const struct opts *opt, uint64_t *bytes, kt_err *err)
     struct mdl *m = NULL;
     struct gguf_out *o = NULL;
     struct gguf_parts parts = {0};
-    struct gguf_out_opts oo = {.path = opt->out, .progress = gguf_model_progress, .user = (void *)(uintptr_t)"kttune convert"};
+    struct gguf_out_opts oo = {.path = opt->out,
+                               .progress = gguf_model_progress,
+                               .user = (void *)(uintptr_t) "kttune convert"};
     kt_status st = mdl_open(opt->dir, &m, err);
     if (st == KT_OK && (m->is_gguf || strcmp(m->t.arch, "qwen3moe") != 0))
-        st = err_set(err, KT_E_UNSUPPORTED, 0, __func__, "%s: is %s; give the directory of a Qwen3-MoE checkpoint in safetensors", opt->dir,
-                     m->is_gguf ? "a GGUF file already" : "not a Qwen3-MoE model");
+        st = err_set(err, KT_E_UNSUPPORTED, 0, __func__,
+                     "%s: is %s; give the directory of a Qwen3-MoE checkpoint in safetensors",
+                     opt->dir, m->is_gguf ? "a GGUF file already" : "not a Qwen3-MoE model");
     struct type_ctx tc = {m, opt};
     if (st == KT_OK)
         st = gguf_model_parts(&m->t, type_of, &tc, &parts, err);
@@ -175,11 +191,14 @@ static kt_status convert(const struct opts *opt, uint64_t *bytes, kt_err *err)
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: kttune convert HFDIR -o FILE.gguf [--quant F] [--quant-dense G]\n\n"
-                "Convert a Qwen3-MoE checkpoint (safetensors, config.json, tokenizer.json) to one GGUF file.\n\n"
-                "  -o FILE           the GGUF file\n"
-                "  --quant F         routed experts to mxfp4, q8_0, q4_0 or none (as stored, the default)\n"
-                "  --quant-dense G   all other matrices, the same values; norms and routers stay f32\n");
+    fprintf(
+        to,
+        "usage: kttune convert HFDIR -o FILE.gguf [--quant F] [--quant-dense G]\n\n"
+        "Convert a Qwen3-MoE checkpoint (safetensors, config.json, tokenizer.json) to one GGUF "
+        "file.\n\n"
+        "  -o FILE           the GGUF file\n"
+        "  --quant F         routed experts to mxfp4, q8_0, q4_0 or none (as stored, the default)\n"
+        "  --quant-dense G   all other matrices, the same values; norms and routers stay f32\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
@@ -194,7 +213,11 @@ static int quant_of(const char *s)
 
 int cmd_convert(int argc, char **argv)
 {
-    static const struct option longs[] = {{"quant", 1, NULL, 'q'}, {"quant-dense", 1, NULL, 'd'}, {"output", 1, NULL, 'o'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"quant", 1, NULL, 'q'},
+                                          {"quant-dense", 1, NULL, 'd'},
+                                          {"output", 1, NULL, 'o'},
+                                          {"help", 0, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     struct opts opt = {.experts = -1, .dense = -1};
     kt_err err = {0};
     uint64_t bytes;
@@ -206,7 +229,10 @@ int cmd_convert(int argc, char **argv)
             to = c == 'q' ? &opt.experts : &opt.dense;
             *to = quant_of(optarg);
             if (*to == -2) {
-                fprintf(stderr, "kttune convert: --quant%s %s: the formats are mxfp4, q8_0, q4_0 and none\n", c == 'q' ? "" : "-dense", optarg);
+                fprintf(
+                    stderr,
+                    "kttune convert: --quant%s %s: the formats are mxfp4, q8_0, q4_0 and none\n",
+                    c == 'q' ? "" : "-dense", optarg);
                 return EXIT_USAGE;
             }
             break;

@@ -1,5 +1,6 @@
-/* cmd_inspect.c - kttune inspect: what is in a model file or directory, whatever its architecture; what it needs in memory; and if this version cannot
- * serve it, why. Reads containers and metadata only, no tensor data. The JSON form is in inspect_json.c.
+/* cmd_inspect.c - kttune inspect: what is in a model file or directory, whatever its architecture;
+ * what it needs in memory; and if this version cannot serve it, why. Reads containers and metadata
+ * only, no tensor data. The JSON form is in inspect_json.c.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -9,7 +10,9 @@
 #include "cmds.h"
 #include "inspect.h"
 
-static const char *const part_name[PART_COUNT] = {"embedding", "attention", "norms", "router", "routed experts", "shared experts", "dense FFN", "head", "other"};
+static const char *const part_name[PART_COUNT] = {"embedding", "attention",      "norms",
+                                                  "router",    "routed experts", "shared experts",
+                                                  "dense FFN", "head",           "other"};
 
 const char *inspect_part_name(enum inspect_part p)
 {
@@ -23,10 +26,15 @@ static enum inspect_part part_of(const char *n)
         const char *text;
         enum inspect_part part;
     } by[] = {
-        {"norm", PART_NORMS},          {"shexp", PART_SHARED},          {"shared_expert", PART_SHARED}, {"_exps", PART_EXPERTS},  {".experts.", PART_EXPERTS},
-        {"gate_inp", PART_ROUTER},     {"mlp.gate.", PART_ROUTER},      {"exp_probs_b", PART_ROUTER},   {"router", PART_ROUTER},  {"moe.gate.", PART_ROUTER},
-        {"token_embd", PART_EMBEDDING}, {"embed_tokens", PART_EMBEDDING}, {"lm_head", PART_HEAD},       {"attn", PART_ATTENTION}, {"ffn_", PART_DENSE},
-        {".mlp.", PART_DENSE},         {"feed_forward", PART_DENSE},
+        {"norm", PART_NORMS},           {"shexp", PART_SHARED},
+        {"shared_expert", PART_SHARED}, {"_exps", PART_EXPERTS},
+        {".experts.", PART_EXPERTS},    {"gate_inp", PART_ROUTER},
+        {"mlp.gate.", PART_ROUTER},     {"exp_probs_b", PART_ROUTER},
+        {"router", PART_ROUTER},        {"moe.gate.", PART_ROUTER},
+        {"token_embd", PART_EMBEDDING}, {"embed_tokens", PART_EMBEDDING},
+        {"lm_head", PART_HEAD},         {"attn", PART_ATTENTION},
+        {"ffn_", PART_DENSE},           {".mlp.", PART_DENSE},
+        {"feed_forward", PART_DENSE},
     };
     if (strcmp(n, "output.weight") == 0)
         return PART_HEAD;
@@ -74,16 +82,19 @@ static void print_traits(const struct mdl_traits *t)
     printf("  hidden size    %u\n", t->hidden);
     printf("  vocabulary     %u\n", t->vocab);
     printf("  context        %u tokens\n", t->ctx_tokens);
-    printf("  attention      %u heads, %u key-value heads, head size %u%s\n", t->n_heads, t->n_kv_heads, t->head_dim, t->qk_norm ? ", q and k normalised" : "");
-    printf("  rope           base %g, %u dimensions, %s, scaling %s", t->rope.base, t->rope.dims, t->rope.interleaved ? "interleaved pairs" : "halves",
-           scaling[t->rope.scaling]);
+    printf("  attention      %u heads, %u key-value heads, head size %u%s\n", t->n_heads,
+           t->n_kv_heads, t->head_dim, t->qk_norm ? ", q and k normalised" : "");
+    printf("  rope           base %g, %u dimensions, %s, scaling %s", t->rope.base, t->rope.dims,
+           t->rope.interleaved ? "interleaved pairs" : "halves", scaling[t->rope.scaling]);
     if (t->rope.scaling != MDL_ROPE_NONE && t->rope.scaling != MDL_ROPE_TABLE)
         printf(" (factor %g)", t->rope.factor);
     if (t->n_experts > 0)
-        printf("\n  experts        %u per MoE layer, %u used per token, width %u%s", t->n_experts, t->top_k, t->expert_inter, t->renorm ? ", weights renormalised" : "");
+        printf("\n  experts        %u per MoE layer, %u used per token, width %u%s", t->n_experts,
+               t->top_k, t->expert_inter, t->renorm ? ", weights renormalised" : "");
     if (t->dense_inter > 0)
         printf("\n  dense FFN      width %u", t->dense_inter);
-    printf("\n  norm epsilon   %g\n  head           %s\n", (double)t->norm_eps, t->tied_head ? "tied to the embedding" : "separate");
+    printf("\n  norm epsilon   %g\n  head           %s\n", (double)t->norm_eps,
+           t->tied_head ? "tied to the embedding" : "separate");
 }
 
 static void print_formats(const struct inspect_sum *s)
@@ -167,7 +178,8 @@ static void print_metadata(const struct gguf *g)
 
 const char *inspect_type_name(enum gguf_type t)
 {
-    static const char *const name[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
+    static const char *const name[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                       "bool", "string", "array", "u64", "i64", "f64"};
     return name[t];
 }
 
@@ -176,8 +188,10 @@ static void print_memory(const struct inspect *in)
     char b[32], c[32], d[32];
     const struct mdl_traits *t = &in->model->t;
     printf("\n  memory         weights %s\n", size_text(in->bytes, b));
-    printf("                 KV cache per token: %s (bf16), %s (f32)\n", size_text(inspect_kv_bytes(t, 2), b), size_text(inspect_kv_bytes(t, 4), c));
-    printf("                 with one sequence of %u tokens: %s (bf16)\n", t->ctx_tokens, size_text(in->bytes + inspect_kv_bytes(t, 2) * t->ctx_tokens, d));
+    printf("                 KV cache per token: %s (bf16), %s (f32)\n",
+           size_text(inspect_kv_bytes(t, 2), b), size_text(inspect_kv_bytes(t, 4), c));
+    printf("                 with one sequence of %u tokens: %s (bf16)\n", t->ctx_tokens,
+           size_text(in->bytes + inspect_kv_bytes(t, 2) * t->ctx_tokens, d));
 }
 
 static void print_text(const struct inspect *in, int tensors)
@@ -186,7 +200,8 @@ static void print_text(const struct inspect *in, int tensors)
     char b[32];
     printf("%s: ", m->path);
     if (m->is_gguf)
-        printf("GGUF version %u, %u file%s", gguf_version(m->gguf), gguf_shards(m->gguf), gguf_shards(m->gguf) == 1 ? "" : "s");
+        printf("GGUF version %u, %u file%s", gguf_version(m->gguf), gguf_shards(m->gguf),
+               gguf_shards(m->gguf) == 1 ? "" : "s");
     else
         printf("safetensors checkpoint");
     printf(", %u tensors, %s\n", m->n_tensors, size_text(in->bytes, b));
@@ -206,16 +221,21 @@ static void print_text(const struct inspect *in, int tensors)
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: kttune inspect PATH [--json] [--tensors]\n\n"
-                "Show what is in a GGUF file or a checkpoint directory, and what it needs in memory.\n\n"
-                "  --json      everything as one JSON object\n"
-                "  --tensors   also list every tensor\n");
+    fprintf(
+        to,
+        "usage: kttune inspect PATH [--json] [--tensors]\n\n"
+        "Show what is in a GGUF file or a checkpoint directory, and what it needs in memory.\n\n"
+        "  --json      everything as one JSON object\n"
+        "  --tensors   also list every tensor\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
 int cmd_inspect(int argc, char **argv)
 {
-    static const struct option longs[] = {{"json", 0, NULL, 'j'}, {"tensors", 0, NULL, 't'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"json", 0, NULL, 'j'},
+                                          {"tensors", 0, NULL, 't'},
+                                          {"help", 0, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     int c, json = 0, tensors = 0, code = EXIT_OK;
     struct inspect in = {0};
     kt_err err = {0};

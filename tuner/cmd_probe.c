@@ -1,5 +1,6 @@
-/* cmd_probe.c - `kttune probe`: facts, then measuring stages under one hard deadline, then decisions. After every stage the file is a valid profile with
- * complete:false, so a run that is killed leaves something usable. A file of another host is never overwritten without --force.
+/* cmd_probe.c - `kttune probe`: facts, then measuring stages under one hard deadline, then
+ * decisions. After every stage the file is a valid profile with complete:false, so a run that is
+ * killed leaves something usable. A file of another host is never overwritten without --force.
  * Stages are rows of a table; each has its share of the time at each depth.
  */
 #define _GNU_SOURCE
@@ -27,7 +28,8 @@ static const char *const depth_names[] = {"topology", "quick", "default", "deep"
 
 struct args {
     enum probe_depth depth;
-    const char *stage; /* of the file: the depth's name, or that of a deeper run whose entries are kept */
+    /* of the file: the depth's name, or that of a deeper run whose entries are kept */
+    const char *stage;
     const char *out, *topology;
     char *only;
     bool json, force;
@@ -40,26 +42,37 @@ struct args {
 static int usage(FILE *to)
 {
     fprintf(to,
-            "usage: kttune probe [--quick | --deep] [--only IDS] [--topology SPEC | --topology-only] [--json] [--force] [--seed N] [-o FILE]\n\n"
+            "usage: kttune probe [--quick | --deep] [--only IDS] [--topology SPEC | "
+            "--topology-only] [--json] [--force] [--seed N] [-o FILE]\n\n"
             "Measure this machine and write a host profile (default host.json).\n\n"
-            "  --quick           at most 10 s: limits, self-tests, read bandwidth, barriers, a few expert formats\n"
+            "  --quick           at most 10 s: limits, self-tests, read bandwidth, barriers, a few "
+            "expert formats\n"
             "  --deep            at most 15 min; without either at most 120 s\n"
             "  --only IDS        measure these ids only, separated by commas: mem.*,sync.barrier\n"
             "  --topology-only   facts and plan, no measurement\n"
-            "  --topology SPEC   facts and plan of another machine: xml:FILE, syn:DESCRIPTION, fsroot:DIR, cpuid:DIR (no measurement)\n"
+            "  --topology SPEC   facts and plan of another machine: xml:FILE, syn:DESCRIPTION, "
+            "fsroot:DIR, cpuid:DIR (no measurement)\n"
             "  --json            print the profile; without -o no file is written\n"
             "  --force           overwrite a file that is no profile, or of another host\n"
             "  --seed N          order of the samples\n"
             "  -o FILE           where to write\n\n"
-            "Exit code: 0 done, 1 usage or I/O, 2 stages missing at the deadline, 3 refused by limits, 4 the existing file is of another host.\n");
+            "Exit code: 0 done, 1 usage or I/O, 2 stages missing at the deadline, 3 refused by "
+            "limits, 4 the existing file is of another host.\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
 static const struct option longs[] = {
-    {"quick", no_argument, NULL, 'q'},         {"deep", no_argument, NULL, 'd'},          {"only", required_argument, NULL, 'i'},
-    {"topology", required_argument, NULL, 't'}, {"topology-only", no_argument, NULL, 'T'}, {"json", no_argument, NULL, 'j'},
-    {"force", no_argument, NULL, 'f'},         {"seed", required_argument, NULL, 's'},    {"output", required_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+    {"quick", no_argument, NULL, 'q'},
+    {"deep", no_argument, NULL, 'd'},
+    {"only", required_argument, NULL, 'i'},
+    {"topology", required_argument, NULL, 't'},
+    {"topology-only", no_argument, NULL, 'T'},
+    {"json", no_argument, NULL, 'j'},
+    {"force", no_argument, NULL, 'f'},
+    {"seed", required_argument, NULL, 's'},
+    {"output", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
 };
 
 static void remember(struct args *a, const char *flag)
@@ -137,7 +150,8 @@ static int parse(int argc, char **argv, struct args *a)
 
 /* ---- the existing file ---- */
 
-/* Takes over what an older profile of this host knows and this run does not measure again. -1: go on; else the exit code. */
+/* Takes over what an older profile of this host knows and this run does not measure again. -1: go
+ * on; else the exit code. */
 static int take_over(struct args *a, const struct host *h, struct profile *p, kt_err *err)
 {
     struct profile *old = NULL;
@@ -148,7 +162,8 @@ static int take_over(struct args *a, const struct host *h, struct profile *p, kt
     if (st != KT_OK) {
         if (a->force)
             return -1;
-        fprintf(stderr, "kttune probe: %s\nkttune probe: %s is kept; --force overwrites it\n", err->msg, a->out);
+        fprintf(stderr, "kttune probe: %s\nkttune probe: %s is kept; --force overwrites it\n",
+                err->msg, a->out);
         return st == KT_E_IO ? EXIT_USAGE : EXIT_PROFILE;
     }
     if (profile_match_host(old, h, &m, err) != KT_OK) {
@@ -159,7 +174,9 @@ static int take_over(struct args *a, const struct host *h, struct profile *p, kt
     if (m.state == PROFILE_MISMATCH && !a->force) {
         struct strbuf why = {0};
         profile_match_text(&m, &why);
-        fprintf(stderr, "kttune probe: %s belongs to another host and is kept; --force overwrites it\n%s", a->out, why.data != NULL ? why.data : "");
+        fprintf(stderr,
+                "kttune probe: %s belongs to another host and is kept; --force overwrites it\n%s",
+                a->out, why.data != NULL ? why.data : "");
         sb_free(&why);
         code = EXIT_PROFILE;
     } else if (m.state != PROFILE_MISMATCH && !m.aged) {
@@ -168,15 +185,18 @@ static int take_over(struct args *a, const struct host *h, struct profile *p, kt
             json_t *e = json_array_get(ms, i);
             bool affected = false;
             for (uint32_t k = 0; k < m.n_diffs; k++)
-                affected |= profile_affects(m.diffs[k].affects, json_string_value(json_object_get(e, "id")));
+                affected |= profile_affects(m.diffs[k].affects,
+                                            json_string_value(json_object_get(e, "id")));
             if (!affected && profile_put_measurement(p, json_incref(e), err) != KT_OK)
                 code = cmd_fail("probe", err, 0);
         }
-        for (int d = PROBE_TOPOLOGY; d <= PROBE_DEEP && m.state == PROFILE_MATCH && old->complete; d++)
+        for (int d = PROBE_TOPOLOGY; d <= PROBE_DEEP && m.state == PROFILE_MATCH && old->complete;
+             d++)
             if (strcmp(old->stage, depth_names[d]) == 0 && d > (int)a->depth)
                 a->stage = depth_names[d]; /* its deeper entries stay */
         json_object_set(p->root, "tunings", json_object_get(old->root, "tunings"));
-        json_object_set(json_object_get(p->root, "isa"), "variants", json_object_get(json_object_get(old->root, "isa"), "variants"));
+        json_object_set(json_object_get(p->root, "isa"), "variants",
+                        json_object_get(json_object_get(old->root, "isa"), "variants"));
         json_object_set(p->root, "counters", json_object_get(old->root, "counters"));
     }
     profile_match_free(&m);
@@ -234,7 +254,13 @@ static kt_status replan(struct probe_run *r, kt_err *err)
         KT_FAIL(err, KT_E_NOMEM, "no memory for a plan");
     for (uint32_t i = 0; i < r->p->n_knees; i++) {
         const struct profile_knee *k = &r->p->knees[i];
-        m[i] = (struct plan_measured){k->node, k->knee_threads, k->knee_bytes_per_second, k->read_bytes_per_second, k->best_threads, k->because, k->n_because};
+        m[i] = (struct plan_measured){k->node,
+                                      k->knee_threads,
+                                      k->knee_bytes_per_second,
+                                      k->read_bytes_per_second,
+                                      k->best_threads,
+                                      k->because,
+                                      k->n_because};
     }
     o.measured = m;
     o.n_measured = r->p->n_knees;
@@ -254,7 +280,8 @@ static kt_status save(struct probe_run *r, const struct args *a, bool complete, 
     return a->out != NULL ? profile_write(r->p, a->out, err) : KT_OK;
 }
 
-static kt_status run_stages(struct probe_run *r, const struct args *a, struct progress *pg, kt_err *err)
+static kt_status run_stages(struct probe_run *r, const struct args *a, struct progress *pg,
+                            kt_err *err)
 {
     for (size_t i = 0; i < N_STAGES; i++) {
         const struct stage *s = &stages[i];
@@ -320,8 +347,10 @@ static int print_result(const struct probe_run *r, const struct args *a)
     if (!a->json && a->out != NULL)
         printf("\nwritten to %s\n", a->out);
     if (r->n_missing > 0)
-        fprintf(stderr, "kttune probe: %u measurement%s missing at the deadline; the profile is valid and says which\n", r->n_missing,
-                r->n_missing == 1 ? " is" : "s are");
+        fprintf(stderr,
+                "kttune probe: %u measurement%s missing at the deadline; the profile is valid and "
+                "says which\n",
+                r->n_missing, r->n_missing == 1 ? " is" : "s are");
     sb_free(&b);
     if (fflush(stdout) != 0)
         return EXIT_USAGE;
@@ -331,8 +360,15 @@ static int print_result(const struct probe_run *r, const struct args *a)
 static int probe_host(struct args *a, const struct host *h, uint64_t start)
 {
     kt_err err = {0};
-    struct profile_tool tool = {.git = strcmp(KT_GIT, "unknown") != 0 ? KT_GIT : NULL, .flags = a->flags, .n_flags = a->n_flags};
-    struct probe_run r = {.h = h, .depth = a->depth, .only = a->only, .seed = a->seed, .isa = h->isa.kern_isa, .fresh = json_object()};
+    struct profile_tool tool = {.git = strcmp(KT_GIT, "unknown") != 0 ? KT_GIT : NULL,
+                                .flags = a->flags,
+                                .n_flags = a->n_flags};
+    struct probe_run r = {.h = h,
+                          .depth = a->depth,
+                          .only = a->only,
+                          .seed = a->seed,
+                          .isa = h->isa.kern_isa,
+                          .fresh = json_object()};
     struct plan *plan = NULL;
     int code = -1;
     kern_abi(tool.kernel_abi);
@@ -344,7 +380,8 @@ static int probe_host(struct args *a, const struct host *h, uint64_t start)
         st = plan_host(h, NULL, &plan, &err);
     r.plan = plan;
     if (st == KT_OK && code < 0 && !h->this_system)
-        st = profile_warn(r.p, "KT003", "info", "topology.source", "probe on the machine itself", "not this system: facts and plan only, nothing is measured", &err);
+        st = profile_warn(r.p, "KT003", "info", "topology.source", "probe on the machine itself",
+                          "not this system: facts and plan only, nothing is measured", &err);
     if (st == KT_OK && code < 0)
         st = save(&r, a, a->depth == PROBE_TOPOLOGY, &err);
     if (st == KT_OK && code < 0 && a->depth != PROBE_TOPOLOGY) {
@@ -371,7 +408,9 @@ int cmd_probe(int argc, char **argv)
         kt_status st = host_read(a.topology, &h, &err);
         if (st != KT_OK) {
             code = cmd_fail("probe", &err, 0);
-            code = code == EXIT_PROFILE ? EXIT_USAGE : code; /* a bad topology source is an input error, not a profile */
+            code = code == EXIT_PROFILE
+                       ? EXIT_USAGE
+                       : code; /* a bad topology source is an input error, not a profile */
         } else {
             code = probe_host(&a, h, start);
             host_free(h);

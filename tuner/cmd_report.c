@@ -1,7 +1,8 @@
-/* cmd_report.c - kttune report URL: ask a running ktserve where its experts are and which are hot, and print it as text.
- * A small HTTP/1.1 client over plain sockets: http:// only, one GET with Connection: close, replies with Content-Length, bounded in size
- * and time. No redirects, no TLS. The API key, if the server wants one, comes from the environment so that it does not show in the process
- * list.
+/* cmd_report.c - kttune report URL: ask a running ktserve where its experts are and which are hot,
+ * and print it as text. A small HTTP/1.1 client over plain sockets: http:// only, one GET with
+ * Connection: close, replies with Content-Length, bounded in size and time. No redirects, no TLS.
+ * The API key, if the server wants one, comes from the environment so that it does not show in the
+ * process list.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -31,8 +32,10 @@ static kt_status parse_url(const char *s, struct url *u, kt_err *err)
     const char *rest = at + n + (v6 && at[n] == ']');
     size_t port = *rest == ':' ? strcspn(rest + 1, "/") : 0;
     snprintf(u->port, sizeof u->port, "%s", "8080");
-    if (strncmp(s, "https://", 8) == 0 || n <= skip || n - skip >= sizeof u->host || (*rest == ':' && (port < 1 || port > 5)))
-        KT_FAIL(err, KT_E_INVALID, "'%.200s' is no address like http://127.0.0.1:8080 (plain http only)", s);
+    if (strncmp(s, "https://", 8) == 0 || n <= skip || n - skip >= sizeof u->host ||
+        (*rest == ':' && (port < 1 || port > 5)))
+        KT_FAIL(err, KT_E_INVALID,
+                "'%.200s' is no address like http://127.0.0.1:8080 (plain http only)", s);
     memcpy(u->host, at + skip, n - skip);
     u->host[n - skip] = '\0';
     if (port > 0) {
@@ -69,7 +72,8 @@ static kt_status connect_to(const struct url *u, int *out, kt_err *err)
     int e = errno;
     freeaddrinfo(list);
     if (fd < 0)
-        KT_FAIL(err, KT_E_IO, "cannot reach %s port %s: %s; is ktserve running there?", u->host, u->port, strerror(e));
+        KT_FAIL(err, KT_E_IO, "cannot reach %s port %s: %s; is ktserve running there?", u->host,
+                u->port, strerror(e));
     *out = fd;
     return KT_OK;
 }
@@ -110,7 +114,8 @@ static kt_status body_of(const struct strbuf *reply, const char **body, size_t *
     if (strncmp(reply->data + 8, " 200", 4) == 0)
         return KT_OK;
     if (strncmp(reply->data + 8, " 401", 4) == 0 || strncmp(reply->data + 8, " 403", 4) == 0)
-        KT_FAIL(err, KT_E_INVALID, "the server wants an admin key: set KTSERVE_API_KEY in the environment");
+        KT_FAIL(err, KT_E_INVALID,
+                "the server wants an admin key: set KTSERVE_API_KEY in the environment");
     KT_FAIL(err, KT_E_IO, "the server answered %.3s: %.200s", reply->data + 9, *body);
 }
 
@@ -122,8 +127,11 @@ static kt_status get_placement(const struct url *u, json_t **out, kt_err *err)
     size_t len = 0;
     int fd = -1;
     KT_TRY(connect_to(u, &fd, err));
-    sb_printf(&request, "GET %s/admin/placement HTTP/1.1\r\nHost: %s%s%s:%s\r\nConnection: close\r\nAccept: application/json\r\n",
-              u->prefix, strchr(u->host, ':') ? "[" : "", u->host, strchr(u->host, ':') ? "]" : "", u->port);
+    sb_printf(&request,
+              "GET %s/admin/placement HTTP/1.1\r\nHost: %s%s%s:%s\r\nConnection: close\r\nAccept: "
+              "application/json\r\n",
+              u->prefix, strchr(u->host, ':') ? "[" : "", u->host, strchr(u->host, ':') ? "]" : "",
+              u->port);
     if (key != NULL)
         sb_printf(&request, "Authorization: Bearer %s\r\n", key);
     sb_puts(&request, "\r\n");
@@ -134,7 +142,8 @@ static kt_status get_placement(const struct url *u, json_t **out, kt_err *err)
     if (st == KT_OK) {
         *out = json_loadb(body, len, 0, &je);
         if (*out == NULL)
-            st = err_set(err, KT_E_FORMAT, 0, __func__, "the placement object is no JSON: %s", je.text);
+            st = err_set(err, KT_E_FORMAT, 0, __func__, "the placement object is no JSON: %s",
+                         je.text);
     }
     sb_free(&request);
     sb_free(&reply);
@@ -144,7 +153,8 @@ static kt_status get_placement(const struct url *u, json_t **out, kt_err *err)
 static int help(void)
 {
     printf("usage: kttune report [--top N] [--json] URL\n\n"
-           "Asks the ktserve at URL (http://127.0.0.1:8080) which experts its tokens went to and prints the tiers, the hottest experts,\n"
+           "Asks the ktserve at URL (http://127.0.0.1:8080) which experts its tokens went to and "
+           "prints the tiers, the hottest experts,\n"
            "and the skew of each layer.\n\n"
            "  --top N   how many of the hottest experts (20)\n"
            "  --json    print the placement object as it came\n\n"

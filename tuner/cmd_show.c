@@ -1,4 +1,5 @@
-/* cmd_show.c - `kttune show F` and `kttune explain ID --profile F`: a profile for people. Neither compares with this machine unless asked to. */
+/* cmd_show.c - `kttune show F` and `kttune explain ID --profile F`: a profile for people. Neither
+ * compares with this machine unless asked to. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,14 +11,16 @@
 
 static int put(struct strbuf *b)
 {
-    bool ok = sb_ok(b) && (b->len == 0 || fwrite(b->data, 1, b->len, stdout) == b->len) && fflush(stdout) == 0;
+    bool ok = sb_ok(b) && (b->len == 0 || fwrite(b->data, 1, b->len, stdout) == b->len) &&
+              fflush(stdout) == 0;
     sb_free(b);
     return ok ? EXIT_OK : EXIT_USAGE;
 }
 
 int cmd_show(int argc, char **argv)
 {
-    static const char help[] = "usage: kttune show [--json] [FILE]\n\nPrint a host profile (default host.json) as a table.\n";
+    static const char help[] = "usage: kttune show [--json] [FILE]\n\nPrint a host profile "
+                               "(default host.json) as a table.\n";
     const char *path = "host.json";
     bool json = false;
     struct profile *p;
@@ -66,14 +69,17 @@ static void explain(const struct profile *p, const json_t *d, bool color, struct
         const json_t *m = find_decision(json_object_get(p->root, "measurements"), id);
         const char *unit = json_string_value(json_object_get(m, "unit"));
         char v[32];
-        show_value(json_number_value(json_object_get(m, "median")), unit != NULL ? unit : "count", v, sizeof v);
-        sb_printf(out, "      because: %s = %s\n", id, json_object_get(m, "median") != NULL ? v : "not measured");
+        show_value(json_number_value(json_object_get(m, "median")), unit != NULL ? unit : "count",
+                   v, sizeof v);
+        sb_printf(out, "      because: %s = %s\n", id,
+                  json_object_get(m, "median") != NULL ? v : "not measured");
     }
 }
 
 int cmd_explain(int argc, char **argv)
 {
-    static const char help[] = "usage: kttune explain ID [--profile FILE]\n\nTell one decision of a profile (default host.json), its reason, runner-up and "
+    static const char help[] = "usage: kttune explain ID [--profile FILE]\n\nTell one decision of "
+                               "a profile (default host.json), its reason, runner-up and "
                                "measurements.\n";
     const char *path = "host.json", *id = NULL;
     struct profile *p;
@@ -105,7 +111,8 @@ int cmd_explain(int argc, char **argv)
     } else {
         fprintf(stderr, "kttune explain: %s has no decision '%s'; it has:\n", path, id);
         for (size_t i = 0; i < json_array_size(all); i++)
-            fprintf(stderr, "  %s\n", json_string_value(json_object_get(json_array_get(all, i), "id")));
+            fprintf(stderr, "  %s\n",
+                    json_string_value(json_object_get(json_array_get(all, i), "id")));
     }
     profile_close(p);
     int code = put(&b);

@@ -1,7 +1,10 @@
-/* cmd_synth.c - kttune synth: a GGUF file of random weights in any Qwen3-MoE shape, so that a shape can be timed without its weights.
+/* cmd_synth.c - kttune synth: a GGUF file of random weights in any Qwen3-MoE shape, so that a shape
+ * can be timed without its weights.
  *
- * Values are normal with variance 1/columns, so activations stay finite through any number of layers. One pool of random blocks is made per format and
- * row length; tensors are filled with stretches of it from random places, so the speed is that of the disk. The same seed gives the same bytes.
+ * Values are normal with variance 1/columns, so activations stay finite through any number of
+ * layers. One pool of random blocks is made per format and row length; tensors are filled with
+ * stretches of it from random places, so the speed is that of the disk. The same seed gives the
+ * same bytes.
  */
 #include <getopt.h>
 #include <math.h>
@@ -64,13 +67,15 @@ static void normals(uint64_t *rng, double std, uint64_t n, float *x)
     }
 }
 
-/* Block formats without a quantiser: random codes; where the half-precision scale and minimum lie, and their ratio for a mean near zero. */
+/* Block formats without a quantiser: random codes; where the half-precision scale and minimum lie,
+ * and their ratio for a mean near zero. */
 static const struct {
     enum dtype type;
     int d, dmin;
     float ratio;
 } raw[] = {
-    {DT_Q2_K, 80, 82, 1.5f}, {DT_Q3_K, 108, -1, 0}, {DT_Q4_K, 0, 2, 7.5f}, {DT_Q5_K, 0, 2, 15.5f}, {DT_Q6_K, 208, -1, 0}, {DT_IQ4_NL, 0, -1, 0}, {DT_IQ4_XS, 0, -1, 0},
+    {DT_Q2_K, 80, 82, 1.5f}, {DT_Q3_K, 108, -1, 0}, {DT_Q4_K, 0, 2, 7.5f}, {DT_Q5_K, 0, 2, 15.5f},
+    {DT_Q6_K, 208, -1, 0},   {DT_IQ4_NL, 0, -1, 0}, {DT_IQ4_XS, 0, -1, 0},
 };
 
 static void put_half(uint8_t *p, float v)
@@ -90,7 +95,8 @@ static bool raw_blocks(struct synth *s, struct pool *p, float *x)
         return false;
     for (uint64_t i = 0; i < p->bytes; i++)
         p->data[i] = (uint8_t)next(&s->rng);
-    for (int pass = 0; pass < 2; pass++) { /* first with scale 1 to see the spread, then with the right one */
+    for (int pass = 0; pass < 2;
+         pass++) { /* first with scale 1 to see the spread, then with the right one */
         double sum = 0;
         for (uint64_t b = 0; b < p->bytes; b += block) {
             put_half(p->data + b + raw[k].d, d);
@@ -111,17 +117,21 @@ static kt_status make_pool(struct synth *s, struct pool *p, kt_err *err)
     float *x = mem_alloc((size_t)POOL_ELEMS * sizeof *x);
     p->bytes = dtype_row_bytes(p->type, POOL_ELEMS);
     p->data = mem_alloc((size_t)p->bytes);
-    kt_status st = x == NULL || p->data == NULL ? err_set(err, KT_E_NOMEM, 0, __func__, "out of memory for random blocks") : KT_OK;
+    kt_status st = x == NULL || p->data == NULL
+                       ? err_set(err, KT_E_NOMEM, 0, __func__, "out of memory for random blocks")
+                       : KT_OK;
     if (st == KT_OK) {
         normals(&s->rng, p->std, POOL_ELEMS, x);
         if (!kern_quantise(p->type, x, POOL_ELEMS, p->data) && !raw_blocks(s, p, x))
-            st = err_set(err, KT_E_UNSUPPORTED, 0, __func__, "random weights in the format %s cannot be made", dtype_name(p->type));
+            st = err_set(err, KT_E_UNSUPPORTED, 0, __func__,
+                         "random weights in the format %s cannot be made", dtype_name(p->type));
     }
     mem_free(x);
     return st;
 }
 
-static kt_status pool_for(struct synth *s, const struct gguf_part *part, struct pool **out, kt_err *err)
+static kt_status pool_for(struct synth *s, const struct gguf_part *part, struct pool **out,
+                          kt_err *err)
 {
     uint32_t i = 0;
     while (i < s->n_pools && (s->pool[i].type != part->type || s->pool[i].cols != part->cols))
@@ -136,10 +146,13 @@ static kt_status pool_for(struct synth *s, const struct gguf_part *part, struct 
     return make_pool(s, *out, err);
 }
 
-static kt_status write_matrix(struct synth *s, struct gguf_out *o, const struct gguf_part *part, kt_err *err)
+static kt_status write_matrix(struct synth *s, struct gguf_out *o, const struct gguf_part *part,
+                              kt_err *err)
 {
     struct pool *p;
-    uint64_t left = dtype_row_bytes(part->type, part->cols) * part->rows * (part->stack > 0 ? part->stack : 1), block = dtype_info(part->type)->block_bytes;
+    uint64_t left = dtype_row_bytes(part->type, part->cols) * part->rows *
+                    (part->stack > 0 ? part->stack : 1),
+             block = dtype_info(part->type)->block_bytes;
     KT_TRY(pool_for(s, part, &p, err));
     while (left > 0) {
         uint64_t start = next(&s->rng) % (p->bytes / block) * block, n = p->bytes - start;
@@ -166,7 +179,8 @@ static kt_status type_of(void *user, const struct gguf_part *p, enum dtype *type
     return KT_OK;
 }
 
-static kt_status write_file(struct synth *s, struct gguf_out *o, const struct mdl_traits *t, struct gguf_parts *parts, const char *name, kt_err *err)
+static kt_status write_file(struct synth *s, struct gguf_out *o, const struct mdl_traits *t,
+                            struct gguf_parts *parts, const char *name, kt_err *err)
 {
     KT_TRY(gguf_model_metadata(o, t, name, err));
     gguf_out_str(o, "tokenizer.ggml.model", "no_vocab", 8);
@@ -184,7 +198,8 @@ static kt_status write_file(struct synth *s, struct gguf_out *o, const struct md
 static kt_status cut_layers(struct mdl_traits *t, uint32_t n, kt_err *err)
 {
     if (n > t->n_layers)
-        KT_FAIL(err, KT_E_INVALID, "--layers %u: the config has %u; give 1 to %u", n, t->n_layers, t->n_layers);
+        KT_FAIL(err, KT_E_INVALID, "--layers %u: the config has %u; give 1 to %u", n, t->n_layers,
+                t->n_layers);
     if (n > 0)
         t->n_layers = n;
     t->n_moe_layers = 0;
@@ -199,11 +214,15 @@ static kt_status synth(const struct opts *opt, uint64_t *bytes, kt_err *err)
     struct mdl *m = NULL;
     struct gguf_out *o = NULL;
     struct gguf_parts parts = {0};
-    struct gguf_out_opts oo = {.path = opt->out, .progress = gguf_model_progress, .user = (void *)(uintptr_t)"kttune synth"};
+    struct gguf_out_opts oo = {.path = opt->out,
+                               .progress = gguf_model_progress,
+                               .user = (void *)(uintptr_t) "kttune synth"};
     struct opts copy = *opt;
     kt_status st = mdl_open_config(opt->config, &m, err);
     if (st == KT_OK && strcmp(m->t.arch, "qwen3moe") != 0)
-        st = err_set(err, KT_E_UNSUPPORTED, 0, __func__, "%s: is a %s model, random weights are made for Qwen3-MoE shapes", opt->config, m->t.arch);
+        st = err_set(err, KT_E_UNSUPPORTED, 0, __func__,
+                     "%s: is a %s model, random weights are made for Qwen3-MoE shapes", opt->config,
+                     m->t.arch);
     if (st == KT_OK)
         st = cut_layers(&m->t, opt->layers, err);
     if (st == KT_OK)
@@ -223,11 +242,13 @@ static kt_status synth(const struct opts *opt, uint64_t *bytes, kt_err *err)
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: kttune synth --config config.json [--layers N] [--format F] [--seed S] -o FILE.gguf\n\n"
+    fprintf(to, "usage: kttune synth --config config.json [--layers N] [--format F] [--seed S] -o "
+                "FILE.gguf\n\n"
                 "Write random weights in the shape of a Qwen3-MoE config, for timing.\n\n"
                 "  --config FILE   config.json of the shape\n"
                 "  --layers N      only the first N layers (default: all)\n"
-                "  --format F      format of all matrices: mxfp4, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q6_k, bf16, f16, f32 .. (default bf16)\n"
+                "  --format F      format of all matrices: mxfp4, q8_0, q4_0, q4_1, q5_0, q5_1, "
+                "q4_k, q6_k, bf16, f16, f32 .. (default bf16)\n"
                 "  --seed S        0 to 2^64 - 1 (default 1); the same seed gives the same bytes\n"
                 "  -o FILE         the GGUF file\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
@@ -250,8 +271,10 @@ static bool number(const char *s, uint64_t max, uint64_t *v)
 
 int cmd_synth(int argc, char **argv)
 {
-    static const struct option longs[] = {{"config", 1, NULL, 'c'}, {"layers", 1, NULL, 'l'}, {"format", 1, NULL, 'f'}, {"seed", 1, NULL, 's'},
-                                          {"output", 1, NULL, 'o'}, {"help", 0, NULL, 'h'},   {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"config", 1, NULL, 'c'}, {"layers", 1, NULL, 'l'},
+                                          {"format", 1, NULL, 'f'}, {"seed", 1, NULL, 's'},
+                                          {"output", 1, NULL, 'o'}, {"help", 0, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     struct opts opt = {.format = DT_BF16, .seed = 1};
     kt_err err = {0};
     uint64_t v, bytes;
@@ -269,7 +292,8 @@ int cmd_synth(int argc, char **argv)
         case 'f':
             opt.format = dtype_by_name(optarg);
             if (opt.format < 0 || dtype_info((enum dtype)opt.format)->ggml_id < 0)
-                return bad_value("--format", optarg, "no such weight format; kttune synth --help lists them");
+                return bad_value("--format", optarg,
+                                 "no such weight format; kttune synth --help lists them");
             break;
         case 's':
             if (!number(optarg, UINT64_MAX, &opt.seed))
@@ -289,6 +313,7 @@ int cmd_synth(int argc, char **argv)
     if (synth(&opt, &bytes, &err) != KT_OK)
         return cmd_fail("synth", &err, 1);
     t = clock_seconds() - t;
-    printf("%s: %.1f MB of %s weights in %.1f s\n", opt.out, (double)bytes / 1e6, dtype_name((enum dtype)opt.format), t);
+    printf("%s: %.1f MB of %s weights in %.1f s\n", opt.out, (double)bytes / 1e6,
+           dtype_name((enum dtype)opt.format), t);
     return EXIT_OK;
 }

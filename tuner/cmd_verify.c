@@ -1,6 +1,7 @@
-/* cmd_verify.c - `kttune verify F`: does a profile still describe this machine? Fingerprint fields first, then (unless --no-measure) a spot check: the
- * read rate of the weakest pool and the barrier are measured again and must lie within 10 % of the file.
- * Exit: 0 yes; 4 stale, of another host, or invalid; 5 the fields match but a measurement does not.
+/* cmd_verify.c - `kttune verify F`: does a profile still describe this machine? Fingerprint fields
+ * first, then (unless --no-measure) a spot check: the read rate of the weakest pool and the barrier
+ * are measured again and must lie within 10 % of the file. Exit: 0 yes; 4 stale, of another host,
+ * or invalid; 5 the fields match but a measurement does not.
  */
 #include <jansson.h>
 #include <math.h>
@@ -22,7 +23,8 @@ static const struct plan_pool *weakest(const struct profile *p, const struct pla
     double low = (double)INFINITY;
     for (uint32_t i = 0; i < plan->n_pools; i++)
         for (uint32_t k = 0; k < p->n_knees; k++)
-            if (p->knees[k].node == plan->pools[i].node && p->knees[k].read_bytes_per_second < low) {
+            if (p->knees[k].node == plan->pools[i].node &&
+                p->knees[k].read_bytes_per_second < low) {
                 low = p->knees[k].read_bytes_per_second;
                 worst = &plan->pools[i];
             }
@@ -38,19 +40,26 @@ static const json_t *entry(const struct profile *p, const char *id)
     return NULL;
 }
 
-/* Prints one line; returns 1 when the ids differ by more than the tolerance and by more than the quartiles of both explain. */
+/* Prints one line; returns 1 when the ids differ by more than the tolerance and by more than the
+ * quartiles of both explain. */
 static int compare_one(const struct profile *was, const json_t *now)
 {
     const char *id = json_string_value(json_object_get(now, "id"));
     const json_t *old = entry(was, id);
-    double a = json_number_value(json_object_get(old, "median")), b = json_number_value(json_object_get(now, "median"));
+    double a = json_number_value(json_object_get(old, "median")),
+           b = json_number_value(json_object_get(now, "median"));
     if (json_object_get(old, "median") == NULL || json_object_get(now, "median") == NULL || a <= 0)
         return 0;
-    double off = b / a - 1, old_lo = json_number_value(json_object_get(old, "q1")), old_hi = json_number_value(json_object_get(old, "q3"));
-    double lo = json_number_value(json_object_get(now, "q1")), hi = json_number_value(json_object_get(now, "q3"));
+    double off = b / a - 1, old_lo = json_number_value(json_object_get(old, "q1")),
+           old_hi = json_number_value(json_object_get(old, "q3"));
+    double lo = json_number_value(json_object_get(now, "q1")),
+           hi = json_number_value(json_object_get(now, "q3"));
     bool overlap = lo <= old_hi && hi >= old_lo;
     bool bad = fabs(off) > TOLERANCE && !overlap;
-    printf("  %-28s %+6.1f %%   %s\n", id, 100 * off, bad ? "DIFFERS" : fabs(off) > TOLERANCE ? "within noise" : "ok");
+    printf("  %-28s %+6.1f %%   %s\n", id, 100 * off,
+           bad                     ? "DIFFERS"
+           : fabs(off) > TOLERANCE ? "within noise"
+                                   : "ok");
     return bad;
 }
 
@@ -61,7 +70,12 @@ static kt_status spot_check(const struct profile *p, const struct host *h, int *
     KT_TRY(plan_host(h, NULL, &plan, err));
     struct plan one = {.n_pools = 1, .n_threads = plan->n_threads};
     struct plan_pool pool = {0};
-    struct probe_run r = {.h = h, .plan = &one, .depth = PROBE_QUICK, .seed = clock_ns(), .isa = h->isa.kern_isa, .fresh = json_object()};
+    struct probe_run r = {.h = h,
+                          .plan = &one,
+                          .depth = PROBE_QUICK,
+                          .seed = clock_ns(),
+                          .isa = h->isa.kern_isa,
+                          .fresh = json_object()};
     uint64_t memory = host_memory_allowed(h);
     const struct plan_pool *w = weakest(p, plan);
     kern_abi(tool.kernel_abi);
@@ -101,9 +115,10 @@ static int verdict(const char *path, const struct profile *p, const struct host 
         return cmd_fail("verify", &err, 0);
     profile_match_text(&m, &why);
     printf("%s: %s\n%s", path,
-           m.state == PROFILE_MATCH   ? "fields match this machine"
-           : m.state == PROFILE_STALE ? "STALE (KT025): the same machine, set up differently; probe again"
-                                      : "MISMATCH (KT026): another machine; probe here",
+           m.state == PROFILE_MATCH ? "fields match this machine"
+           : m.state == PROFILE_STALE
+               ? "STALE (KT025): the same machine, set up differently; probe again"
+               : "MISMATCH (KT026): another machine; probe here",
            why.data != NULL ? why.data : "");
     if (m.state != PROFILE_MATCH)
         code = EXIT_PROFILE;
@@ -114,7 +129,9 @@ static int verdict(const char *path, const struct profile *p, const struct host 
             code = cmd_fail("verify", &err, 0);
         else if (bad > 0)
             code = EXIT_NOT_MET;
-        printf("%s\n", bad > 0 ? "measurements differ by more than 10 %: another load, or probe again" : "measurements agree");
+        printf("%s\n", bad > 0
+                           ? "measurements differ by more than 10 %: another load, or probe again"
+                           : "measurements agree");
     }
     sb_free(&why);
     profile_match_free(&m);
@@ -123,8 +140,11 @@ static int verdict(const char *path, const struct profile *p, const struct host 
 
 int cmd_verify(int argc, char **argv)
 {
-    static const char help[] = "usage: kttune verify [--no-measure] [--topology SPEC] [FILE]\n\nCompare a host profile (default host.json) with this machine.\n"
-                               "Exit code: 0 it matches, 4 stale, of another host or invalid, 5 a measurement differs by more than 10 %.\n";
+    static const char help[] =
+        "usage: kttune verify [--no-measure] [--topology SPEC] [FILE]\n\nCompare a host profile "
+        "(default host.json) with this machine.\n"
+        "Exit code: 0 it matches, 4 stale, of another host or invalid, 5 a measurement differs by "
+        "more than 10 %.\n";
     const char *path = "host.json", *topology = NULL;
     bool measure = true;
     struct profile *p;

@@ -1,16 +1,28 @@
-/* cmds.h - the commands of kttune. Each takes its own argument vector (argv[0] is the command's name) and returns an exit code:
- * 0 done; 1 usage or I/O; 2 stages missing at the deadline; 3 refused by limits or permissions; 4 profile invalid, stale or of another host;
- * 5 a check is not met; 6 model file invalid.
+/* cmds.h - the commands of kttune. Each takes its own argument vector (argv[0] is the command's
+ * name) and returns an exit code: 0 done; 1 usage or I/O; 2 stages missing at the deadline; 3
+ * refused by limits or permissions; 4 profile invalid, stale or of another host; 5 a check is not
+ * met; 6 model file invalid.
  */
 #ifndef KT_TUNER_CMDS_H
 #define KT_TUNER_CMDS_H
 
 #include "base/status.h"
 
-enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_DEADLINE = 2, EXIT_REFUSED = 3, EXIT_PROFILE = 4, EXIT_NOT_MET = 5, EXIT_MODEL = 6 };
+enum {
+    EXIT_OK = 0,
+    EXIT_USAGE = 1,
+    EXIT_DEADLINE = 2,
+    EXIT_REFUSED = 3,
+    EXIT_PROFILE = 4,
+    EXIT_NOT_MET = 5,
+    EXIT_MODEL = 6
+};
 
-/* Print "kttune NAME: message" on standard error and give the exit code of the status (model: the failing file is a model). */
+/* Print "kttune NAME: message" on standard error and give the exit code of the status (model: the
+ * failing file is a model). */
 int cmd_fail(const char *name, const kt_err *err, int model);
+/* A whole decimal number in [min, max]; false for anything else. */
+bool cmd_number(const char *text, uint32_t min, uint32_t max, uint32_t *out);
 
 int cmd_probe(int argc, char **argv);
 int cmd_show(int argc, char **argv);

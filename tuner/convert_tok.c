@@ -1,5 +1,6 @@
-/* convert_tok.c - see convert_tok.h. The model room's tokenizer checks the files and names the pre-tokeniser; here their content is copied: tokens,
- * types, merges, special ids, chat template, sampling defaults. Nothing is guessed: an unknown split pattern is an error.
+/* convert_tok.c - see convert_tok.h. The model room's tokenizer checks the files and names the
+ * pre-tokeniser; here their content is copied: tokens, types, merges, special ids, chat template,
+ * sampling defaults. Nothing is guessed: an unknown split pattern is an error.
  */
 #include "convert_tok.h"
 
@@ -32,7 +33,8 @@ static kt_status read_text(const struct conv *c, const char *name, char **out, s
 {
     struct strbuf b = {0};
     sb_printf(&b, "%s/%s", c->m->dir, name);
-    kt_status st = sb_ok(&b) ? file_read(b.data, MAX_JSON, out, n, c->err) : err_set(c->err, KT_E_NOMEM, 0, __func__, "%s: out of memory", name);
+    kt_status st = sb_ok(&b) ? file_read(b.data, MAX_JSON, out, n, c->err)
+                             : err_set(c->err, KT_E_NOMEM, 0, __func__, "%s: out of memory", name);
     sb_free(&b);
     if (st != KT_OK)
         *out = NULL;
@@ -51,7 +53,8 @@ static kt_status read_json(const struct conv *c, const char *name, json_t **out)
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
     mem_free(text);
     if (*out == NULL)
-        KT_FAIL(c->err, KT_E_FORMAT, "%s/%s: line %d: %s; download the file again", c->m->dir, name, je.line, je.text);
+        KT_FAIL(c->err, KT_E_FORMAT, "%s/%s: line %d: %s; download the file again", c->m->dir, name,
+                je.line, je.text);
     return KT_OK;
 }
 
@@ -59,10 +62,15 @@ static kt_status set_token(struct conv *c, const json_t *id, const char *text, u
 {
     json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
     if (text == NULL || v < 0 || v >= (json_int_t)c->m->t.vocab)
-        KT_FAIL(c->err, KT_E_FORMAT, "%s/tokenizer.json: token '%.64s' has the id %lld, the model has ids 0 to %u; the file is of another model", c->m->dir,
-                text != NULL ? text : "", (long long)v, c->m->t.vocab - 1);
+        KT_FAIL(c->err, KT_E_FORMAT,
+                "%s/tokenizer.json: token '%.64s' has the id %lld, the model has ids 0 to %u; the "
+                "file is of another model",
+                c->m->dir, text != NULL ? text : "", (long long)v, c->m->t.vocab - 1);
     if (c->text[v] != NULL && strcmp(c->text[v], text) != 0)
-        KT_FAIL(c->err, KT_E_FORMAT, "%s/tokenizer.json: tokens '%.64s' and '%.64s' have the same id %lld; the file is damaged", c->m->dir, c->text[v], text, (long long)v);
+        KT_FAIL(c->err, KT_E_FORMAT,
+                "%s/tokenizer.json: tokens '%.64s' and '%.64s' have the same id %lld; the file is "
+                "damaged",
+                c->m->dir, c->text[v], text, (long long)v);
     c->text[v] = text;
     c->type[v] = type;
     return KT_OK;
@@ -73,12 +81,16 @@ static kt_status read_tokens(struct conv *c)
     const char *text;
     json_t *v;
     size_t i;
-    json_object_foreach(json_object_get(json_object_get(c->tok, "model"), "vocab"), text, v) {
+    json_object_foreach(json_object_get(json_object_get(c->tok, "model"), "vocab"), text, v)
+    {
         KT_TRY(set_token(c, v, text, TYPE_NORMAL));
     }
-    json_array_foreach(json_object_get(c->tok, "added_tokens"), i, v) {
+    json_array_foreach(json_object_get(c->tok, "added_tokens"), i, v)
+    {
         bool special = json_is_true(json_object_get(v, "special"));
-        KT_TRY(set_token(c, json_object_get(v, "id"), json_string_value(json_object_get(v, "content")), special ? TYPE_CONTROL : TYPE_USER));
+        KT_TRY(set_token(c, json_object_get(v, "id"),
+                         json_string_value(json_object_get(v, "content")),
+                         special ? TYPE_CONTROL : TYPE_USER));
     }
     return KT_OK;
 }
@@ -105,8 +117,10 @@ static kt_status write_merges(struct conv *c)
     size_t i;
     struct strbuf b = {0};
     gguf_out_array(c->o, "tokenizer.ggml.merges", GGUF_STRING, json_array_size(merges));
-    json_array_foreach(merges, i, v) {
-        const char *one = json_string_value(v), *left = json_string_value(json_array_get(v, 0)), *right = json_string_value(json_array_get(v, 1));
+    json_array_foreach(merges, i, v)
+    {
+        const char *one = json_string_value(v), *left = json_string_value(json_array_get(v, 0)),
+                   *right = json_string_value(json_array_get(v, 1));
         sb_clear(&b);
         if (one != NULL)
             sb_puts(&b, one);
@@ -114,7 +128,9 @@ static kt_status write_merges(struct conv *c)
             sb_printf(&b, "%s %s", left, right);
         if (!sb_ok(&b) || b.len < 3) {
             sb_free(&b);
-            KT_FAIL(c->err, KT_E_FORMAT, "%s/tokenizer.json: merge %zu is not a pair of tokens; the file is damaged", c->m->dir, i);
+            KT_FAIL(c->err, KT_E_FORMAT,
+                    "%s/tokenizer.json: merge %zu is not a pair of tokens; the file is damaged",
+                    c->m->dir, i);
         }
         gguf_out_item_str(c->o, b.data, b.len);
     }
@@ -140,7 +156,10 @@ static int64_t named_token(const struct conv *c, const char *key)
 
 static int64_t number_in(const struct conv *c, const json_t *v)
 {
-    return json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) < (json_int_t)c->m->t.vocab ? json_integer_value(v) : -1;
+    return json_is_integer(v) && json_integer_value(v) >= 0 &&
+                   json_integer_value(v) < (json_int_t)c->m->t.vocab
+               ? json_integer_value(v)
+               : -1;
 }
 
 static void add_end(int64_t *ends, uint32_t *n, int64_t id, const struct conv *c)
@@ -151,7 +170,8 @@ static void add_end(int64_t *ends, uint32_t *n, int64_t id, const struct conv *c
     if (id < 0)
         return;
     if (*n == MAX_ENDS)
-        log_warn("%s: more than %d end tokens; %lld is left out of the GGUF file", c->m->dir, MAX_ENDS, (long long)id);
+        log_warn("%s: more than %d end tokens; %lld is left out of the GGUF file", c->m->dir,
+                 MAX_ENDS, (long long)id);
     else
         ends[(*n)++] = id;
 }
@@ -159,7 +179,9 @@ static void add_end(int64_t *ends, uint32_t *n, int64_t id, const struct conv *c
 /* End tokens are the union of what the files say; GGUF has room for three. */
 static void write_ends(const struct conv *c)
 {
-    static const char *const key[MAX_ENDS] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    static const char *const key[MAX_ENDS] = {"tokenizer.ggml.eos_token_id",
+                                              "tokenizer.ggml.eot_token_id",
+                                              "tokenizer.ggml.eom_token_id"};
     const json_t *v = json_object_get(c->gen, "eos_token_id"), *from = c->gen;
     int64_t ends[MAX_ENDS];
     uint32_t n = 0;
@@ -186,7 +208,10 @@ static kt_status write_begin(const struct conv *c, const kt_tokenizer *t)
     bool fine = !add || (ids.n == 1 && ids.v[0] == bos);
     mem_free(ids.v);
     if (!fine)
-        KT_FAIL(c->err, KT_E_UNSUPPORTED, "%s/tokenizer.json: its post-processor adds other tokens than one begin token, which GGUF cannot say", c->m->dir);
+        KT_FAIL(c->err, KT_E_UNSUPPORTED,
+                "%s/tokenizer.json: its post-processor adds other tokens than one begin token, "
+                "which GGUF cannot say",
+                c->m->dir);
     if (bos >= 0)
         gguf_out_u32(c->o, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
     if (pad >= 0)
@@ -203,7 +228,8 @@ static kt_status write_template(const struct conv *c)
     json_t *v;
     KT_TRY(read_text(c, "chat_template.jinja", &file, &n));
     const char *text = file != NULL ? file : json_string_value(t);
-    json_array_foreach((json_t *)(uintptr_t)t, i, v) {
+    json_array_foreach((json_t *)(uintptr_t)t, i, v)
+    {
         const char *name = json_string_value(json_object_get(v, "name"));
         if (text == NULL && name != NULL && strcmp(name, "default") == 0)
             text = json_string_value(json_object_get(v, "template"));
@@ -237,7 +263,9 @@ static kt_status write_all(struct conv *c, const kt_tokenizer *t)
 {
     const char *pre = tok_pre_name(t);
     if (pre == NULL)
-        KT_FAIL(c->err, KT_E_UNSUPPORTED, "%s/tokenizer.json: its split pattern is none of the known pre-tokenisers, so a GGUF file could not name it; serve the checkpoint as it is",
+        KT_FAIL(c->err, KT_E_UNSUPPORTED,
+                "%s/tokenizer.json: its split pattern is none of the known pre-tokenisers, so a "
+                "GGUF file could not name it; serve the checkpoint as it is",
                 c->m->dir);
     c->text = mem_calloc(c->m->t.vocab, sizeof *c->text);
     c->type = mem_calloc(c->m->t.vocab, 1);
@@ -261,7 +289,8 @@ kt_status convert_tokenizer(struct gguf_out *o, const struct mdl *m, kt_err *err
     kt_tokenizer *t = NULL;
     kt_status st = read_json(&c, "tokenizer.json", &c.tok);
     if (st == KT_OK && c.tok == NULL) {
-        log_warn("%s: has no tokenizer.json: the GGUF file gets no vocabulary and cannot be served", m->dir);
+        log_warn("%s: has no tokenizer.json: the GGUF file gets no vocabulary and cannot be served",
+                 m->dir);
         gguf_out_str(o, "tokenizer.ggml.model", "no_vocab", 8);
         return KT_OK;
     }

@@ -1,5 +1,6 @@
-/* decide.c - decisions of the profile that come from measurements of kernels, and the planner's decisions as JSON. A measured choice replaces the
- * static default (highest rank) only when its confidence interval lies above the default's: an unproved gain keeps the default.
+/* decide.c - decisions of the profile that come from measurements of kernels, and the planner's
+ * decisions as JSON. A measured choice replaces the static default (highest rank) only when its
+ * confidence interval lies above the default's: an unproved gain keeps the default.
  */
 #include <math.h>
 #include <stdio.h>
@@ -29,20 +30,25 @@ static const json_t *find_entry(const struct probe_run *r, const char *section, 
 }
 
 /* The rate of one variant, if this kernel build measured it. */
-static bool rate_of(const struct probe_run *r, const struct kern *row, uint32_t tokens, struct rate *out)
+static bool rate_of(const struct probe_run *r, const struct kern *row, uint32_t tokens,
+                    struct rate *out)
 {
     const char *last = strrchr(row->name, '_');
     memset(out, 0, sizeof *out);
     out->row = row;
     snprintf(out->name, sizeof out->name, "%s", last != NULL ? last + 1 : row->name);
-    snprintf(out->id, sizeof out->id, "expert.%s:%s.%s.m%u", row->op == KERN_GEMM ? "gemm" : "gemv", dtype_name((enum dtype)row->dtype), out->name, tokens);
+    snprintf(out->id, sizeof out->id, "expert.%s:%s.%s.m%u", row->op == KERN_GEMM ? "gemm" : "gemv",
+             dtype_name((enum dtype)row->dtype), out->name, tokens);
     const json_t *m = find_entry(r, "measurements", out->id), *ci = json_object_get(m, "ci95");
-    const char *abi = json_string_value(json_object_get(json_object_get(m, "provenance"), "kernel_abi"));
+    const char *abi =
+        json_string_value(json_object_get(json_object_get(m, "provenance"), "kernel_abi"));
     if (json_object_get(m, "median") == NULL || abi == NULL || strcmp(abi, r->abi) != 0)
         return false;
     out->median = json_number_value(json_object_get(m, "median"));
-    out->lo = json_number_value(json_is_array(ci) ? json_array_get(ci, 0) : json_object_get(m, "min"));
-    out->hi = json_number_value(json_is_array(ci) ? json_array_get(ci, 1) : json_object_get(m, "max"));
+    out->lo =
+        json_number_value(json_is_array(ci) ? json_array_get(ci, 0) : json_object_get(m, "min"));
+    out->hi =
+        json_number_value(json_is_array(ci) ? json_array_get(ci, 1) : json_object_get(m, "max"));
     out->noisy = strcmp(json_string_value(json_object_get(m, "status")), "noisy") == 0;
     return out->median > 0;
 }
@@ -53,13 +59,15 @@ static int by_rate(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-static uint32_t rates_of(const struct probe_run *r, enum kern_op op, int dtype, uint32_t tokens, struct rate *v)
+static uint32_t rates_of(const struct probe_run *r, enum kern_op op, int dtype, uint32_t tokens,
+                         struct rate *v)
 {
     size_t n;
     const struct kern *const *table = kern_table(&n);
     uint32_t k = 0;
     for (size_t i = 0; i < n && k < MAX_VARIANTS; i++)
-        if (table[i]->op == op && table[i]->dtype == dtype && (table[i]->isa & ~r->isa) == 0 && rate_of(r, table[i], tokens, &v[k]))
+        if (table[i]->op == op && table[i]->dtype == dtype && (table[i]->isa & ~r->isa) == 0 &&
+            rate_of(r, table[i], tokens, &v[k]))
             k++;
     qsort(v, k, sizeof *v, by_rate);
     return k;
@@ -71,7 +79,8 @@ static bool apart(const struct rate *a, const struct rate *b)
 }
 
 /* Decision among variants of one operation and format. v is sorted, fastest first. */
-static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype, const struct rate *v, uint32_t n, kt_err *err)
+static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
+                                const struct rate *v, uint32_t n, kt_err *err)
 {
     const struct kern *def = kern_find(op, dtype, r->isa, NULL);
     uint32_t def_at = n;
@@ -97,14 +106,17 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
         json_object_set_new(a, "distinguishable", json_boolean(apart(&v[i], &v[pick])));
         json_array_append_new(alts, a);
     }
-    snprintf(id, sizeof id, "kernel.%s.%s", op == KERN_GEMM ? "gemm" : "gemv", dtype_name((enum dtype)dtype));
+    snprintf(id, sizeof id, "kernel.%s.%s", op == KERN_GEMM ? "gemm" : "gemv",
+             dtype_name((enum dtype)dtype));
     const char *unit = op == KERN_GEMM ? "Gop/s" : "GB/s";
     if (n == 1)
         snprintf(why, sizeof why, "the only usable variant: %.1f %s", v[0].median / 1e9, unit);
     else if (pick == 0)
-        snprintf(why, sizeof why, "fastest of %u: %.1f %s, the next %.1f", n, v[0].median / 1e9, unit, v[1].median / 1e9);
+        snprintf(why, sizeof why, "fastest of %u: %.1f %s, the next %.1f", n, v[0].median / 1e9,
+                 unit, v[1].median / 1e9);
     else
-        snprintf(why, sizeof why, "default kept: %s at %.1f %s is not proved faster than %.1f", v[0].name, v[0].median / 1e9, unit, v[pick].median / 1e9);
+        snprintf(why, sizeof why, "default kept: %s at %.1f %s is not proved faster than %.1f",
+                 v[0].name, v[0].median / 1e9, unit, v[pick].median / 1e9);
     json_object_set_new(d, "id", json_string(id));
     json_object_set_new(d, "value", json_string(v[pick].name));
     json_object_set_new(d, "origin", json_string("measured"));
@@ -133,15 +145,18 @@ static bool level_rate(const struct probe_run *r, int level, int dtype, struct r
     return row != NULL && rate_of(r, row, 1, out);
 }
 
-/* Is `other` proved faster than `base` in every format that both were timed in (one at least)? *gain: geometric mean of the ratios. */
-static bool level_beats(const struct probe_run *r, int other, int base, double *gain, json_t *because)
+/* Is `other` proved faster than `base` in every format that both were timed in (one at least)?
+ * *gain: geometric mean of the ratios. */
+static bool level_beats(const struct probe_run *r, int other, int base, double *gain,
+                        json_t *because)
 {
     double sum = 0;
     int n = 0;
     bool all = true;
     for (int t = 0; t < DT_COUNT; t++) {
         struct rate a, b;
-        if (!kern_has_dtype(t) || !level_rate(r, other, t, &a) || !level_rate(r, base, t, &b) || a.row == b.row)
+        if (!kern_has_dtype(t) || !level_rate(r, other, t, &a) || !level_rate(r, base, t, &b) ||
+            a.row == b.row)
             continue;
         sum += log(a.median / b.median);
         n++;
@@ -195,9 +210,11 @@ static kt_status decide_level(struct probe_run *r, kt_err *err)
     if (pick != top)
         snprintf(why, sizeof why, "proved faster than %s in every timed format", levels[top]);
     else if (measured)
-        snprintf(why, sizeof why, "highest level that passed its self-tests; no lower one is proved faster");
+        snprintf(why, sizeof why,
+                 "highest level that passed its self-tests; no lower one is proved faster");
     else
-        snprintf(why, sizeof why, "highest level that passed its self-tests; kernels were not timed in this stage");
+        snprintf(why, sizeof why,
+                 "highest level that passed its self-tests; kernels were not timed in this stage");
     json_object_set_new(d, "id", json_string("kernel.isa"));
     json_object_set_new(d, "value", json_string(levels[pick]));
     json_object_set_new(d, "origin", json_string(measured ? "measured" : "model"));
@@ -205,7 +222,8 @@ static kt_status decide_level(struct probe_run *r, kt_err *err)
     json_object_set_new(d, "because", because);
     json_object_set_new(d, "alternatives", alts);
     json_object_set_new(d, "margin", isnan(margin) ? json_null() : json_real(margin));
-    json_object_set_new(d, "would_change_if", json_pack("[s,s]", "a self-test fails", "kernels or compiler change"));
+    json_object_set_new(d, "would_change_if",
+                        json_pack("[s,s]", "a self-test fails", "kernels or compiler change"));
     json_object_set_new(d, "confidence", json_string(measured ? "high" : "medium"));
     json_object_set_new(d, "goal", json_string("both"));
     return profile_put_decision(r->p, d, err);
@@ -248,7 +266,8 @@ static json_t *alternative(const struct plan_alternative *a)
 
 static kt_status put_planned(struct probe_run *r, const struct plan_decision *p, kt_err *err)
 {
-    json_t *d = json_object(), *because = json_array(), *alts = json_array(), *value = json_loads(p->value_json, JSON_DECODE_ANY, NULL);
+    json_t *d = json_object(), *because = json_array(), *alts = json_array(),
+           *value = json_loads(p->value_json, JSON_DECODE_ANY, NULL);
     for (uint32_t i = 0; i < p->n_because; i++)
         if (find_entry(r, "measurements", p->because[i]) != NULL)
             json_array_append_new(because, json_string(p->because[i]));
@@ -267,7 +286,8 @@ static kt_status put_planned(struct probe_run *r, const struct plan_decision *p,
     json_decref(alts);
     json_object_set_new(d, "margin", isfinite(p->margin) ? json_real(p->margin) : json_null());
     if (p->n_would_change_if > 0)
-        json_object_set_new(d, "would_change_if", text_list(p->would_change_if, p->n_would_change_if));
+        json_object_set_new(d, "would_change_if",
+                            text_list(p->would_change_if, p->n_would_change_if));
     json_object_set_new(d, "confidence", json_string(p->confidence));
     json_object_set_new(d, "goal", json_string(p->goal));
     return profile_put_decision(r->p, d, err);
@@ -279,10 +299,14 @@ static kt_status decide_pages(struct probe_run *r, kt_err *err)
     bool there = thp != NULL && strcmp(thp, "never") != 0;
     if (find_entry(r, "decisions", "pages") != NULL)
         return KT_OK;
-    json_t *d = json_pack("{s:s,s:s,s:s,s:s,s:[],s:n,s:[s],s:s,s:s}", "id", "pages", "value", there ? "thp" : "4k", "origin", "default", "why",
-                          there ? "no gain is proved for reserved huge pages; transparent ones are asked for with madvise"
-                                : "transparent huge pages are off, and no gain is proved for reserved ones",
-                          "because", "margin", "would_change_if", "transparent huge pages are switched", "confidence", "low", "goal", "both");
+    json_t *d =
+        json_pack("{s:s,s:s,s:s,s:s,s:[],s:n,s:[s],s:s,s:s}", "id", "pages", "value",
+                  there ? "thp" : "4k", "origin", "default", "why",
+                  there ? "no gain is proved for reserved huge pages; transparent ones are asked "
+                          "for with madvise"
+                        : "transparent huge pages are off, and no gain is proved for reserved ones",
+                  "because", "margin", "would_change_if", "transparent huge pages are switched",
+                  "confidence", "low", "goal", "both");
     if (d == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for a decision");
     return profile_put_decision(r->p, d, err);

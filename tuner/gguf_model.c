@@ -1,4 +1,5 @@
-/* gguf_model.c - see gguf_model.h. Keys and names as models 3 and 4; the order of tensors is the order of use. */
+/* gguf_model.c - see gguf_model.h. Keys and names as models 3 and 4; the order of tensors is the
+ * order of use. */
 #include "gguf_model.h"
 
 #include <math.h>
@@ -9,7 +10,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-static void add_part(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, struct gguf_parts *out)
+static void add_part(const struct mdl_traits *t, enum mdl_role role, uint32_t layer,
+                     struct gguf_parts *out)
 {
     struct gguf_part *p = &out->v[out->n];
     if (role == MDL_HEAD && t->tied_head)
@@ -29,12 +31,15 @@ static kt_status check_blocks(const struct gguf_part *p, kt_err *err)
 {
     const struct dtype_info *i = dtype_info(p->type);
     if (p->cols % i->block_elems != 0)
-        KT_FAIL(err, KT_E_UNSUPPORTED, "tensor %s: rows of %u elements do not consist of whole %s blocks of %u; choose another format for it", p->name, p->cols, i->name,
-                i->block_elems);
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "tensor %s: rows of %u elements do not consist of whole %s blocks of %u; choose "
+                "another format for it",
+                p->name, p->cols, i->name, i->block_elems);
     return KT_OK;
 }
 
-kt_status gguf_model_parts(const struct mdl_traits *t, gguf_type_fn type_of, void *user, struct gguf_parts *out, kt_err *err)
+kt_status gguf_model_parts(const struct mdl_traits *t, gguf_type_fn type_of, void *user,
+                           struct gguf_parts *out, kt_err *err)
 {
     out->n = 0;
     out->v = mem_calloc((size_t)t->n_layers * (MDL_ROLE_COUNT - MDL_ATTN_NORM) + 3, sizeof *out->v);
@@ -78,8 +83,11 @@ static kt_status rope(struct gguf_out *o, const struct mdl_traits *t, kt_err *er
     gguf_out_u32(o, key(t, "rope.dimension_count"), r->dims);
     if (r->scaling == MDL_ROPE_NONE)
         return KT_OK;
-    if ((r->scaling != MDL_ROPE_YARN && r->scaling != MDL_ROPE_LINEAR) || (r->scaling == MDL_ROPE_YARN && !r->truncate))
-        KT_FAIL(err, KT_E_UNSUPPORTED, "the model's rope scaling (%s) cannot be written as GGUF metadata", r->scaling == MDL_ROPE_YARN ? "yarn without rounding" : "llama3 or table");
+    if ((r->scaling != MDL_ROPE_YARN && r->scaling != MDL_ROPE_LINEAR) ||
+        (r->scaling == MDL_ROPE_YARN && !r->truncate))
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "the model's rope scaling (%s) cannot be written as GGUF metadata",
+                r->scaling == MDL_ROPE_YARN ? "yarn without rounding" : "llama3 or table");
     const char *type = r->scaling == MDL_ROPE_YARN ? "yarn" : "linear";
     gguf_out_str(o, key(t, "rope.scaling.type"), type, strlen(type));
     gguf_out_f32(o, key(t, "rope.scaling.factor"), (float)r->factor);
@@ -96,7 +104,8 @@ static kt_status rope(struct gguf_out *o, const struct mdl_traits *t, kt_err *er
     return KT_OK;
 }
 
-kt_status gguf_model_metadata(struct gguf_out *o, const struct mdl_traits *t, const char *name, kt_err *err)
+kt_status gguf_model_metadata(struct gguf_out *o, const struct mdl_traits *t, const char *name,
+                              kt_err *err)
 {
     gguf_out_str(o, "general.architecture", t->arch, strlen(t->arch));
     gguf_out_str(o, "general.type", "model", 5);
@@ -105,7 +114,8 @@ kt_status gguf_model_metadata(struct gguf_out *o, const struct mdl_traits *t, co
     gguf_out_u32(o, key(t, "block_count"), t->n_layers);
     gguf_out_u32(o, key(t, "context_length"), t->ctx_tokens);
     gguf_out_u32(o, key(t, "embedding_length"), t->hidden);
-    gguf_out_u32(o, key(t, "feed_forward_length"), t->dense_inter > 0 ? t->dense_inter : t->expert_inter);
+    gguf_out_u32(o, key(t, "feed_forward_length"),
+                 t->dense_inter > 0 ? t->dense_inter : t->expert_inter);
     gguf_out_u32(o, key(t, "vocab_size"), t->vocab);
     gguf_out_u32(o, key(t, "attention.head_count"), t->n_heads);
     gguf_out_u32(o, key(t, "attention.head_count_kv"), t->n_kv_heads);
@@ -118,7 +128,8 @@ kt_status gguf_model_metadata(struct gguf_out *o, const struct mdl_traits *t, co
         gguf_out_u32(o, key(t, "expert_feed_forward_length"), t->expert_inter);
         gguf_out_bool(o, key(t, "expert_weights_norm"), t->renorm);
         if (!t->renorm || t->n_moe_layers < t->n_layers)
-            log_warn("this model %s: other programs may read the GGUF file differently", t->renorm ? "has dense layers" : "does not renormalise expert weights");
+            log_warn("this model %s: other programs may read the GGUF file differently",
+                     t->renorm ? "has dense layers" : "does not renormalise expert weights");
     }
     return rope(o, t, err);
 }
@@ -129,6 +140,7 @@ void gguf_model_progress(void *user, uint64_t done, uint64_t total)
     if (!isatty(STDERR_FILENO))
         return;
     int fill = total > 0 ? (int)((double)done / (double)total * 40) : 40;
-    fprintf(stderr, "\r%s [%-40.*s] %5.1f of %.1f MB%s", (const char *)user, fill, bar, (double)done / 1e6, (double)total / 1e6, done == total ? "\n" : "");
+    fprintf(stderr, "\r%s [%-40.*s] %5.1f of %.1f MB%s", (const char *)user, fill, bar,
+            (double)done / 1e6, (double)total / 1e6, done == total ? "\n" : "");
     fflush(stderr);
 }

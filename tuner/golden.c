@@ -1,5 +1,6 @@
-/* golden.c - reads a golden file (safetensors): S.ids, S.logits, and optionally S.rows, S.hidden.L, S.experts.L, S.greedy, S.greedy_margin for
- * S = 0, 1, .. as many as the file has. Every tensor's type and shape is checked against the model before it is copied.
+/* golden.c - reads a golden file (safetensors): S.ids, S.logits, and optionally S.rows, S.hidden.L,
+ * S.experts.L, S.greedy, S.greedy_margin for S = 0, 1, .. as many as the file has. Every tensor's
+ * type and shape is checked against the model before it is copied.
  */
 #include "golden.h"
 
@@ -15,8 +16,10 @@ struct reader {
     const struct golden *want;
 };
 
-/* Copy tensor "S.what" or "S.what.L" with exactly rows * cols elements of 4 bytes. *out = NULL when it is absent. */
-static kt_status take(const struct reader *r, const char *name, enum dtype type, uint64_t rows, uint64_t cols, void *out, kt_err *err)
+/* Copy tensor "S.what" or "S.what.L" with exactly rows * cols elements of 4 bytes. *out = NULL when
+ * it is absent. */
+static kt_status take(const struct reader *r, const char *name, enum dtype type, uint64_t rows,
+                      uint64_t cols, void *out, kt_err *err)
 {
     const struct mdl_tensor *t = st_find(r->st, name);
     void *p = NULL;
@@ -27,8 +30,11 @@ static kt_status take(const struct reader *r, const char *name, enum dtype type,
     for (uint32_t i = 0; i < t->n_dims; i++)
         have *= t->dims[i];
     if (t->type != type || have != rows * cols || t->bytes != have * 4)
-        KT_FAIL(err, KT_E_FORMAT, "%s: %s must be %s [%llu, %llu] for this model, it is %s with %llu elements; is the golden file of another model?", r->path, name,
-                dtype_name(type), (unsigned long long)rows, (unsigned long long)cols, dtype_name(t->type), (unsigned long long)have);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: %s must be %s [%llu, %llu] for this model, it is %s with %llu elements; is "
+                "the golden file of another model?",
+                r->path, name, dtype_name(type), (unsigned long long)rows, (unsigned long long)cols,
+                dtype_name(t->type), (unsigned long long)have);
     p = mem_alloc(t->bytes);
     if (p == NULL)
         KT_FAIL(err, KT_E_NOMEM, "%s: no memory for %s", r->path, name);
@@ -60,11 +66,13 @@ static kt_status take_rows(const struct reader *r, uint32_t s, struct golden_pro
         KT_FAIL(err, KT_E_FORMAT, "%s: %s is empty: nothing would be compared", r->path, name);
     for (uint32_t i = 0; i < p->n_rows; i++)
         if (p->rows[i] >= p->n)
-            KT_FAIL(err, KT_E_FORMAT, "%s: %s names position %u of a prompt of %u tokens", r->path, name, p->rows[i], p->n);
+            KT_FAIL(err, KT_E_FORMAT, "%s: %s names position %u of a prompt of %u tokens", r->path,
+                    name, p->rows[i], p->n);
     return KT_OK;
 }
 
-static kt_status take_prompt(const struct reader *r, uint32_t s, struct golden_prompt *p, kt_err *err)
+static kt_status take_prompt(const struct reader *r, uint32_t s, struct golden_prompt *p,
+                             kt_err *err)
 {
     const struct golden *w = r->want;
     char name[64];
@@ -125,7 +133,10 @@ kt_status golden_open(const char *path, const struct golden *want, struct golden
         st_close(st);
         KT_FAIL(err, KT_E_NOMEM, "%s: no memory", path);
     }
-    *g = (struct golden){.n_layers = want->n_layers, .vocab = want->vocab, .hidden = want->hidden, .top_k = want->top_k};
+    *g = (struct golden){.n_layers = want->n_layers,
+                         .vocab = want->vocab,
+                         .hidden = want->hidden,
+                         .top_k = want->top_k};
     kt_status s = read_all(&(struct reader){st, path, want}, g, err);
     st_close(st);
     if (s != KT_OK) {

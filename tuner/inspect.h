@@ -1,11 +1,23 @@
-/* inspect.h - what kttune inspect collects about a model; filled once, then printed as text (cmd_inspect.c) or JSON (inspect_json.c). */
+/* inspect.h - what kttune inspect collects about a model; filled once, then printed as text
+ * (cmd_inspect.c) or JSON (inspect_json.c). */
 #ifndef KT_TUNER_INSPECT_H
 #define KT_TUNER_INSPECT_H
 
 #include "model/gguf.h"
 #include "model/model.h"
 
-enum inspect_part { PART_EMBEDDING, PART_ATTENTION, PART_NORMS, PART_ROUTER, PART_EXPERTS, PART_SHARED, PART_DENSE, PART_HEAD, PART_OTHER, PART_COUNT };
+enum inspect_part {
+    PART_EMBEDDING,
+    PART_ATTENTION,
+    PART_NORMS,
+    PART_ROUTER,
+    PART_EXPERTS,
+    PART_SHARED,
+    PART_DENSE,
+    PART_HEAD,
+    PART_OTHER,
+    PART_COUNT
+};
 
 struct inspect_sum {
     uint32_t tensors;

@@ -1,4 +1,5 @@
-/* inspect_json.c - kttune inspect --json: one object on standard output. Long metadata arrays are given as type and count. */
+/* inspect_json.c - kttune inspect --json: one object on standard output. Long metadata arrays are
+ * given as type and count. */
 #include <stdio.h>
 
 #include "base/json_out.h"

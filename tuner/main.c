@@ -1,5 +1,7 @@
 /* main.c - kttune: one table of commands, dispatch, help. Log lines go to standard error. */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cmds.h"
@@ -39,6 +41,17 @@ static int usage(FILE *to)
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
+bool cmd_number(const char *text, uint32_t min, uint32_t max, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || v < min || v > max || text[0] == '-')
+        return false;
+    *out = (uint32_t)v;
+    return true;
+}
+
 int cmd_fail(const char *name, const kt_err *err, int model)
 {
     fprintf(stderr, "kttune %s: %s\n", name, err->msg);
@@ -61,7 +74,8 @@ int main(int argc, char **argv)
     kt_log_sink(log_to_stderr, NULL);
     if (argc < 2)
         return usage(stderr);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0)
         return usage(stdout);
     if (strcmp(argv[1], "--version") == 0) {
         printf("kttune %s (%s)\n", PACKAGE_VERSION, KT_GIT);

@@ -80,7 +80,8 @@ static void child_main(int (*fn)(void *, struct m_out *), void *ctx, int fd)
     _exit(fn(ctx, &o));
 }
 
-kt_status m_run(int (*fn)(void *ctx, struct m_out *o), void *ctx, double seconds, struct m_result *out, kt_err *err)
+kt_status m_run(int (*fn)(void *ctx, struct m_out *o), void *ctx, double seconds,
+                struct m_result *out, kt_err *err)
 {
     int fds[2], status = 0;
     time_t wall = time(NULL);
@@ -117,7 +118,10 @@ kt_status m_run(int (*fn)(void *ctx, struct m_out *o), void *ctx, double seconds
         continue;
     out->seconds = (double)(clock_ns() - start) * 1e-9;
     out->code = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
-    out->end = !finished ? M_TIMEOUT : WIFSIGNALED(status) ? M_SIGNAL : out->code != 0 ? M_EXIT : M_DONE;
+    out->end = !finished             ? M_TIMEOUT
+               : WIFSIGNALED(status) ? M_SIGNAL
+               : out->code != 0      ? M_EXIT
+                                     : M_DONE;
     return KT_OK;
 }
 
@@ -234,7 +238,8 @@ static unsigned long long read_throttled(int fd)
 
 static void watch_open(struct watch *w)
 {
-    static const char *const files[] = {"/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"};
+    static const char *const files[] = {"/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat",
+                                        "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"};
     w->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
     w->throttle_fd = -1;
     for (size_t i = 0; i < 3 && w->throttle_fd < 0; i++)
@@ -282,8 +287,10 @@ double m_clock_hz(void)
                              "add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n"
                              "add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n"
 #elif defined(__aarch64__)
-                             "add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n"
-                             "add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n"
+                             "add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add "
+                             "%0, %0, 1\n"
+                             "add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add %0, %0, 1\n add "
+                             "%0, %0, 1\n"
 #endif
                              : "+r"(x));
         double hz = (double)n / ((double)(clock_ns() - start) * 1e-9);
@@ -314,7 +321,8 @@ void m_rounds(struct m_out *o, const struct m_rounds *r)
     for (uint32_t i = 0; i < live; i++)
         order[i] = i;
     watch_open(&w);
-    for (uint32_t i = 0; live > 0 && (i < live || (double)(clock_ns() - begin) * 1e-9 < r->warmup_seconds); i++)
+    for (uint32_t i = 0;
+         live > 0 && (i < live || (double)(clock_ns() - begin) * 1e-9 < r->warmup_seconds); i++)
         (void)r->sample(r->ctx, order[i % live]);
     m_note(o, UINT32_MAX, (double)(clock_ns() - begin) * 1e-9, "warmup");
     m_note(o, UINT32_MAX - 1, m_clock_hz(), "clock");

@@ -1,7 +1,8 @@
-/* measure.h - one probe is one forked child: it sends samples through a pipe, the parent waits until a deadline and then kills it. So a hung driver
- * or an illegal instruction costs one result, not the program. The child times its points in random interleaved rounds; a sample is discarded only
- * for a cause that the system reports (involuntary switch, steal, throttling), never for its value.
- * Owner: the program's only thread; children may start teams.
+/* measure.h - one probe is one forked child: it sends samples through a pipe, the parent waits
+ * until a deadline and then kills it. So a hung driver or an illegal instruction costs one result,
+ * not the program. The child times its points in random interleaved rounds; a sample is discarded
+ * only for a cause that the system reports (involuntary switch, steal, throttling), never for its
+ * value. Owner: the program's only thread; children may start teams.
  */
 #ifndef KT_TUNER_MEASURE_H
 #define KT_TUNER_MEASURE_H
@@ -36,10 +37,13 @@ struct m_result {
 };
 
 struct m_out; /* the child's end */
-/* Run fn in a child for at most `seconds`. KT_OK whatever became of the child (look at out->end); an error only when it could not be started. */
-kt_status m_run(int (*fn)(void *ctx, struct m_out *o), void *ctx, double seconds, struct m_result *out, kt_err *err);
+/* Run fn in a child for at most `seconds`. KT_OK whatever became of the child (look at out->end);
+ * an error only when it could not be started. */
+kt_status m_run(int (*fn)(void *ctx, struct m_out *o), void *ctx, double seconds,
+                struct m_result *out, kt_err *err);
 void m_result_free(struct m_result *r);
-/* Why a child gave nothing: its own words, or "killed after 3.0 s", "signal 4 (Illegal instruction)". */
+/* Why a child gave nothing: its own words, or "killed after 3.0 s", "signal 4 (Illegal
+ * instruction)". */
 const char *m_reason(const struct m_result *r, char *buf, size_t n);
 /* Value of the first note of a point; `missing` when there is none. */
 double m_note_value(const struct m_result *r, uint32_t point, double missing);
@@ -55,7 +59,8 @@ struct m_desc {
     double warmup_seconds;
     bool single; /* order "single" instead of "random_rounds" */
 };
-/* Entry of `measurements` from the samples of one point; NULL when memory is short. Never NULL numbers: without a sample it is "failed". */
+/* Entry of `measurements` from the samples of one point; NULL when memory is short. Never NULL
+ * numbers: without a sample it is "failed". */
 json_t *m_json(const struct m_desc *d, const struct m_result *r, uint32_t point);
 /* Entry with status refused, unsupported or failed. */
 json_t *m_json_none(const struct m_desc *d, const char *status, const char *reason);
@@ -70,7 +75,8 @@ int m_fail(struct m_out *o, const char *text);
 struct m_rounds {
     uint32_t n_points;
     double (*sample)(void *ctx, uint32_t point); /* < 0: failed, the point is dropped */
-    bool (*sparse)(void *ctx, uint32_t point); /* NULL: none. A slow point that is no rival of the others: first 3 rounds only */
+    bool (*sparse)(void *ctx, uint32_t point);   /* NULL: none. A slow point that is no rival of the
+                                                    others: first 3 rounds only */
     void *ctx;
     uint64_t seed;
     double warmup_seconds, seconds; /* seconds: for the rounds; at least 3 rounds are run */
@@ -79,7 +85,8 @@ struct m_rounds {
 /* Warm up by running the points in turn, then sample. */
 void m_rounds(struct m_out *o, const struct m_rounds *r);
 
-/* Effective clock of the calling core from a chain of dependent additions, one per cycle: best of 5 bursts. */
+/* Effective clock of the calling core from a chain of dependent additions, one per cycle: best of 5
+ * bursts. */
 double m_clock_hz(void);
 uint64_t m_random(uint64_t *state);
 

@@ -1,6 +1,7 @@
-/* measure_json.c - the samples of one point as an entry of `measurements`: statistics, causes of discards, provenance, and the verdict ok or noisy.
- * Interrupted samples are left out when enough clean ones remain; on a machine where nearly every sample is interrupted they are kept, and the entry is
- * noisy and says so: a number with a warning is worth more than none.
+/* measure_json.c - the samples of one point as an entry of `measurements`: statistics, causes of
+ * discards, provenance, and the verdict ok or noisy. Interrupted samples are left out when enough
+ * clean ones remain; on a machine where nearly every sample is interrupted they are kept, and the
+ * entry is noisy and says so: a number with a warning is worth more than none.
  */
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +13,8 @@
 #define NOISY_SPREAD 0.10
 #define MIN_CLEAN 5
 
-static const char *const cause_names[M_CAUSES] = {"", "involuntary_ctx_switch", "steal", "throttle"};
+static const char *const cause_names[M_CAUSES] = {"", "involuntary_ctx_switch", "steal",
+                                                  "throttle"};
 
 static json_t *head(const struct m_desc *d)
 {
@@ -42,7 +44,8 @@ static json_t *span(double lo, double hi)
     return json_pack("[f,f]", lo, hi);
 }
 
-static json_t *provenance(const struct m_desc *d, const struct m_result *r, double drift, size_t switched)
+static json_t *provenance(const struct m_desc *d, const struct m_result *r, double drift,
+                          size_t switched)
 {
     json_t *p = json_object();
     double a = m_note_value(r, UINT32_MAX - 1, 0), b = m_note_value(r, UINT32_MAX - 2, 0);
@@ -50,11 +53,13 @@ static json_t *provenance(const struct m_desc *d, const struct m_result *r, doub
     json_object_set_new(p, "clock", json_string("monotonic"));
     json_object_set_new(p, "started", json_string(r->started));
     json_object_set_new(p, "duration_seconds", json_real(r->seconds));
-    json_object_set_new(p, "warmup_seconds", json_real(m_note_value(r, UINT32_MAX, d->warmup_seconds)));
+    json_object_set_new(p, "warmup_seconds",
+                        json_real(m_note_value(r, UINT32_MAX, d->warmup_seconds)));
     json_object_set_new(p, "order", json_string(d->single ? "single" : "random_rounds"));
     if (d->kernel_abi != NULL)
         json_object_set_new(p, "kernel_abi", json_string(d->kernel_abi));
-    json_object_set_new(p, "freq_hz", a > 0 && b > 0 ? span(a < b ? a : b, a < b ? b : a) : json_null());
+    json_object_set_new(p, "freq_hz",
+                        a > 0 && b > 0 ? span(a < b ? a : b, a < b ? b : a) : json_null());
     json_object_set_new(p, "temp_celsius", json_null());
     json_object_set_new(p, "ctx_switches", json_integer((json_int_t)switched));
     json_object_set_new(p, "drift_ratio", json_real(drift));
@@ -81,7 +86,8 @@ static bool choose(const struct m_result *r, uint32_t point, struct chosen *c)
     size_t clean = c->by_cause[M_CLEAN];
     c->kept_dirty = clean < c->n_all && clean < MIN_CLEAN;
     for (size_t i = 0; i < r->n; i++)
-        if (r->records[i].kind == M_SAMPLE && r->records[i].point == point && (c->kept_dirty || r->records[i].cause == M_CLEAN))
+        if (r->records[i].kind == M_SAMPLE && r->records[i].point == point &&
+            (c->kept_dirty || r->records[i].cause == M_CLEAN))
             c->v[c->n++] = r->records[i].value;
     return true;
 }
@@ -116,16 +122,19 @@ json_t *m_json(const struct m_desc *d, const struct m_result *r, uint32_t point)
         mem_free(c.v);
         return m_json_none(d, "failed", m_reason(r, reason, sizeof reason));
     }
-    double *work = mem_calloc(c.n, sizeof *work), drift = work != NULL ? stats_drift(c.v, c.n, work) : 0;
+    double *work = mem_calloc(c.n, sizeof *work),
+           drift = work != NULL ? stats_drift(c.v, c.n, work) : 0;
     stats_of(c.v, c.n, &s);
     bool noisy = c.kept_dirty || stats_spread(&s) > NOISY_SPREAD;
     json_t *o = head(d);
     json_object_set_new(o, "unit", json_string(d->unit));
     json_object_set_new(o, "status", json_string(noisy ? "noisy" : "ok"));
     if (c.kept_dirty)
-        snprintf(reason, sizeof reason, "%zu of %zu samples were interrupted; all are kept", c.n_all - c.by_cause[M_CLEAN], c.n_all);
+        snprintf(reason, sizeof reason, "%zu of %zu samples were interrupted; all are kept",
+                 c.n_all - c.by_cause[M_CLEAN], c.n_all);
     else if (noisy)
-        snprintf(reason, sizeof reason, "quartiles differ by %.0f %% of the median", 100.0 * stats_spread(&s));
+        snprintf(reason, sizeof reason, "quartiles differ by %.0f %% of the median",
+                 100.0 * stats_spread(&s));
     if (noisy)
         json_object_set_new(o, "reason", json_string(reason));
     put_numbers(o, &c, &s);

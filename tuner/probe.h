@@ -1,6 +1,7 @@
-/* probe.h - the measuring stages of `kttune probe`. A stage takes what is left of the time, runs its probes in children and puts entries into the
- * profile; what it cannot measure becomes an entry with a reason. Stages never fail for a missing device or a dead child, only for memory.
- * Owner: the program's thread.
+/* probe.h - the measuring stages of `kttune probe`. A stage takes what is left of the time, runs
+ * its probes in children and puts entries into the profile; what it cannot measure becomes an entry
+ * with a reason. Stages never fail for a missing device or a dead child, only for memory. Owner:
+ * the program's thread.
  */
 #ifndef KT_TUNER_PROBE_H
 #define KT_TUNER_PROBE_H
@@ -26,13 +27,13 @@ struct probe_run {
     uint64_t deadline_ns; /* of the whole run */
     uint64_t seed;
     char abi[17];
-    uint32_t isa;         /* KERN_ISA_* bits whose self-tests passed */
-    uint64_t cache_bytes; /* all last-level caches and memory-side caches of the host */
+    uint32_t isa;          /* KERN_ISA_* bits whose self-tests passed */
+    uint64_t cache_bytes;  /* all last-level caches and memory-side caches of the host */
     uint64_t memory_bytes; /* what a probe may take: 25 % of free memory */
-    uint32_t n_missing;   /* stages or entries that the deadline cut */
+    uint32_t n_missing;    /* stages or entries that the deadline cut */
     double warmup_seconds;
-    json_t *fresh;        /* object: ids of this run's entries are its keys */
-    double first_rate;    /* median of the first probe, for its repeat at the end; 0: none */
+    json_t *fresh;     /* object: ids of this run's entries are its keys */
+    double first_rate; /* median of the first probe, for its repeat at the end; 0: none */
     void (*progress)(void *ctx, const char *what, double done); /* done in 0..1 within the stage */
     void *progress_ctx;
 };
@@ -63,9 +64,12 @@ kt_status probe_gpu(struct probe_run *r, kt_err *err);
 /* library NULL: the system's names of libpapi. */
 kt_status probe_papi(struct probe_run *r, const char *library, kt_err *err);
 
-/* Functional test of counters, also for tests: events that counted are written to `events` (a JSON array, stolen by nobody). */
-kt_status papi_test(const char *library, double seconds, json_t *events, char version[32], char reason[160], kt_err *err);
-/* Why there is no CUDA back end on this machine, or "" when one could be loaded; takes the plugin's path or NULL for the default places. */
+/* Functional test of counters, also for tests: events that counted are written to `events` (a JSON
+ * array, stolen by nobody). */
+kt_status papi_test(const char *library, double seconds, json_t *events, char version[32],
+                    char reason[160], kt_err *err);
+/* Why there is no CUDA back end on this machine, or "" when one could be loaded; takes the plugin's
+ * path or NULL for the default places. */
 void gpu_loader_reason(const char *plugin, char *reason, size_t n);
 
 /* Kernel decisions from the run's expert measurements. */

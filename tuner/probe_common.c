@@ -56,13 +56,15 @@ kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err)
         return KT_OK;
     }
     bool failed = strcmp(json_string_value(json_object_get(v, "status")), "failed") == 0;
-    if (failed && reason != NULL && (strncmp(reason, "killed after", 12) == 0 || strcmp(reason, "no time was left") == 0)) {
+    if (failed && reason != NULL &&
+        (strncmp(reason, "killed after", 12) == 0 || strcmp(reason, "no time was left") == 0)) {
         r->n_missing++;
         if (reason[0] == 'k') {
             char about[64]; /* one warning per kind of probe */
             snprintf(about, sizeof about, "%.63s", json_string_value(json_object_get(v, "id")));
             about[strcspn(about, ":")] = '\0';
-            KT_TRY(profile_warn(r->p, "KT031", "warning", about, "repeat on an idle machine or with more time",
+            KT_TRY(profile_warn(r->p, "KT031", "warning", about,
+                                "repeat on an idle machine or with more time",
                                 "a probe did not end in its time and was killed", err));
         }
     }

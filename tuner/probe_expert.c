@@ -1,7 +1,9 @@
-/* probe_expert.c - expert.gemv and expert.gemm: how fast each usable variant of a weight format goes through experts of a real shape, with all threads
- * of a pool. Expert ids are random over a set larger than the caches, weights lie on the pool's node. One child per format, so its variants and row
- * counts are timed in the same rounds; every layout that a variant needs is packed once.
- * An expert is gate and up [inter][hidden] and down [hidden][inter]; activations are fixed: their making is not what is timed.
+/* probe_expert.c - expert.gemv and expert.gemm: how fast each usable variant of a weight format
+ * goes through experts of a real shape, with all threads of a pool. Expert ids are random over a
+ * set larger than the caches, weights lie on the pool's node. One child per format, so its variants
+ * and row counts are timed in the same rounds; every layout that a variant needs is packed once. An
+ * expert is gate and up [inter][hidden] and down [hidden][inter]; activations are fixed: their
+ * making is not what is timed.
  */
 #include <math.h>
 #include <stdio.h>
@@ -57,13 +59,27 @@ static uint64_t file_bytes(enum dtype t)
 /* ---- child ---- */
 
 /* Gate and up lie as one matrix of 2 * INTER rows, the way the engine packs them. */
-static void product(const struct expert_ctx *c, const uint8_t *w, uint32_t rows, uint32_t k, uint32_t worker)
+static void product(const struct expert_ctx *c, const uint8_t *w, uint32_t rows, uint32_t k,
+                    uint32_t worker)
 {
-    uint32_t panels = rows / KERN_PANEL, from = panels * worker / c->n_threads, to = panels * (worker + 1) / c->n_threads;
+    uint32_t panels = rows / KERN_PANEL, from = panels * worker / c->n_threads,
+             to = panels * (worker + 1) / c->n_threads;
     if (from == to)
         return;
-    struct kern_mm m = {.w = w, .k = k, .row0 = from * KERN_PANEL, .row1 = to * KERN_PANEL, .n = c->now->tokens, .q = c->q, .scale = c->scale,
-                        .sum = c->sum, .x = c->x, .ldq = HIDDEN, .ldg = HIDDEN / 32, .ldx = HIDDEN, .y = c->y, .ldy = 2 * HIDDEN};
+    struct kern_mm m = {.w = w,
+                        .k = k,
+                        .row0 = from * KERN_PANEL,
+                        .row1 = to * KERN_PANEL,
+                        .n = c->now->tokens,
+                        .q = c->q,
+                        .scale = c->scale,
+                        .sum = c->sum,
+                        .x = c->x,
+                        .ldq = HIDDEN,
+                        .ldg = HIDDEN / 32,
+                        .ldx = HIDDEN,
+                        .y = c->y,
+                        .ldy = 2 * HIDDEN};
     c->now->row->run.mm(&m);
 }
 
@@ -92,7 +108,8 @@ static double sample(void *vctx, uint32_t point)
     uint64_t start = clock_ns();
     team_run(c->team, run_experts, c);
     double seconds = (double)(clock_ns() - start) * 1e-9, per_expert = seconds / p->experts;
-    double work = p->row->op == KERN_GEMM ? 2.0 * 3.0 * HIDDEN * INTER * p->tokens : (double)file_bytes(c->t);
+    double work =
+        p->row->op == KERN_GEMM ? 2.0 * 3.0 * HIDDEN * INTER * p->tokens : (double)file_bytes(c->t);
     p->experts = (uint32_t)fmin(fmax(ceil(SAMPLE_SECONDS / per_expert), 1), 100000);
     return work / per_expert;
 }
@@ -114,12 +131,14 @@ static const char *make_set(struct expert_ctx *c, enum kern_layout l)
     s->down_bytes = kern_packed_bytes(l, c->t, HIDDEN, INTER);
     s->up_bytes = (s->up_bytes + 63) / 64 * 64;
     s->expert_bytes = (s->up_bytes + s->down_bytes + 63) / 64 * 64;
-    void *up = selftest_rows(c->t, 2 * INTER, HIDDEN, 51), *down = selftest_rows(c->t, HIDDEN, INTER, 52);
+    void *up = selftest_rows(c->t, 2 * INTER, HIDDEN, 51),
+         *down = selftest_rows(c->t, HIDDEN, INTER, 52);
     s->data = mem_map(s->expert_bytes * c->n_experts);
     const char *why = up == NULL || down == NULL || s->data == NULL ? "out of memory" : NULL;
     if (why == NULL) {
         (void)probe_bind(s->data, s->expert_bytes * c->n_experts, c->pool->mems, c->pool->n_mems);
-        if (kern_pack(l, c->t, up, 2 * INTER, HIDDEN, s->data) != -1 || kern_pack(l, c->t, down, HIDDEN, INTER, s->data + s->up_bytes) != -1)
+        if (kern_pack(l, c->t, up, 2 * INTER, HIDDEN, s->data) != -1 ||
+            kern_pack(l, c->t, down, HIDDEN, INTER, s->data + s->up_bytes) != -1)
             why = "test weights could not be packed";
         for (uint32_t i = 1; why == NULL && i < c->n_experts; i++)
             memcpy(s->data + s->expert_bytes * i, s->data, s->expert_bytes);
@@ -155,7 +174,11 @@ static bool make_acts(struct expert_ctx *c)
 static int child(void *vctx, struct m_out *o)
 {
     struct expert_ctx *c = vctx;
-    struct team_opts opts = {.n = c->n_threads, .cpu = c->pool->cpus, .pin_caller = 1, .spin_ns = 200000, .name = "expert"};
+    struct team_opts opts = {.n = c->n_threads,
+                             .cpu = c->pool->cpus,
+                             .pin_caller = 1,
+                             .spin_ns = 200000,
+                             .name = "expert"};
     kt_err err;
     if (!make_acts(c))
         return m_fail(o, "out of memory");
@@ -168,7 +191,13 @@ static int child(void *vctx, struct m_out *o)
     }
     if (team_open(&opts, &c->team, &err) != KT_OK)
         return m_fail(o, err.msg);
-    struct m_rounds r = {.n_points = c->n_points, .sample = sample, .sparse = is_ref, .ctx = c, .seed = c->seed, .warmup_seconds = c->warmup, .seconds = c->seconds,
+    struct m_rounds r = {.n_points = c->n_points,
+                         .sample = sample,
+                         .sparse = is_ref,
+                         .ctx = c,
+                         .seed = c->seed,
+                         .warmup_seconds = c->warmup,
+                         .seconds = c->seconds,
                          .max_rounds = c->max_rounds};
     m_rounds(o, &r);
     return 0;
@@ -186,10 +215,12 @@ static const char *variant_name(const struct kern *row)
 static void point_id(const struct expert_ctx *c, uint32_t i, char *id, size_t n)
 {
     const struct point *p = &c->points[i];
-    snprintf(id, n, "expert.%s:%s.%s.m%u", p->row->op == KERN_GEMM ? "gemm" : "gemv", dtype_name(c->t), variant_name(p->row), p->tokens);
+    snprintf(id, n, "expert.%s:%s.%s.m%u", p->row->op == KERN_GEMM ? "gemm" : "gemv",
+             dtype_name(c->t), variant_name(p->row), p->tokens);
 }
 
-static void add_point(const struct probe_run *r, struct expert_ctx *c, const struct kern *row, uint32_t tokens)
+static void add_point(const struct probe_run *r, struct expert_ctx *c, const struct kern *row,
+                      uint32_t tokens)
 {
     char id[96];
     if (c->n_points == MAX_POINTS)
@@ -207,10 +238,12 @@ static void choose_points(const struct probe_run *r, struct expert_ctx *c)
     struct kern_shape shape = {2 * INTER, HIDDEN, 1};
     for (size_t i = 0; i < n; i++) {
         const struct kern *row = table[i];
-        if (row->dtype != (int)c->t || (row->isa & ~r->isa) != 0 || (row->fits != NULL && !row->fits(&shape)))
+        if (row->dtype != (int)c->t || (row->isa & ~r->isa) != 0 ||
+            (row->fits != NULL && !row->fits(&shape)))
             continue;
         if (row->isa == 0 && r->isa != 0 && r->depth == PROBE_QUICK)
-            continue; /* ref takes most of the time and is never the choice where another variant runs */
+            continue; /* ref takes most of the time and is never the choice where another variant
+                         runs */
         if (row->op == KERN_GEMV) {
             add_point(r, c, row, 1);
             if (r->depth >= PROBE_DEFAULT && row->isa != 0)
@@ -223,7 +256,8 @@ static void choose_points(const struct probe_run *r, struct expert_ctx *c)
     }
 }
 
-static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const struct m_result *res, bool capped, kt_err *err)
+static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const struct m_result *res,
+                            bool capped, kt_err *err)
 {
     char *cpus = probe_cpu_list(c->pool, c->n_threads), id[96];
     kt_status st = KT_OK;
@@ -231,11 +265,17 @@ static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const str
         const struct point *p = &c->points[i];
         bool gemm = p->row->op == KERN_GEMM;
         point_id(c, i, id, sizeof id);
-        struct m_desc d = {.id = id, .what = "random experts, set larger than the last-level cache", .cpus = cpus, .mem = c->pool->mems,
-                           .n_mem = c->pool->n_mems, .unit = gemm ? "ops_per_second" : "bytes_per_second",
-                           .method = gemm ? "expert_gemm" : "expert_gemv", .kernel_abi = r->abi};
-        d.params = json_pack("{s:i,s:i,s:i,s:i,s:i,s:s,s:s}", "hidden", HIDDEN, "inter", INTER, "rows", (int)p->tokens, "experts", (int)c->n_experts,
-                             "threads", (int)c->n_threads, "page", "thp advised", "kernel", p->row->name);
+        struct m_desc d = {.id = id,
+                           .what = "random experts, set larger than the last-level cache",
+                           .cpus = cpus,
+                           .mem = c->pool->mems,
+                           .n_mem = c->pool->n_mems,
+                           .unit = gemm ? "ops_per_second" : "bytes_per_second",
+                           .method = gemm ? "expert_gemm" : "expert_gemv",
+                           .kernel_abi = r->abi};
+        d.params = json_pack("{s:i,s:i,s:i,s:i,s:i,s:s,s:s}", "hidden", HIDDEN, "inter", INTER,
+                             "rows", (int)p->tokens, "experts", (int)c->n_experts, "threads",
+                             (int)c->n_threads, "page", "thp advised", "kernel", p->row->name);
         if (capped)
             json_object_set_new(d.params, "below_4x_cache", json_true());
         st = probe_put(r, m_json(&d, res, i), err);
@@ -246,7 +286,8 @@ static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const str
 
 static kt_status measure_format(struct probe_run *r, enum dtype t, double seconds, kt_err *err)
 {
-    struct expert_ctx c = {.pool = &r->plan->pools[0], .t = t, .seed = r->seed + 100 + (uint64_t)t, .max_rounds = 20};
+    struct expert_ctx c = {
+        .pool = &r->plan->pools[0], .t = t, .seed = r->seed + 100 + (uint64_t)t, .max_rounds = 20};
     bool capped;
     struct m_result res;
     choose_points(r, &c);

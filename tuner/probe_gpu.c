@@ -1,6 +1,8 @@
-/* probe_gpu.c - GPUs: PCI facts come from src/host; here the run-time loader of the CUDA plugin is tried in a child and says why there is none.
- * The parent never touches CUDA: a context does not survive fork, and a hung driver must cost one child only.
- * A plugin is a shared object "kt_cuda.so" that exports kt_cuda_plugin_abi(); it is looked for in $KT_CUDA_PLUGIN, then in the library directory.
+/* probe_gpu.c - GPUs: PCI facts come from src/host; here the run-time loader of the CUDA plugin is
+ * tried in a child and says why there is none. The parent never touches CUDA: a context does not
+ * survive fork, and a hung driver must cost one child only. A plugin is a shared object
+ * "kt_cuda.so" that exports kt_cuda_plugin_abi(); it is looked for in $KT_CUDA_PLUGIN, then in the
+ * library directory.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -69,9 +71,11 @@ kt_status probe_gpu(struct probe_run *r, kt_err *err)
         cuda += r->h->gpus[i].cuda;
     KT_TRY(m_run(loader_child, NULL, probe_time_left(r) < 5 ? probe_time_left(r) : 5, &res, err));
     if (res.end == M_DONE)
-        snprintf(reason, sizeof reason, "the CUDA plugin loads, but it has no measurements in this version");
+        snprintf(reason, sizeof reason,
+                 "the CUDA plugin loads, but it has no measurements in this version");
     else
-        snprintf(reason, sizeof reason, "%s; %u NVIDIA GPU%s in PCI", m_reason(&res, text, sizeof text), cuda, cuda == 1 ? "" : "s");
+        snprintf(reason, sizeof reason, "%s; %u NVIDIA GPU%s in PCI",
+                 m_reason(&res, text, sizeof text), cuda, cuda == 1 ? "" : "s");
     const char *status = res.end == M_TIMEOUT || res.end == M_SIGNAL ? "failed" : "unsupported";
     m_result_free(&res);
     return probe_put(r, m_json_none(&d, status, reason), err);

@@ -1,5 +1,6 @@
-/* probe_isa.c - which kernel variants may be used here: a flag in CPUID is a promise, so every row of the kernel table whose flags are there runs once
- * against ref in a child of its own. A row that gives other bits, or ends with a signal, takes its ISA bits out of what this host may use.
+/* probe_isa.c - which kernel variants may be used here: a flag in CPUID is a promise, so every row
+ * of the kernel table whose flags are there runs once against ref in a child of its own. A row that
+ * gives other bits, or ends with a signal, takes its ISA bits out of what this host may use.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 #include "selftest.h"
 
 _Static_assert((int)KERN_ISA_AVX2 == (int)HOST_ISA_AVX2 && (int)KERN_ISA_AMX == (int)HOST_ISA_AMX &&
-                   (int)KERN_ISA_AVX512VNNI == (int)HOST_ISA_AVX512VNNI && (int)KERN_ISA_AVXVNNI == (int)HOST_ISA_AVXVNNI,
+                   (int)KERN_ISA_AVX512VNNI == (int)HOST_ISA_AVX512VNNI &&
+                   (int)KERN_ISA_AVXVNNI == (int)HOST_ISA_AVXVNNI,
                "host.h and kern.h must number the ISA bits alike");
 
 static int test_child(void *ctx, struct m_out *o)
@@ -28,7 +30,8 @@ static int test_child(void *ctx, struct m_out *o)
     }
 }
 
-static const char *const flag_of_bit[] = {"avx2", "avx512bw", "avx512vnni", "avx512bf16", "avxvnni", "amxint8"};
+static const char *const flag_of_bit[] = {"avx2",       "avx512bw", "avx512vnni",
+                                          "avx512bf16", "avxvnni",  "amxint8"};
 
 /* A failed variant makes the flag that only it needs unusable; lower levels keep theirs. */
 static void drop_isa(struct probe_run *r, uint32_t isa)
@@ -64,7 +67,10 @@ static kt_status test_row(struct probe_run *r, const struct kern *row, json_t *o
             json_decref(v);
             return st;
         }
-        verdict = res.end == M_DONE ? "ok" : res.end == M_SIGNAL ? "signal" : res.end == M_NOT_STARTED ? "skipped" : "wrong";
+        verdict = res.end == M_DONE          ? "ok"
+                  : res.end == M_SIGNAL      ? "signal"
+                  : res.end == M_NOT_STARTED ? "skipped"
+                                             : "wrong";
         if (res.end != M_DONE)
             m_reason(&res, detail, sizeof detail);
         m_result_free(&res);
@@ -79,7 +85,8 @@ static kt_status test_row(struct probe_run *r, const struct kern *row, json_t *o
     drop_isa(r, row->isa);
     char text[256];
     snprintf(text, sizeof text, "%s failed its self-test: %s", row->name, detail);
-    return profile_warn(r->p, "KT022", "error", row->name, "the next lower variant is used; report it with the CPU's name", text, err);
+    return profile_warn(r->p, "KT022", "error", row->name,
+                        "the next lower variant is used; report it with the CPU's name", text, err);
 }
 
 kt_status probe_isa(struct probe_run *r, kt_err *err)

@@ -1,6 +1,7 @@
-/* probe_mem.c - mem.read: how fast 1, 2, 4, .. all cores of a node read its memory, every thread its own pages, bound to the node before the first
- * touch. Buffers exceed the caches, because weights are cold in decode. The points of one node are timed in the same random rounds, so that the curve
- * (and its knee: threads for a pool) compares like with like.
+/* probe_mem.c - mem.read: how fast 1, 2, 4, .. all cores of a node read its memory, every thread
+ * its own pages, bound to the node before the first touch. Buffers exceed the caches, because
+ * weights are cold in decode. The points of one node are timed in the same random rounds, so that
+ * the curve (and its knee: threads for a pool) compares like with like.
  */
 #include <math.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@ struct mem_ctx {
     struct team *team[MAX_POINTS];
     uint8_t **own; /* [max threads] */
     uint64_t own_bytes;
-    uint64_t *at; /* [max threads] next granule of each thread's buffer */
+    uint64_t *at;      /* [max threads] next granule of each thread's buffer */
     uint64_t granules; /* of READ_LOOP_BYTES, per thread and sample */
     uint32_t isa;
     double rate[MAX_POINTS]; /* last, to size the next sample */
@@ -54,7 +55,8 @@ static void read_some(void *vctx, uint32_t worker)
     c->at[worker * 8] = at;
 }
 
-/* One sample: a fixed number of bytes per thread, sized from the last rate so that it takes about 20 ms. */
+/* One sample: a fixed number of bytes per thread, sized from the last rate so that it takes about
+ * 20 ms. */
 static double sample(void *vctx, uint32_t point)
 {
     struct mem_ctx *c = vctx;
@@ -93,21 +95,29 @@ static int child(void *vctx, struct m_out *o)
     }
     m_note(o, UINT32_MAX - 3, bound ? 1 : 0, "bound");
     for (uint32_t i = 0; i < c->n_points; i++) {
-        struct team_opts opts = {.n = c->threads[i], .cpu = c->pool->cpus, .pin_caller = 1, .name = "mem"};
+        struct team_opts opts = {
+            .n = c->threads[i], .cpu = c->pool->cpus, .pin_caller = 1, .name = "mem"};
         kt_err err;
         if (team_open(&opts, &c->team[i], &err) != KT_OK)
             return m_fail(o, err.msg);
     }
     team_run(c->team[biggest], touch, c);
-    struct m_rounds rounds = {.n_points = c->n_points, .sample = sample, .ctx = c, .seed = c->seed, .warmup_seconds = c->warmup,
-                              .seconds = c->seconds, .max_rounds = c->max_rounds};
+    struct m_rounds rounds = {.n_points = c->n_points,
+                              .sample = sample,
+                              .ctx = c,
+                              .seed = c->seed,
+                              .warmup_seconds = c->warmup,
+                              .seconds = c->seconds,
+                              .max_rounds = c->max_rounds};
     m_rounds(o, &rounds);
     return 0;
 }
 
-static void choose_points(const struct probe_run *r, const struct plan_pool *pool, struct mem_ctx *c)
+static void choose_points(const struct probe_run *r, const struct plan_pool *pool,
+                          struct mem_ctx *c)
 {
-    uint32_t most = pool->n_cpus < r->h->limits.cores_budget ? pool->n_cpus : r->h->limits.cores_budget;
+    uint32_t most =
+        pool->n_cpus < r->h->limits.cores_budget ? pool->n_cpus : r->h->limits.cores_budget;
     if (most == 0)
         most = 1;
     for (uint32_t t = 1; t < most && c->n_points < MAX_POINTS - 1; t *= 2)
@@ -115,7 +125,8 @@ static void choose_points(const struct probe_run *r, const struct plan_pool *poo
     c->threads[c->n_points++] = most;
 }
 
-static json_t *params(const struct mem_ctx *c, const struct m_result *res, bool capped, uint32_t threads)
+static json_t *params(const struct mem_ctx *c, const struct m_result *res, bool capped,
+                      uint32_t threads)
 {
     json_t *p = json_object();
     json_object_set_new(p, "threads", json_integer(threads));
@@ -131,7 +142,8 @@ static json_t *params(const struct mem_ctx *c, const struct m_result *res, bool 
 static kt_status measure_pool(struct probe_run *r, uint32_t pool_index, double seconds, kt_err *err)
 {
     const struct plan_pool *pool = &r->plan->pools[pool_index];
-    struct mem_ctx c = {.pool = pool, .warmup = r->warmup_seconds, .seed = r->seed + pool_index, .max_rounds = 20};
+    struct mem_ctx c = {
+        .pool = pool, .warmup = r->warmup_seconds, .seed = r->seed + pool_index, .max_rounds = 20};
     struct m_result res;
     bool capped;
     char id[80];
@@ -144,9 +156,16 @@ static kt_status measure_pool(struct probe_run *r, uint32_t pool_index, double s
     kt_status st = KT_OK;
     for (uint32_t i = 0; i < c.n_points && st == KT_OK; i++) {
         char *cpus = probe_cpu_list(pool, c.threads[i]);
-        snprintf(id, sizeof id, "mem.read:node%d.t%u", pool->node >= 0 ? pool->node : 0, c.threads[i]);
-        struct m_desc d = {.id = id, .what = "sequential read of own pages", .cpus = cpus, .mem = pool->mems, .n_mem = pool->n_mems,
-                           .params = params(&c, &res, capped, c.threads[i]), .unit = "bytes_per_second", .method = read_loop_method(kern_isa_host()),
+        snprintf(id, sizeof id, "mem.read:node%d.t%u", pool->node >= 0 ? pool->node : 0,
+                 c.threads[i]);
+        struct m_desc d = {.id = id,
+                           .what = "sequential read of own pages",
+                           .cpus = cpus,
+                           .mem = pool->mems,
+                           .n_mem = pool->n_mems,
+                           .params = params(&c, &res, capped, c.threads[i]),
+                           .unit = "bytes_per_second",
+                           .method = read_loop_method(kern_isa_host()),
                            .warmup_seconds = c.warmup};
         json_t *m = m_json(&d, &res, i);
         if (r->first_rate <= 0 && pool_index == 0 && i + 1 == c.n_points)
@@ -175,10 +194,12 @@ static void mark_drift(struct probe_run *r, double drift)
 {
     json_t *ms = json_object_get(r->p->root, "measurements");
     char reason[96];
-    snprintf(reason, sizeof reason, "drift %.1f %% between the first probe and its repeat", 100 * drift);
+    snprintf(reason, sizeof reason, "drift %.1f %% between the first probe and its repeat",
+             100 * drift);
     for (size_t i = 0; i < json_array_size(ms); i++) {
         json_t *m = json_array_get(ms, i);
-        if (json_object_get(m, "median") == NULL || json_object_get(r->fresh, json_string_value(json_object_get(m, "id"))) == NULL)
+        if (json_object_get(m, "median") == NULL ||
+            json_object_get(r->fresh, json_string_value(json_object_get(m, "id"))) == NULL)
             continue;
         json_object_set_new(m, "status", json_string("noisy"));
         if (json_object_get(m, "reason") == NULL)
@@ -193,22 +214,29 @@ kt_status probe_repeat(struct probe_run *r, double seconds, kt_err *err)
     bool capped;
     if (r->first_rate <= 0 || r->plan->n_pools == 0)
         return KT_OK;
-    struct mem_ctx c = {.pool = &r->plan->pools[0], .warmup = 0.1, .seed = r->seed + 77, .max_rounds = 20};
+    struct mem_ctx c = {
+        .pool = &r->plan->pools[0], .warmup = 0.1, .seed = r->seed + 77, .max_rounds = 20};
     c.buffer_bytes = probe_buffer_bytes(r, &capped);
     choose_points(r, c.pool, &c);
     c.threads[0] = c.threads[c.n_points - 1];
     c.n_points = 1;
     c.seconds = fmin(seconds, 0.4);
     KT_TRY(m_run(child, &c, fmin(seconds * 2 + 1, probe_time_left(r) - 0.05), &res, err));
-    struct m_desc d = {.id = "mem.read:repeat", .what = "repeat", .unit = "bytes_per_second", .method = read_loop_method(kern_isa_host())};
+    struct m_desc d = {.id = "mem.read:repeat",
+                       .what = "repeat",
+                       .unit = "bytes_per_second",
+                       .method = read_loop_method(kern_isa_host())};
     json_t *m = m_json(&d, &res, 0);
-    double again = json_number_value(json_object_get(m, "median")), drift = again > 0 ? fabs(again / r->first_rate - 1) : 0;
+    double again = json_number_value(json_object_get(m, "median")),
+           drift = again > 0 ? fabs(again / r->first_rate - 1) : 0;
     json_decref(m);
     m_result_free(&res);
     if (drift <= 0.05)
         return KT_OK;
     mark_drift(r, drift);
-    snprintf(text, sizeof text, "the first probe gave %.1f GB/s and its repeat at the end %.1f GB/s (%.0f %% apart)", r->first_rate / 1e9, again / 1e9,
-             100 * drift);
-    return profile_warn(r->p, "KT010", "warning", "mem.read", "repeat on an idle machine", text, err);
+    snprintf(text, sizeof text,
+             "the first probe gave %.1f GB/s and its repeat at the end %.1f GB/s (%.0f %% apart)",
+             r->first_rate / 1e9, again / 1e9, 100 * drift);
+    return profile_warn(r->p, "KT010", "warning", "mem.read", "repeat on an idle machine", text,
+                        err);
 }

@@ -1,6 +1,8 @@
-/* probe_papi.c - are hardware counters usable? Only a functional test says so: in a child, per event, add + start + known work + stop must succeed and
- * the value must be above 0 and within a factor of 10 of what the work implies. What the library lists is never looked at: virtual machines list
- * counters that cannot be added, and hybrid CPUs count zero. The library is opened at run time; nothing links against it.
+/* probe_papi.c - are hardware counters usable? Only a functional test says so: in a child, per
+ * event, add + start + known work + stop must succeed and the value must be above 0 and within a
+ * factor of 10 of what the work implies. What the library lists is never looked at: virtual
+ * machines list counters that cannot be added, and hybrid CPUs count zero. The library is opened at
+ * run time; nothing links against it.
  */
 #include <dlfcn.h>
 #include <math.h>
@@ -22,7 +24,10 @@ static const struct {
     const char *name;
     double expected; /* per WORK turns of the loop below */
 } events_tried[] = {
-    {"PAPI_TOT_CYC", 2e6}, {"PAPI_TOT_INS", 3e6}, {"PAPI_BR_INS", 1e6}, {"PAPI_REF_CYC", 2e6},
+    {"PAPI_TOT_CYC", 2e6},
+    {"PAPI_TOT_INS", 3e6},
+    {"PAPI_BR_INS", 1e6},
+    {"PAPI_REF_CYC", 2e6},
 };
 #define N_EVENTS (sizeof events_tried / sizeof *events_tried)
 
@@ -46,10 +51,12 @@ static bool find(void *lib, const char *name, void *slot)
 
 static bool find_all(void *lib, struct api *a)
 {
-    return find(lib, "PAPI_library_init", &a->library_init) && find(lib, "PAPI_create_eventset", &a->create_eventset) &&
-           find(lib, "PAPI_event_name_to_code", &a->event_name_to_code) && find(lib, "PAPI_add_event", &a->add_event) &&
-           find(lib, "PAPI_remove_event", &a->remove_event) && find(lib, "PAPI_start", &a->start) && find(lib, "PAPI_stop", &a->stop) &&
-           find(lib, "PAPI_strerror", &a->strerror);
+    return find(lib, "PAPI_library_init", &a->library_init) &&
+           find(lib, "PAPI_create_eventset", &a->create_eventset) &&
+           find(lib, "PAPI_event_name_to_code", &a->event_name_to_code) &&
+           find(lib, "PAPI_add_event", &a->add_event) &&
+           find(lib, "PAPI_remove_event", &a->remove_event) && find(lib, "PAPI_start", &a->start) &&
+           find(lib, "PAPI_stop", &a->stop) && find(lib, "PAPI_strerror", &a->strerror);
 }
 
 /* WORK turns: about three instructions and one branch each, one or two cycles. */
@@ -68,7 +75,8 @@ static void try_event(const struct api *a, int set, size_t e, char *why, size_t 
     int code = 0, rc;
     long long v[4] = {0};
     snprintf(name, sizeof name, "%s", events_tried[e].name);
-    if ((rc = a->event_name_to_code(name, &code)) != API_OK || (rc = a->add_event(set, code)) != API_OK) {
+    if ((rc = a->event_name_to_code(name, &code)) != API_OK ||
+        (rc = a->add_event(set, code)) != API_OK) {
         const char *s = a->strerror(rc);
         snprintf(why, n, "%s cannot be added: %s", name, s != NULL ? s : "no reason given");
         return;
@@ -85,7 +93,8 @@ static void try_event(const struct api *a, int set, size_t e, char *why, size_t 
         else if (v[0] <= 0)
             snprintf(why, n, "%s counted %lld", name, v[0]);
         else if (ratio < 0.1 || ratio > 10)
-            snprintf(why, n, "%s counted %lld where about %.0f are due", name, v[0], events_tried[e].expected);
+            snprintf(why, n, "%s counted %lld where about %.0f are due", name, v[0],
+                     events_tried[e].expected);
         else
             why[0] = '\0';
     }
@@ -98,7 +107,8 @@ struct papi_ctx {
 
 static void *open_library(const char *library)
 {
-    static const char *const names[] = {"libpapi.so.7.0", "libpapi.so.7", "libpapi.so.7.1", "libpapi.so.6.0", "libpapi.so"};
+    static const char *const names[] = {"libpapi.so.7.0", "libpapi.so.7", "libpapi.so.7.1",
+                                        "libpapi.so.6.0", "libpapi.so"};
     if (library != NULL)
         return dlopen(library, RTLD_NOW | RTLD_LOCAL);
     void *lib = NULL;
@@ -141,7 +151,8 @@ static int papi_child(void *vctx, struct m_out *o)
     return 0;
 }
 
-kt_status papi_test(const char *library, double seconds, json_t *events, char version[32], char reason[160], kt_err *err)
+kt_status papi_test(const char *library, double seconds, json_t *events, char version[32],
+                    char reason[160], kt_err *err)
 {
     struct papi_ctx c = {library};
     struct m_result res;
@@ -189,6 +200,9 @@ kt_status probe_papi(struct probe_run *r, const char *library, kt_err *err)
     if (version[0] != '\0')
         json_object_set_new(json_object_get(r->p->root, "tool"), "papi", json_string(version));
     if (st == KT_OK && !ok)
-        st = profile_warn(r->p, "KT020", "info", "counters.papi", "lower /proc/sys/kernel/perf_event_paranoid to 2; virtual machines often have none", reason, err);
+        st = profile_warn(
+            r->p, "KT020", "info", "counters.papi",
+            "lower /proc/sys/kernel/perf_event_paranoid to 2; virtual machines often have none",
+            reason, err);
     return st;
 }

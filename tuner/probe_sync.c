@@ -1,5 +1,6 @@
-/* probe_sync.c - what joins cost: sync.barrier:tT (all workers of a team meet, spinning), sync.wake (a thread asleep for 1 ms is woken through a
- * futex and runs), and noise (the share of time that a spinning thread does not get). A MoE step has about two joins per layer, so microseconds count.
+/* probe_sync.c - what joins cost: sync.barrier:tT (all workers of a team meet, spinning), sync.wake
+ * (a thread asleep for 1 ms is woken through a futex and runs), and noise (the share of time that a
+ * spinning thread does not get). A MoE step has about two joins per layer, so microseconds count.
  */
 #define _GNU_SOURCE
 #include <linux/futex.h>
@@ -51,18 +52,25 @@ static int barrier_child(void *vctx, struct m_out *o)
 {
     struct sync_ctx *c = vctx;
     for (uint32_t i = 0; i < c->n_points; i++) {
-        struct team_opts opts = {.n = c->threads[i], .cpu = c->cpu, .pin_caller = 1, .spin_ns = 200000, .name = "sync"};
+        struct team_opts opts = {
+            .n = c->threads[i], .cpu = c->cpu, .pin_caller = 1, .spin_ns = 200000, .name = "sync"};
         kt_err err;
         if (team_open(&opts, &c->team[i], &err) != KT_OK)
             return m_fail(o, err.msg);
     }
-    struct m_rounds r = {.n_points = c->n_points, .sample = barrier_sample, .ctx = c, .seed = c->seed, .warmup_seconds = c->warmup,
-                         .seconds = c->seconds, .max_rounds = 20};
+    struct m_rounds r = {.n_points = c->n_points,
+                         .sample = barrier_sample,
+                         .ctx = c,
+                         .seed = c->seed,
+                         .warmup_seconds = c->warmup,
+                         .seconds = c->seconds,
+                         .max_rounds = 20};
     m_rounds(o, &r);
     return 0;
 }
 
-static kt_status put_barriers(struct probe_run *r, struct sync_ctx *c, const struct m_result *res, kt_err *err)
+static kt_status put_barriers(struct probe_run *r, struct sync_ctx *c, const struct m_result *res,
+                              kt_err *err)
 {
     for (uint32_t i = 0; i < c->n_points; i++) {
         char id[48];
@@ -72,7 +80,11 @@ static kt_status put_barriers(struct probe_run *r, struct sync_ctx *c, const str
         char *cpus = host_set_format(&set);
         host_set_free(&set);
         snprintf(id, sizeof id, "sync.barrier:t%u", c->threads[i]);
-        struct m_desc d = {.id = id, .what = "spin barrier of a worker team", .cpus = cpus, .unit = "seconds", .method = "barrier_loop_500"};
+        struct m_desc d = {.id = id,
+                           .what = "spin barrier of a worker team",
+                           .cpus = cpus,
+                           .unit = "seconds",
+                           .method = "barrier_loop_500"};
         d.params = json_pack("{s:i,s:b}", "threads", (int)c->threads[i], "spin", 1);
         kt_status st = probe_put(r, m_json(&d, res, i), err);
         mem_free(cpus);
@@ -83,7 +95,8 @@ static kt_status put_barriers(struct probe_run *r, struct sync_ctx *c, const str
 
 static kt_status barriers(struct probe_run *r, double seconds, kt_err *err)
 {
-    struct sync_ctx c = {.seconds = seconds * 0.7, .warmup = fmin(0.1, seconds / 4), .seed = r->seed + 1000};
+    struct sync_ctx c = {
+        .seconds = seconds * 0.7, .warmup = fmin(0.1, seconds / 4), .seed = r->seed + 1000};
     uint32_t total = 0, most = r->h->limits.cores_budget;
     for (uint32_t i = 0; i < r->plan->n_pools; i++)
         total += r->plan->pools[i].n_cpus;
@@ -102,7 +115,8 @@ static kt_status barriers(struct probe_run *r, double seconds, kt_err *err)
     kt_status st;
     if (c.n_points == 0) {
         struct m_desc d = {.id = "sync.barrier:t1", .what = "spin barrier of a worker team"};
-        st = probe_put(r, m_json_none(&d, "unsupported", "one core only: there is nothing to join"), err);
+        st = probe_put(r, m_json_none(&d, "unsupported", "one core only: there is nothing to join"),
+                       err);
     } else {
         struct m_result res;
         st = m_run(barrier_child, &c, fmin(seconds * 2 + 0.5, probe_time_left(r) - 0.1), &res, err);
@@ -161,7 +175,12 @@ static int wake_child(void *vctx, struct m_out *o)
         (void)probe_pin(c->cpu[0]);
     if (pthread_create(&t, NULL, sleeper, c) != 0)
         return m_fail(o, "cannot start a thread");
-    struct m_rounds r = {.n_points = 1, .sample = wake_sample, .ctx = c, .warmup_seconds = 0.02, .seconds = c->seconds, .max_rounds = 100};
+    struct m_rounds r = {.n_points = 1,
+                         .sample = wake_sample,
+                         .ctx = c,
+                         .warmup_seconds = 0.02,
+                         .seconds = c->seconds,
+                         .max_rounds = 100};
     m_rounds(o, &r);
     atomic_store(&c->stop, 1);
     atomic_fetch_add(&c->word, 1);
@@ -173,8 +192,14 @@ static int wake_child(void *vctx, struct m_out *o)
 static kt_status wake(struct probe_run *r, double seconds, kt_err *err)
 {
     const struct plan_pool *pool = &r->plan->pools[0];
-    struct wake_ctx c = {.cpu = {pool->n_cpus > 0 ? pool->cpus[0] : -1, pool->n_cpus > 1 ? pool->cpus[1] : -1}, .seconds = seconds};
-    struct m_desc d = {.id = "sync.wake", .what = "futex wake of a thread that slept 1 ms", .unit = "seconds", .method = "futex_wake", .single = true};
+    struct wake_ctx c = {
+        .cpu = {pool->n_cpus > 0 ? pool->cpus[0] : -1, pool->n_cpus > 1 ? pool->cpus[1] : -1},
+        .seconds = seconds};
+    struct m_desc d = {.id = "sync.wake",
+                       .what = "futex wake of a thread that slept 1 ms",
+                       .unit = "seconds",
+                       .method = "futex_wake",
+                       .single = true};
     if (pool->n_cpus < 2)
         return probe_put(r, m_json_none(&d, "unsupported", "one core only"), err);
     struct m_result res;
@@ -243,10 +268,15 @@ kt_status probe_noise(struct probe_run *r, double seconds, kt_err *err)
     struct m_result res;
     char *cpus = probe_cpu_list(pool, 1);
     probe_progress(r, "noise", 0);
-    kt_status st = m_run(noise_child, &c, fmin(seconds * 2 + 0.5, probe_time_left(r) - 0.1), &res, err);
+    kt_status st =
+        m_run(noise_child, &c, fmin(seconds * 2 + 0.5, probe_time_left(r) - 0.1), &res, err);
     if (st == KT_OK) {
-        struct m_desc d = {.id = "noise:gaps", .what = "share of time a spinning thread does not get, gaps above 10 us", .cpus = cpus,
-                           .unit = "ratio", .method = "spin_gaps_50ms", .single = true};
+        struct m_desc d = {.id = "noise:gaps",
+                           .what = "share of time a spinning thread does not get, gaps above 10 us",
+                           .cpus = cpus,
+                           .unit = "ratio",
+                           .method = "spin_gaps_50ms",
+                           .single = true};
         d.params = json_pack("{s:f}", "gap_seconds", 1e-5);
         st = probe_put(r, m_json(&d, &res, 0), err);
         m_result_free(&res);

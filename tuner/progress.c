@@ -30,7 +30,8 @@ static void draw(const struct progress *p, const char *what)
     for (int i = 0; i < BAR; i++)
         bar[i] = i < full ? '#' : '.';
     bar[BAR] = '\0';
-    fprintf(stderr, "\r\033[K  [%s] %-26s %-34.34s at most %.0f s left", bar, p->stage, what, p->limit_seconds - used > 0 ? p->limit_seconds - used : 0);
+    fprintf(stderr, "\r\033[K  [%s] %-26s %-34.34s at most %.0f s left", bar, p->stage, what,
+            p->limit_seconds - used > 0 ? p->limit_seconds - used : 0);
     fflush(stderr);
 }
 
@@ -53,7 +54,8 @@ void progress_step(void *ctx, const char *what, double done)
 void progress_done(struct progress *p, const char *remark)
 {
     double s = (double)(clock_ns() - p->stage_ns) * 1e-9;
-    fprintf(stderr, "%s  %-26s %5.1f s%s%s\n", p->tty ? "\r\033[K" : "", p->stage, s, remark != NULL ? "   " : "", remark != NULL ? remark : "");
+    fprintf(stderr, "%s  %-26s %5.1f s%s%s\n", p->tty ? "\r\033[K" : "", p->stage, s,
+            remark != NULL ? "   " : "", remark != NULL ? remark : "");
     fflush(stderr);
 }
 

@@ -1,5 +1,5 @@
-/* progress.h - what a long command shows while it works, on standard error: one line per stage; on a terminal also a bar with the time left.
- * Owner: the program's thread. */
+/* progress.h - what a long command shows while it works, on standard error: one line per stage; on
+ * a terminal also a bar with the time left. Owner: the program's thread. */
 #ifndef KT_TUNER_PROGRESS_H
 #define KT_TUNER_PROGRESS_H
 

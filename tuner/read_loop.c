@@ -1,5 +1,6 @@
-/* read_loop.c - see read_loop.h. Assembler, because a compiler may drop loads whose values nobody uses, and because no file outside kernels/ is compiled
- * with -m flags. Eight independent accumulators, 512 bytes a round, hardware prefetch only.
+/* read_loop.c - see read_loop.h. Assembler, because a compiler may drop loads whose values nobody
+ * uses, and because no file outside kernels/ is compiled with -m flags. Eight independent
+ * accumulators, 512 bytes a round, hardware prefetch only.
  */
 #include "read_loop.h"
 
@@ -28,7 +29,8 @@ static void read_zmm(const uint8_t *p, uint64_t rounds)
                      "vzeroupper"
                      : "+r"(p), "+r"(rounds)
                      :
-                     : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
+                     : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+                       "xmm7");
 }
 
 static void read_ymm(const uint8_t *p, uint64_t rounds)
@@ -49,7 +51,8 @@ static void read_ymm(const uint8_t *p, uint64_t rounds)
                      "vzeroupper"
                      : "+r"(p), "+r"(rounds)
                      :
-                     : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
+                     : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+                       "xmm7");
 }
 #endif
 

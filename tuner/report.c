@@ -1,5 +1,6 @@
 /* report.c - tables from a placement object: tiers, hottest experts, skew per layer (see report.h).
- * The object comes over the network, so every number is checked against the others before it is used as a size. Pure apart from printing.
+ * The object comes over the network, so every number is checked against the others before it is
+ * used as a size. Pure apart from printing.
  */
 #include "report.h"
 
@@ -93,7 +94,10 @@ struct grid {
 
 static kt_status bad(kt_err *err, const char *what)
 {
-    KT_FAIL(err, KT_E_FORMAT, "the server's placement object has no valid '%s': is this a ktserve of the same version?", what);
+    KT_FAIL(
+        err, KT_E_FORMAT,
+        "the server's placement object has no valid '%s': is this a ktserve of the same version?",
+        what);
 }
 
 static uint64_t number(const json_t *o, const char *key)
@@ -102,10 +106,12 @@ static uint64_t number(const json_t *o, const char *key)
     return v > 0 ? (uint64_t)v : 0;
 }
 
-static kt_status decode_grid(const json_t *o, const char *key, uint8_t *out, size_t want, kt_err *err)
+static kt_status decode_grid(const json_t *o, const char *key, uint8_t *out, size_t want,
+                             kt_err *err)
 {
     const json_t *v = json_object_get(o, key);
-    if (!json_is_string(v) || base64_decode(json_string_value(v), json_string_length(v), out, want) != (long)want)
+    if (!json_is_string(v) ||
+        base64_decode(json_string_value(v), json_string_length(v), out, want) != (long)want)
         return bad(err, key);
     return KT_OK;
 }
@@ -133,7 +139,8 @@ static kt_status read_grid(const json_t *o, struct grid *g, kt_err *err)
     KT_TRY(decode_grid(o, "hits", (uint8_t *)g->hits, 4 * cells, err));
     for (size_t i = 0; i < cells; i++) {
         const uint8_t *p = (const uint8_t *)&g->hits[i];
-        g->hits[i] = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        g->hits[i] =
+            (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
     }
     return KT_OK;
 }
@@ -145,10 +152,13 @@ static void print_tiers(const json_t *o, FILE *to)
     fprintf(to, "tier  name        kind   experts    used       capacity   hits          share\n");
     json_array_foreach(json_object_get(o, "tiers"), i, t)
     {
-        const char *name = json_string_value(json_object_get(t, "name")), *kind = json_string_value(json_object_get(t, "kind"));
-        fprintf(to, "%-4zu  %-10.10s  %-5.5s  %-9llu  %6.2f GiB %6.2f GiB  %-12llu  %5.1f %%\n", i, name ? name : "?", kind ? kind : "?",
-                (unsigned long long)number(t, "experts"), (double)number(t, "used_bytes") / 1073741824,
-                (double)number(t, "capacity_bytes") / 1073741824, (unsigned long long)number(t, "hits"),
+        const char *name = json_string_value(json_object_get(t, "name")),
+                   *kind = json_string_value(json_object_get(t, "kind"));
+        fprintf(to, "%-4zu  %-10.10s  %-5.5s  %-9llu  %6.2f GiB %6.2f GiB  %-12llu  %5.1f %%\n", i,
+                name ? name : "?", kind ? kind : "?", (unsigned long long)number(t, "experts"),
+                (double)number(t, "used_bytes") / 1073741824,
+                (double)number(t, "capacity_bytes") / 1073741824,
+                (unsigned long long)number(t, "hits"),
                 100 * json_number_value(json_object_get(t, "hit_share")));
     }
 }
@@ -161,7 +171,8 @@ static kt_status print_hottest(const struct grid *g, uint32_t top, FILE *to, kt_
     if (hot == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for %zu experts", n);
     for (size_t i = 0; i < n; i++) {
-        hot[i] = (struct hot){g->first + (uint32_t)(i / g->experts), (uint32_t)(i % g->experts), g->hits[i]};
+        hot[i] = (struct hot){g->first + (uint32_t)(i / g->experts), (uint32_t)(i % g->experts),
+                              g->hits[i]};
         sum += g->hits[i];
     }
     qsort(hot, n, sizeof *hot, hotter);
@@ -171,8 +182,9 @@ static kt_status print_hottest(const struct grid *g, uint32_t top, FILE *to, kt_
         size_t row = hot[i].layer - g->first;
         for (uint32_t e = 0; e < g->experts; e++)
             layer_sum += g->hits[row * g->experts + e];
-        fprintf(to, "%-5u  %-6u  %-4u  %-12u  %5.1f %%\n", hot[i].layer, hot[i].expert, g->tier[row * g->experts + hot[i].expert],
-                hot[i].hits, 100.0 * hot[i].hits / (double)layer_sum);
+        fprintf(to, "%-5u  %-6u  %-4u  %-12u  %5.1f %%\n", hot[i].layer, hot[i].expert,
+                g->tier[row * g->experts + hot[i].expert], hot[i].hits,
+                100.0 * hot[i].hits / (double)layer_sum);
     }
     if (sum == 0)
         fprintf(to, "(no token was routed yet)\n");
@@ -183,11 +195,14 @@ static kt_status print_hottest(const struct grid *g, uint32_t top, FILE *to, kt_
 static void print_skew(const struct grid *g, FILE *to)
 {
     struct report_layer l, mean = {0};
-    fprintf(to, "\nskew per layer (even routing: top tenth %.1f %%, entropy 1)\nlayer  hits          top tenth  entropy\n",
+    fprintf(to,
+            "\nskew per layer (even routing: top tenth %.1f %%, entropy 1)\nlayer  hits          "
+            "top tenth  entropy\n",
             g->experts > 0 ? 100.0 * ((g->experts + 9) / 10) / g->experts : 0.0);
     for (uint32_t i = 0; i < g->layers; i++) {
         report_skew(g->hits + (size_t)i * g->experts, g->experts, &l);
-        fprintf(to, "%-5u  %-12llu  %7.1f %%  %7.3f\n", g->first + i, (unsigned long long)l.hits, 100 * l.top10_share, l.entropy);
+        fprintf(to, "%-5u  %-12llu  %7.1f %%  %7.3f\n", g->first + i, (unsigned long long)l.hits,
+                100 * l.top10_share, l.entropy);
         mean.top10_share += l.top10_share / g->layers;
         mean.entropy += l.entropy / g->layers;
     }
@@ -204,8 +219,11 @@ kt_status report_print(const json_t *o, uint32_t top, FILE *to, kt_err *err)
         return bad(err, "tiers");
     st = read_grid(o, &g, err);
     if (st == KT_OK) {
-        fprintf(to, "placement  policy %s, epoch %llu, counts of %.0f s, %u layers x %u experts, %llu per token\n\n", policy ? policy : "?",
-                (unsigned long long)number(o, "epoch"), json_number_value(json_object_get(o, "window_s")), g.layers, g.experts,
+        fprintf(to,
+                "placement  policy %s, epoch %llu, counts of %.0f s, %u layers x %u experts, %llu "
+                "per token\n\n",
+                policy ? policy : "?", (unsigned long long)number(o, "epoch"),
+                json_number_value(json_object_get(o, "window_s")), g.layers, g.experts,
                 (unsigned long long)number(o, "experts_per_token"));
         print_tiers(o, to);
         if (g.layers == 0) {

@@ -1,4 +1,5 @@
-/* report.h - the placement report: what the counts of a placement object say about hot experts and skew. Pure. */
+/* report.h - the placement report: what the counts of a placement object say about hot experts and
+ * skew. Pure. */
 #ifndef KT_TUNER_REPORT_H
 #define KT_TUNER_REPORT_H
 
@@ -15,7 +16,8 @@ struct report_layer {
     double entropy;     /* of the shares, over log(experts): 1 is even, 0 is one expert */
 };
 
-/* Decode base64; returns the bytes written or -1 for anything that is not base64 or does not fit. */
+/* Decode base64; returns the bytes written or -1 for anything that is not base64 or does not fit.
+ */
 long base64_decode(const char *s, size_t len, uint8_t *out, size_t cap);
 /* Share of the top tenth and normalised entropy of n counts. */
 void report_skew(const uint32_t *hits, uint32_t n, struct report_layer *out);

@@ -1,4 +1,5 @@
-/* selftest.c - see selftest.h. Activations of block formats are made here and not by a kernel, so a broken quantiser cannot hide a broken product. */
+/* selftest.c - see selftest.h. Activations of block formats are made here and not by a kernel, so a
+ * broken quantiser cannot hide a broken product. */
 #include "selftest.h"
 
 #include <math.h>
@@ -20,7 +21,8 @@ bool selftest_quantised(enum dtype t)
     return dtype_info(t)->block_elems > 1;
 }
 
-/* Any bytes with the two upper bits of each clear: every half-precision scale in them is finite and below 2. */
+/* Any bytes with the two upper bits of each clear: every half-precision scale in them is finite and
+ * below 2. */
 static void tame_bytes(uint8_t *p, size_t n, uint64_t seed)
 {
     for (size_t i = 0; i < n; i++)
@@ -80,8 +82,20 @@ static bool multiply(const struct kern *row, const void *file_rows, const struct
     if (w == NULL)
         return false;
     bool ok = kern_pack(row->layout, t, file_rows, ROWS, LONG_K, w) == -1;
-    struct kern_mm m = {.w = w, .k = LONG_K, .row0 = 0, .row1 = ROWS, .n = TOKENS, .q = a->q, .scale = a->scale, .sum = a->sum, .x = a->x,
-                        .ldq = LONG_K, .ldg = LONG_K / 32, .ldx = LONG_K, .y = y, .ldy = ROWS};
+    struct kern_mm m = {.w = w,
+                        .k = LONG_K,
+                        .row0 = 0,
+                        .row1 = ROWS,
+                        .n = TOKENS,
+                        .q = a->q,
+                        .scale = a->scale,
+                        .sum = a->sum,
+                        .x = a->x,
+                        .ldq = LONG_K,
+                        .ldg = LONG_K / 32,
+                        .ldx = LONG_K,
+                        .y = y,
+                        .ldy = ROWS};
     if (ok)
         row->run.mm(&m);
     mem_free(w);
@@ -120,7 +134,15 @@ static void attend(const struct kern *row, enum dtype kv, const void *k, const v
         vp[i] = (const uint8_t *)v + page * (size_t)i;
     }
     selftest_floats(q, HEADS * DIM, 21);
-    struct kern_attn a = {.q = q, .n_q = HEADS, .dim = DIM, .n_keys = KEYS, .kv_type = kv, .kpage = kp, .vpage = vp, .scale = 0.125f, .out = out};
+    struct kern_attn a = {.q = q,
+                          .n_q = HEADS,
+                          .dim = DIM,
+                          .n_keys = KEYS,
+                          .kv_type = kv,
+                          .kpage = kp,
+                          .vpage = vp,
+                          .scale = 0.125f,
+                          .out = out};
     a.scratch = mem_aligned(64, kern_attn_scratch_bytes(HEADS, DIM, KEYS) + 64);
     if (a.scratch != NULL)
         row->run.attn(&a);

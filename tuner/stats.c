@@ -1,5 +1,6 @@
-/* stats.c - see stats.h. Confidence by order statistics needs no assumption about the noise: the number of samples below the true median is binomial
- * with p = 1/2, so x(l)..x(n+1-l) misses it with 2 P(B < l). For n = 20 that is x(6)..x(15) with 95.9 %.
+/* stats.c - see stats.h. Confidence by order statistics needs no assumption about the noise: the
+ * number of samples below the true median is binomial with p = 1/2, so x(l)..x(n+1-l) misses it
+ * with 2 P(B < l). For n = 20 that is x(6)..x(15) with 95.9 %.
  */
 #include "stats.h"
 

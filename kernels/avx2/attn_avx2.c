@@ -1,11 +1,13 @@
 /* attn_avx2.c - attention of one query position over paged keys and values, for AVX2 and FMA.
  *
- * Same bits as ref/attn_ref.c: a key's dot product and an output element are one fma chain each, in the definition's order; lanes are keys in the
- * first half and dims in the second, so no sum crosses lanes. Query heads of one kv head go through in groups of up to 4 (8 accumulators of the 16
- * registers), which share every load of K and V.
- * BF16 is widened two words at a time: shift for the even words, mask for the odd ones. Keys are put back in order when scores are stored; dims
- * stay in that order in scratch until the result is written. An odd dim cannot occur: rotation pairs dims.
- * Keys at and past n_keys may be read inside the last page (never a page without a visible key) but reach no result. Any thread.
+ * Same bits as ref/attn_ref.c: a key's dot product and an output element are one fma chain each, in
+ * the definition's order; lanes are keys in the first half and dims in the second, so no sum
+ * crosses lanes. Query heads of one kv head go through in groups of up to 4 (8 accumulators of the
+ * 16 registers), which share every load of K and V. BF16 is widened two words at a time: shift for
+ * the even words, mask for the odd ones. Keys are put back in order when scores are stored; dims
+ * stay in that order in scratch until the result is written. An odd dim cannot occur: rotation
+ * pairs dims. Keys at and past n_keys may be read inside the last page (never a page without a
+ * visible key) but reach no result. Any thread.
  */
 #if !defined(__AVX2__) || !defined(__FMA__)
 #error "attn_avx2.c needs the flags of KT_AVX2_CFLAGS"
@@ -18,7 +20,8 @@
 #include "attn_scratch.h"
 
 #define INLINE static inline __attribute__((always_inline))
-/* Loops over heads, vectors and chunks must disappear, or the accumulators live in memory: 3 times slower. */
+/* Loops over heads, vectors and chunks must disappear, or the accumulators live in memory: 3 times
+ * slower. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -40,8 +43,9 @@ struct work {
     uint32_t pages; /* of the whole sequence: what may be fetched ahead */
 };
 
-/* Pages lie anywhere, so the hardware's prefetchers start anew with each: while a page is worked on, the one needed next (values after keys, then
- * the next block's keys) is called in, evenly, to L2. */
+/* Pages lie anywhere, so the hardware's prefetchers start anew with each: while a page is worked
+ * on, the one needed next (values after keys, then the next block's keys) is called in, evenly, to
+ * L2. */
 INLINE void fetch(const char *p, const int bytes)
 {
     UNROLL
@@ -67,7 +71,8 @@ INLINE __m256 interleave(__m256 even, __m256 odd, int half)
     return half == 0 ? _mm256_permute2f128_ps(a, b, 0x20) : _mm256_permute2f128_ps(a, b, 0x31);
 }
 
-/* The larger of each lane; of equal or unordered ones the second, as everywhere: a NaN score makes its weight, and so the sum, NaN anyway. */
+/* The larger of each lane; of equal or unordered ones the second, as everywhere: a NaN score makes
+ * its weight, and so the sum, NaN anyway. */
 INLINE float max_ps(__m256 v)
 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -76,27 +81,30 @@ INLINE float max_ps(__m256 v)
 }
 
 /* Scores of the 64 keys of one page for H heads: NV vectors of 8 keys at a time. */
-INLINE void score_page(const struct work *w, uint32_t page, const int H, const int NV, const bool bf16)
+INLINE void score_page(const struct work *w, uint32_t page, const int H, const int NV,
+                       const bool bf16)
 {
     const uint32_t dim = w->a->dim;
     const __m256 scale = _mm256_set1_ps(w->a->scale);
     const void *base = w->a->kpage[w->page0 + page];
-    const int share = 8 * NV * (bf16 ? 2 : 4); /* per step, to have the whole page of values at the end */
+    const int share =
+        8 * NV * (bf16 ? 2 : 4); /* per step, to have the whole page of values at the end */
     const char *ahead = w->a->vpage[w->page0 + page];
     for (int at = 0; at < KERN_KV_PAGE; at += 8 * NV) {
         __m256 acc[MAX_GROUP][4], key[4];
         UNROLL
         for (int h = 0; h < H; h++)
             UNROLL
-            for (int v = 0; v < NV; v++)
-                acc[h][v] = _mm256_setzero_ps();
+        for (int v = 0; v < NV; v++)
+            acc[h][v] = _mm256_setzero_ps();
         for (uint32_t d = 0; d < dim; d++, ahead += share) {
             fetch(ahead, share);
             const size_t row = (size_t)d * KERN_KV_PAGE + (size_t)at;
             UNROLL
             for (int v = 0; v < NV; v += 2) {
                 if (bf16) {
-                    const __m256i raw = _mm256_loadu_si256((const __m256i *)((const uint16_t *)base + row + 8 * v));
+                    const __m256i raw =
+                        _mm256_loadu_si256((const __m256i *)((const uint16_t *)base + row + 8 * v));
                     key[v] = even_words(raw), key[v + 1] = odd_words(raw);
                 } else {
                     key[v] = _mm256_loadu_ps((const float *)base + row + 8 * v);
@@ -116,7 +124,8 @@ INLINE void score_page(const struct work *w, uint32_t page, const int H, const i
             float *out = w->score + (size_t)h * KERN_KV_BLOCK + page * KERN_KV_PAGE + at;
             UNROLL
             for (int v = 0; v < NV; v += 2) {
-                const __m256 a = _mm256_mul_ps(acc[h][v], scale), b = _mm256_mul_ps(acc[h][v + 1], scale);
+                const __m256 a = _mm256_mul_ps(acc[h][v], scale),
+                             b = _mm256_mul_ps(acc[h][v + 1], scale);
                 _mm256_store_ps(out + 8 * v, bf16 ? interleave(a, b, 0) : a);
                 _mm256_store_ps(out + 8 * v + 8, bf16 ? interleave(a, b, 1) : b);
             }
@@ -129,25 +138,36 @@ INLINE void load_chunk(const void *row, uint32_t d, uint32_t left, const bool bf
 {
     if (bf16) {
         const uint16_t *p = (const uint16_t *)row + d;
-        const __m256i raw = left >= CHUNK ? _mm256_loadu_si256((const __m256i *)p) : _mm256_maskload_epi32((const int *)p, head_mask(left / 2));
+        const __m256i raw = left >= CHUNK
+                                ? _mm256_loadu_si256((const __m256i *)p)
+                                : _mm256_maskload_epi32((const int *)p, head_mask(left / 2));
         v[0] = even_words(raw), v[1] = odd_words(raw);
     } else {
         const float *p = (const float *)row + d;
-        v[0] = left >= CHUNK ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, head_mask(left < 8 ? left : 8));
-        v[1] = left >= CHUNK ? _mm256_loadu_ps(p + 8) : left > 8 ? _mm256_maskload_ps(p + 8, head_mask(left - 8)) : _mm256_setzero_ps();
+        v[0] = left >= CHUNK ? _mm256_loadu_ps(p)
+                             : _mm256_maskload_ps(p, head_mask(left < 8 ? left : 8));
+        v[1] = left >= CHUNK ? _mm256_loadu_ps(p + 8)
+               : left > 8    ? _mm256_maskload_ps(p + 8, head_mask(left - 8))
+                             : _mm256_setzero_ps();
     }
 }
 
-/* o += p v over the n keys of a page for H heads and NC chunks from dim d; with_l also l += p. `left`: dims from d on, for a last part chunk. */
-INLINE void value_page(const struct work *w, uint32_t page, uint32_t d, uint32_t left, const int H, const int NC, const bool bf16, const bool with_l)
+/* o += p v over the n keys of a page for H heads and NC chunks from dim d; with_l also l += p.
+ * `left`: dims from d on, for a last part chunk. */
+INLINE void value_page(const struct work *w, uint32_t page, uint32_t d, uint32_t left, const int H,
+                       const int NC, const bool bf16, const bool with_l)
 {
-    const uint32_t dim = w->a->dim, n = w->n - page * KERN_KV_PAGE < KERN_KV_PAGE ? w->n - page * KERN_KV_PAGE : KERN_KV_PAGE;
+    const uint32_t dim = w->a->dim, n = w->n - page * KERN_KV_PAGE < KERN_KV_PAGE
+                                            ? w->n - page * KERN_KV_PAGE
+                                            : KERN_KV_PAGE;
     const size_t row_bytes = (size_t)dim * (bf16 ? 2 : 4);
     const char *row = w->a->vpage[w->page0 + page];
     const float *p = w->score + page * KERN_KV_PAGE;
-    const uint32_t next = w->page0 + KERN_KV_BLOCK / KERN_KV_PAGE + page; /* the same place in the next block */
+    const uint32_t next =
+        w->page0 + KERN_KV_BLOCK / KERN_KV_PAGE + page; /* the same place in the next block */
     const int share = NC * CHUNK * (bf16 ? 2 : 4);
-    const char *ahead = next < w->pages ? (const char *)w->a->kpage[next] + d * (bf16 ? 2 : 4) * KERN_KV_PAGE : row;
+    const char *ahead =
+        next < w->pages ? (const char *)w->a->kpage[next] + d * (bf16 ? 2 : 4) * KERN_KV_PAGE : row;
     __m256 o[MAX_GROUP][8];
     __m128 l[MAX_GROUP];
     UNROLL
@@ -188,7 +208,9 @@ INLINE void value_page(const struct work *w, uint32_t page, uint32_t d, uint32_t
 /* Lanes of v at and past n are -infinity. */
 INLINE __m256 visible(__m256 v, uint32_t n)
 {
-    return n >= 8 ? v : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, _mm256_castsi256_ps(head_mask(n)));
+    return n >= 8
+               ? v
+               : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, _mm256_castsi256_ps(head_mask(n)));
 }
 
 /* scores to weights: m_b over the visible keys, then exp(s - m_b) in place */
@@ -204,7 +226,8 @@ INLINE void weigh(const struct work *w, uint32_t h)
         _mm256_store_ps(s + j, exp_ps(_mm256_sub_ps(_mm256_load_ps(s + j), _mm256_set1_ps(m))));
 }
 
-/* A block for H heads. Chunks go NC at a time, then one by one; V's page stays in the first-level cache between them. */
+/* A block for H heads. Chunks go NC at a time, then one by one; V's page stays in the first-level
+ * cache between them. */
 INLINE void block(const struct work *w, const int H, const bool bf16)
 {
     const int NV = H <= 2 ? 4 : 2, NC = H == 1 ? 4 : H == 2 ? 2 : 1;
@@ -227,14 +250,14 @@ INLINE void block(const struct work *w, const int H, const bool bf16)
 }
 
 typedef void (*block_fn)(const struct work *w);
-#define BLOCK(h) \
-    static void block_bf16_##h(const struct work *w) \
-    { \
-        block(w, h, true); \
-    } \
-    static void block_f32_##h(const struct work *w) \
-    { \
-        block(w, h, false); \
+#define BLOCK(h)                                                                                   \
+    static void block_bf16_##h(const struct work *w)                                               \
+    {                                                                                              \
+        block(w, h, true);                                                                         \
+    }                                                                                              \
+    static void block_f32_##h(const struct work *w)                                                \
+    {                                                                                              \
+        block(w, h, false);                                                                        \
     }
 BLOCK(1)
 BLOCK(2)
@@ -250,7 +273,8 @@ static float combine_l(float *m, const float *l, size_t blocks)
 {
     __m256 top = _mm256_set1_ps(-INFINITY);
     for (size_t b = 0; b < blocks; b += 8)
-        top = _mm256_max_ps(top, visible(_mm256_load_ps(m + b), blocks - b < 8 ? (uint32_t)(blocks - b) : 8));
+        top = _mm256_max_ps(
+            top, visible(_mm256_load_ps(m + b), blocks - b < 8 ? (uint32_t)(blocks - b) : 8));
     const __m256 big = _mm256_set1_ps(max_ps(top));
     for (size_t b = 0; b < blocks; b += 8)
         _mm256_store_ps(m + b, exp_ps(_mm256_sub_ps(_mm256_load_ps(m + b), big)));
@@ -261,7 +285,8 @@ static float combine_l(float *m, const float *l, size_t blocks)
 }
 
 /* out[dim] of one head from its o of every block */
-static void combine_o(const struct kern_attn *a, const struct attn_scratch *s, uint32_t h, const float *e, float sum)
+static void combine_o(const struct kern_attn *a, const struct attn_scratch *s, uint32_t h,
+                      const float *e, float sum)
 {
     const float *o = (const float *)a->scratch + h * s->dim_pad;
     const size_t step = a->n_q * s->dim_pad;
@@ -278,9 +303,11 @@ static void combine_o(const struct kern_attn *a, const struct attn_scratch *s, u
         x = _mm256_div_ps(x, l), y = _mm256_div_ps(y, l);
         const uint32_t left = a->dim - d;
         const bool bf16 = a->kv_type == DT_BF16;
-        _mm256_maskstore_ps(out + d, head_mask(left < 8 ? left : 8), bf16 ? interleave(x, y, 0) : x);
+        _mm256_maskstore_ps(out + d, head_mask(left < 8 ? left : 8),
+                            bf16 ? interleave(x, y, 0) : x);
         if (left > 8)
-            _mm256_maskstore_ps(out + d + 8, head_mask(left < 16 ? left - 8 : 8), bf16 ? interleave(x, y, 1) : y);
+            _mm256_maskstore_ps(out + d + 8, head_mask(left < 16 ? left - 8 : 8),
+                                bf16 ? interleave(x, y, 1) : y);
     }
 }
 

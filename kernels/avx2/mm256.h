@@ -1,9 +1,12 @@
-/* mm256.h - reading P16 panels into AVX2 registers: what the AVX2 matrix kernels share. A panel is two halves of 8 rows; lanes are rows.
+/* mm256.h - reading P16 panels into AVX2 registers: what the AVX2 matrix kernels share. A panel is
+ * two halves of 8 rows; lanes are rows.
  *
- * maddubs multiplies unsigned by signed bytes and adds pairs with 16-bit saturation, so each format says how many of its products fit in 16 bits before
- * they must be widened (lump_of). Codes are unsigned with a zero subtracted through the accumulator's start (-zero * sum of the activation codes), but Q8_0
- * and IQ4 use |w| and the activation with w's sign: 128 * 127 * 2 = 32512 fits, so code -128 is exact. Activation codes are within -127..127.
- * `t` is a compile-time constant everywhere. Static inline only; included by files compiled with the AVX2 flags alone.
+ * maddubs multiplies unsigned by signed bytes and adds pairs with 16-bit saturation, so each format
+ * says how many of its products fit in 16 bits before they must be widened (lump_of). Codes are
+ * unsigned with a zero subtracted through the accumulator's start (-zero * sum of the activation
+ * codes), but Q8_0 and IQ4 use |w| and the activation with w's sign: 128 * 127 * 2 = 32512 fits, so
+ * code -128 is exact. Activation codes are within -127..127. `t` is a compile-time constant
+ * everywhere. Static inline only; included by files compiled with the AVX2 flags alone.
  */
 #ifndef KT_KERN_MM256_H
 #define KT_KERN_MM256_H
@@ -22,7 +25,8 @@
 
 #define SEG_GROUPS (KERN_SEGMENT / KERN_GROUP)
 
-/* Operands whose products may be added in 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127 and 2 * 2 * 63 * 127 are below 2^15. 1: signed codes. */
+/* Operands whose products may be added in 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127 and 2 * 2 *
+ * 63 * 127 are below 2^15. 1: signed codes. */
 IN int lump_of(int t)
 {
     switch (t) {
@@ -66,7 +70,8 @@ IN __m256i load32(const void *p)
 IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
 {
     const struct p16 f = p16_of(t);
-    const uint8_t *high = p + f.scale + f.min + 32 * half, *codes = p + f.scale + f.min + f.high + 32 * half;
+    const uint8_t *high = p + f.scale + f.min + 32 * half,
+                  *codes = p + f.scale + f.min + f.high + 32 * half;
     const __m256i nib = _mm256_set1_epi8(15);
     if (t == DT_Q8_0) {
         UNROLL
@@ -81,9 +86,10 @@ IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
         q[v + 4] = _mm256_and_si256(_mm256_srli_epi16(b, 4), nib);
     }
     if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
-        const __m256i lut = _mm256_broadcastsi128_si256(t == DT_MXFP4
-                                                            ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
-                                                            : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+        const __m256i lut = _mm256_broadcastsi128_si256(
+            t == DT_MXFP4 ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
+                          : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38,
+                                          53, 69, 89, 113));
         UNROLL
         for (int j = 0; j < 8; j++)
             q[j] = _mm256_shuffle_epi8(lut, q[j]);
@@ -110,19 +116,23 @@ IN __m256i bytes8(const uint8_t *p)
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 
-/* Integer scales of columns 0..15 (h = 0) or 16..31 of 8 rows as floats; fp32 arithmetic on sums below 2^24 is exact. */
+/* Integer scales of columns 0..15 (h = 0) or 16..31 of 8 rows as floats; fp32 arithmetic on sums
+ * below 2^24 is exact. */
 IN __m256 sub256(const uint8_t *p, int h, int half)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 16 * h + 8 * half))));
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 16 * h + 8 * half))));
 }
 
 /* d of 8 rows. head: the head that the group is under (K formats). */
 IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
 {
     if (t == DT_MXFP4) { /* 2^(e-128), by bits; the two subnormals apart */
-        __m256i e = bytes8(p + 8 * half), s = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+        __m256i e = bytes8(p + 8 * half),
+                s = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
         __m256i low = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
-        return _mm256_castsi256_ps(_mm256_blendv_epi8(s, low, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
+        return _mm256_castsi256_ps(
+            _mm256_blendv_epi8(s, low, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
     }
     if (t == DT_IQ4_XS)
         return _mm256_mul_ps(half8(head + 16 * half), sub256(p, 0, half));
@@ -135,7 +145,9 @@ IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
 IN __m256 min256(int t, const uint8_t *p, const uint8_t *head, int half)
 {
     if (t == DT_Q4_K || t == DT_Q5_K)
-        return _mm256_xor_ps(_mm256_mul_ps(half8(head + 32 + 16 * half), _mm256_cvtepi32_ps(bytes8(p + 16 + 8 * half))), _mm256_set1_ps(-0.0f));
+        return _mm256_xor_ps(_mm256_mul_ps(half8(head + 32 + 16 * half),
+                                           _mm256_cvtepi32_ps(bytes8(p + 16 + 8 * half))),
+                             _mm256_set1_ps(-0.0f));
     return half8(p + p16_of(t).scale + 16 * half);
 }
 
@@ -154,7 +166,8 @@ IN __m256i pairs(int lump, __m256i w, __m256i x)
     return _mm256_maddubs_epi16(w, x);
 }
 
-/* a + b in 16 bits, at this point: gcc otherwise turns a chain of integer sums into a tree, holds all products for it and spills (half the speed). */
+/* a + b in 16 bits, at this point: gcc otherwise turns a chain of integer sums into a tree, holds
+ * all products for it and spills (half the speed). */
 IN __m256i add16(__m256i a, __m256i b)
 {
     a = _mm256_add_epi16(a, b);
@@ -184,18 +197,22 @@ IN __m256i dot256(int lump, const __m256i *q, const int8_t *a, int j0, int j1, _
     return acc;
 }
 
-/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for columns 0..15, b for 16..31. */
+/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for
+ * columns 0..15, b for 16..31. */
 struct prep {
     int32_t a[SEG_GROUPS], b[SEG_GROUPS];
     float sum[SEG_GROUPS];
 };
 
 /* q and sum point at the segment's first group. */
-IN void prep256(int zero, int halves, struct prep *o, const int8_t *q, const int32_t *sum, uint32_t groups)
+IN void prep256(int zero, int halves, struct prep *o, const int8_t *q, const int32_t *sum,
+                uint32_t groups)
 {
     for (uint32_t g = 0; g < groups; g++) {
         if (halves) {
-            __m256i s = _mm256_sad_epu8(_mm256_xor_si256(load32(q + 32 * (size_t)g), _mm256_set1_epi8(-128)), _mm256_setzero_si256());
+            __m256i s = _mm256_sad_epu8(
+                _mm256_xor_si256(load32(q + 32 * (size_t)g), _mm256_set1_epi8(-128)),
+                _mm256_setzero_si256());
             __m128i lo = _mm256_castsi256_si128(s), hi = _mm256_extracti128_si256(s, 1);
             o->a[g] = -zero * (_mm_cvtsi128_si32(lo) + _mm_extract_epi32(lo, 2) - 2048);
             o->b[g] = -zero * (_mm_cvtsi128_si32(hi) + _mm_extract_epi32(hi, 2) - 2048);
@@ -206,7 +223,8 @@ IN void prep256(int zero, int halves, struct prep *o, const int8_t *q, const int
     }
 }
 
-/* Segment result of `rows` rows (at most 16): the first begins the row sum, the others are added to it. */
+/* Segment result of `rows` rows (at most 16): the first begins the row sum, the others are added to
+ * it. */
 IN void put256(float *y, uint32_t rows, __m256 f0, __m256 f1, int first)
 {
     if (rows >= KERN_PANEL) {
@@ -241,17 +259,17 @@ static inline bool fits_256(const struct kern_shape *s)
 }
 
 /* Every block type, for tables and instances: X(name, dtype, fits). */
-#define BLOCK_TYPES(X) \
-    X(q8_0, DT_Q8_0, fits_32) \
-    X(q4_0, DT_Q4_0, fits_32) \
-    X(q4_1, DT_Q4_1, fits_32) \
-    X(q5_0, DT_Q5_0, fits_32) \
-    X(q5_1, DT_Q5_1, fits_32) \
-    X(iq4_nl, DT_IQ4_NL, fits_32) \
-    X(mxfp4, DT_MXFP4, fits_32) \
-    X(q4_k, DT_Q4_K, fits_256) \
-    X(q5_k, DT_Q5_K, fits_256) \
-    X(iq4_xs, DT_IQ4_XS, fits_256) \
+#define BLOCK_TYPES(X)                                                                             \
+    X(q8_0, DT_Q8_0, fits_32)                                                                      \
+    X(q4_0, DT_Q4_0, fits_32)                                                                      \
+    X(q4_1, DT_Q4_1, fits_32)                                                                      \
+    X(q5_0, DT_Q5_0, fits_32)                                                                      \
+    X(q5_1, DT_Q5_1, fits_32)                                                                      \
+    X(iq4_nl, DT_IQ4_NL, fits_32)                                                                  \
+    X(mxfp4, DT_MXFP4, fits_32)                                                                    \
+    X(q4_k, DT_Q4_K, fits_256)                                                                     \
+    X(q5_k, DT_Q5_K, fits_256)                                                                     \
+    X(iq4_xs, DT_IQ4_XS, fits_256)                                                                 \
     X(q6_k, DT_Q6_K, fits_256)
 
 #endif

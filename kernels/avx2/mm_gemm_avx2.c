@@ -1,8 +1,10 @@
 /* mm_gemm_avx2.c - block-format products for many tokens, AVX2.
  *
- * For each panel and segment of 512 columns the weights are decoded once to bytes in L1 (9-11 KiB), then all tokens pass over them in tiles of up to 4. Row sums
- * meet in y, segment after segment in ascending order. The inner loop knows how many products it may add in 16 bits, and whether there are minimums or halves,
- * but not the formats. Bits equal ref/. No symbol but the accessor. Pure; any thread.
+ * For each panel and segment of 512 columns the weights are decoded once to bytes in L1 (9-11 KiB),
+ * then all tokens pass over them in tiles of up to 4. Row sums meet in y, segment after segment in
+ * ascending order. The inner loop knows how many products it may add in 16 bits, and whether there
+ * are minimums or halves, but not the formats. Bits equal ref/. No symbol but the accessor. Pure;
+ * any thread.
  */
 #if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
 #error "compile with the AVX2 flags of configure"
@@ -58,8 +60,10 @@ struct toks {
     struct prep prep[TOKENS];
 };
 
-/* acc = start + operands [j0, j1) of group i, both halves, nt tokens. start is read after the first products: registers are short. */
-IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, const struct toks *x, int j0, int j1, __m256i acc[TOKENS][2])
+/* acc = start + operands [j0, j1) of group i, both halves, nt tokens. start is read after the first
+ * products: registers are short. */
+IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, const struct toks *x,
+             int j0, int j1, __m256i acc[TOKENS][2])
 {
     const __m256i one = _mm256_set1_epi16(1);
     UNROLL
@@ -79,7 +83,8 @@ IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, cons
         UNROLL
         for (int n = 0; n < nt; n++) {
             if (j == j0)
-                acc[n][0] = acc[n][1] = _mm256_set1_epi32(j0 == 0 ? x->prep[n].a[i] : x->prep[n].b[i]);
+                acc[n][0] = acc[n][1] =
+                    _mm256_set1_epi32(j0 == 0 ? x->prep[n].a[i] : x->prep[n].b[i]);
             acc[n][0] = add32(acc[n][0], _mm256_madd_epi16(s[n][0], one));
             acc[n][1] = add32(acc[n][1], _mm256_madd_epi16(s[n][1], one));
         }
@@ -107,8 +112,9 @@ IN void tile(const struct job *b, const int lump, const int kind, const int nt, 
             UNROLL
             for (int n = 0; n < nt; n++)
                 UNROLL
-                for (int h = 0; h < 2; h++)
-                    part[n][h] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[n][h]), _mm256_load_ps(b->w->u[i] + 8 * h));
+            for (int h = 0; h < 2; h++)
+                part[n][h] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[n][h]),
+                                           _mm256_load_ps(b->w->u[i] + 8 * h));
             dots(b->w, i, lump, nt, &x, 4, 8, acc);
         }
         UNROLL
@@ -119,14 +125,18 @@ IN void tile(const struct job *b, const int lump, const int kind, const int nt, 
                 __m256 dot = _mm256_cvtepi32_ps(acc[n][h]);
                 if (kind == HALVES)
                     dot = _mm256_fmadd_ps(dot, _mm256_load_ps(b->w->v[i] + 8 * h), part[n][h]);
-                f[n][h] = _mm256_fmadd_ps(dot, _mm256_mul_ps(_mm256_load_ps(b->w->d[i] + 8 * h), as), f[n][h]);
+                f[n][h] = _mm256_fmadd_ps(
+                    dot, _mm256_mul_ps(_mm256_load_ps(b->w->d[i] + 8 * h), as), f[n][h]);
                 if (kind == MIN)
-                    f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x.prep[n].sum[i]), _mm256_mul_ps(_mm256_load_ps(b->w->u[i] + 8 * h), as), f[n][h]);
+                    f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x.prep[n].sum[i]),
+                                              _mm256_mul_ps(_mm256_load_ps(b->w->u[i] + 8 * h), as),
+                                              f[n][h]);
             }
         }
     }
     for (int n = 0; n < nt; n++)
-        put256(a->y + (t0 + (uint32_t)n) * a->ldy + b->row, a->row1 - b->row, f[n][0], f[n][1], b->g0 == 0);
+        put256(a->y + (t0 + (uint32_t)n) * a->ldy + b->row, a->row1 - b->row, f[n][0], f[n][1],
+               b->g0 == 0);
 }
 
 /* All tokens over a decoded segment, in even tiles of at most `most`. */
@@ -155,10 +165,10 @@ IN void tiles(const struct job *b, const int lump, const int kind, const uint32_
     }
 }
 
-#define TILES(name, lump, kind, most) \
-    static __attribute__((noinline)) void tiles_##name(const struct job *b) \
-    { \
-        tiles(b, lump, kind, most); \
+#define TILES(name, lump, kind, most)                                                              \
+    static __attribute__((noinline)) void tiles_##name(const struct job *b)                        \
+    {                                                                                              \
+        tiles(b, lump, kind, most);                                                                \
     }
 TILES(1_scale, 1, SCALE, 4)
 TILES(2_halves, 2, HALVES, 2)
@@ -175,7 +185,8 @@ IN void gemm(const struct kern_mm *a, int t)
     struct seg w;
     for (uint32_t r = a->row0; r < a->row1; r += KERN_PANEL)
         for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
-            struct job b = {a, &w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
+            struct job b = {
+                a, &w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
             decode_seg(t, (const uint8_t *)a->w + r / KERN_PANEL * panel, g0, b.len, &w);
             if (lump == 8 && has_min(t))
                 tiles_8_min(&b);
@@ -192,14 +203,16 @@ IN void gemm(const struct kern_mm *a, int t)
         }
 }
 
-#define RUN(name, T, fits) \
-    static void gemm_##name(const struct kern_mm *a) \
-    { \
-        gemm(a, T); \
+#define RUN(name, T, fits)                                                                         \
+    static void gemm_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        gemm(a, T);                                                                                \
     }
 BLOCK_TYPES(RUN)
 
-#define ROW(name, T, fits) {"gemm_" #name "_q8_avx2", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2, TOKENS, 10, fits, {.mm = gemm_##name}},
+#define ROW(name, T, fits)                                                                         \
+    {"gemm_" #name "_q8_avx2", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2, TOKENS, 10, fits,            \
+     {.mm = gemm_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
 const struct kern *kern_avx2_gemm(size_t *n)

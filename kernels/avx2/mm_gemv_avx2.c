@@ -1,7 +1,10 @@
-/* mm_gemv_avx2.c - block-format products for few tokens, AVX2: streams the packed weights once for up to 4 tokens.
+/* mm_gemv_avx2.c - block-format products for few tokens, AVX2: streams the packed weights once for
+ * up to 4 tokens.
  *
- * Per panel half, token and group: f = fma((float)dot, fl32(d * a_scale), f). One token has four panels in flight, several tokens have two, each prefetching
- * its own address stream. A weight group is decoded once for all tokens of the tile. Bits equal ref/. No symbol but the accessor. Pure; any thread.
+ * Per panel half, token and group: f = fma((float)dot, fl32(d * a_scale), f). One token has four
+ * panels in flight, several tokens have two, each prefetching its own address stream. A weight
+ * group is decoded once for all tokens of the tile. Bits equal ref/. No symbol but the accessor.
+ * Pure; any thread.
  */
 #if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
 #error "compile with the AVX2 flags of configure"
@@ -21,7 +24,8 @@ struct tile {
 };
 
 /* Group g (index in the row) of panel s, i its index in the segment; both halves. */
-IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i, __m256 f[TOKENS][2])
+IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
+             __m256 f[TOKENS][2])
 {
     const struct p16 l = p16_of(t);
     const uint8_t *p = x->w[s] + p16_group_at(l, g), *head = x->w[s] + p16_head_at(l, g);
@@ -42,14 +46,16 @@ IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
             if (has_halves(t)) {
                 __m256i hi = dot256(lump, q, a, 4, 8, _mm256_set1_epi32(x->prep[n].b[i]));
                 lo = dot256(lump, q, a, 0, 4, lo);
-                dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lo), sub256(p, 0, h), _mm256_mul_ps(_mm256_cvtepi32_ps(hi), sub256(p, 1, h)));
+                dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lo), sub256(p, 0, h),
+                                      _mm256_mul_ps(_mm256_cvtepi32_ps(hi), sub256(p, 1, h)));
             } else {
                 dot = _mm256_cvtepi32_ps(dot256(lump, q, a, 0, 8, lo));
             }
             __m256 as = _mm256_set1_ps(x->scale[n][g]);
             f[n][h] = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, as), f[n][h]);
             if (has_min(t))
-                f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x->prep[n].sum[i]), _mm256_mul_ps(min256(t, p, head, h), as), f[n][h]);
+                f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x->prep[n].sum[i]),
+                                          _mm256_mul_ps(min256(t, p, head, h), as), f[n][h]);
         }
     }
 }
@@ -73,20 +79,22 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
         UNROLL
         for (int s = 0; s < np; s++)
             UNROLL
-            for (int n = 0; n < nt; n++)
-                f[s][n][0] = f[s][n][1] = _mm256_setzero_ps();
         for (int n = 0; n < nt; n++)
-            prep256(zero_of(t), has_halves(t), &x.prep[n], x.q[n] + (size_t)g0 * KERN_GROUP, a->sum + token(a, t0 + (uint32_t)n) * a->ldg + g0, len);
+            f[s][n][0] = f[s][n][1] = _mm256_setzero_ps();
+        for (int n = 0; n < nt; n++)
+            prep256(zero_of(t), has_halves(t), &x.prep[n], x.q[n] + (size_t)g0 * KERN_GROUP,
+                    a->sum + token(a, t0 + (uint32_t)n) * a->ldg + g0, len);
         for (uint32_t i = 0; i < len; i++)
             UNROLL
-            for (int s = 0; s < np; s++)
-                step(t, nt, &x, s, g0 + i, i, f[s]);
+        for (int s = 0; s < np; s++)
+            step(t, nt, &x, s, g0 + i, i, f[s]);
         UNROLL
         for (int s = 0; s < np; s++) {
             uint32_t row = r + (uint32_t)s * KERN_PANEL;
             UNROLL
             for (int n = 0; n < nt; n++)
-                put256(a->y + (t0 + (uint32_t)n) * a->ldy + row, a->row1 - row, f[s][n][0], f[s][n][1], g0 == 0);
+                put256(a->y + (t0 + (uint32_t)n) * a->ldy + row, a->row1 - row, f[s][n][0],
+                       f[s][n][1], g0 == 0);
         }
     }
 }
@@ -125,14 +133,16 @@ IN void gemv(const struct kern_mm *a, int t)
         tokens(a, t, 0, r);
 }
 
-#define RUN(name, T, fits) \
-    static void gemv_##name(const struct kern_mm *a) \
-    { \
-        gemv(a, T); \
+#define RUN(name, T, fits)                                                                         \
+    static void gemv_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        gemv(a, T);                                                                                \
     }
 BLOCK_TYPES(RUN)
 
-#define ROW(name, T, fits) {"gemv_" #name "_q8_avx2", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2, TOKENS, 10, fits, {.mm = gemv_##name}},
+#define ROW(name, T, fits)                                                                         \
+    {"gemv_" #name "_q8_avx2", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2, TOKENS, 10, fits,            \
+     {.mm = gemv_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
 const struct kern *kern_avx2_mm(size_t *n)

@@ -1,7 +1,8 @@
 /* mm_plain_avx2.c - BF16, F16 and F32 matrices with fp32 activations, AVX2: GEMV and GEMM.
  *
- * acc = fma(w_k, x_k, acc), k ascending, segments of 512, lanes are rows. A lone chain waits for its fma (4 cycles a column), so one token runs over four panels
- * (8 chains) and up to 6 tokens over one (12 chains). Row sums meet in y, segments ascending. Bits equal ref/. Pure; any thread.
+ * acc = fma(w_k, x_k, acc), k ascending, segments of 512, lanes are rows. A lone chain waits for
+ * its fma (4 cycles a column), so one token runs over four panels (8 chains) and up to 6 tokens
+ * over one (12 chains). Row sums meet in y, segments ascending. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
 #error "compile with the AVX2 flags of configure"
@@ -37,8 +38,8 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
         UNROLL
         for (int s = 0; s < np; s++)
             UNROLL
-            for (int n = 0; n < nt; n++)
-                f[s][n][0] = f[s][n][1] = _mm256_setzero_ps();
+        for (int n = 0; n < nt; n++)
+            f[s][n][0] = f[s][n][1] = _mm256_setzero_ps();
         for (uint32_t k = k0; k < k1; k++) {
             UNROLL
             for (int s = 0; s < np; s++) {
@@ -59,7 +60,8 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
             uint32_t row = r + (uint32_t)s * KERN_PANEL;
             UNROLL
             for (int n = 0; n < nt; n++)
-                put256(a->y + (t0 + (uint32_t)n) * a->ldy + row, a->row1 - row, f[s][n][0], f[s][n][1], k0 == 0);
+                put256(a->y + (t0 + (uint32_t)n) * a->ldy + row, a->row1 - row, f[s][n][0],
+                       f[s][n][1], k0 == 0);
         }
     }
 }
@@ -110,22 +112,28 @@ IN void gemv(const struct kern_mm *a, int t)
         tokens(a, t, r);
 }
 
-#define RUN(name, T) \
-    static void gemv_##name(const struct kern_mm *a) \
-    { \
-        gemv(a, T); \
-    } \
-    static void gemm_##name(const struct kern_mm *a) \
-    { \
-        gemm(a, T); \
+#define RUN(name, T)                                                                               \
+    static void gemv_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        gemv(a, T);                                                                                \
+    }                                                                                              \
+    static void gemm_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        gemm(a, T);                                                                                \
     }
 RUN(bf16, DT_BF16)
 RUN(f16, DT_F16)
 RUN(f32, DT_F32)
 
-#define ROWS(name, T) \
-    {"gemv_" #name "_f32_avx2", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2, MAX_TOKENS, 10, NULL, {.mm = gemv_##name}}, \
-    {"gemm_" #name "_f32_avx2", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2, MAX_TOKENS, 10, NULL, {.mm = gemm_##name}}
+#define ROWS(name, T)                                                                              \
+    {"gemv_" #name "_f32_avx2", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2, MAX_TOKENS, 10, NULL,       \
+     {.mm = gemv_##name}},                                                                         \
+    {                                                                                              \
+        "gemm_" #name "_f32_avx2", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2, MAX_TOKENS, 10, NULL,    \
+        {                                                                                          \
+            .mm = gemm_##name                                                                      \
+        }                                                                                          \
+    }
 static const struct kern table[] = {ROWS(bf16, DT_BF16), ROWS(f16, DT_F16), ROWS(f32, DT_F32)};
 
 const struct kern *kern_avx2_plain(size_t *n)

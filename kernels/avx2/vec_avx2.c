@@ -1,9 +1,11 @@
-/* vec_avx2.c - the vector ops for AVX2 and FMA: activations to int8, RMSNorm, SwiGLU, add, exp, RoPE and the expert sum.
+/* vec_avx2.c - the vector ops for AVX2 and FMA: activations to int8, RMSNorm, SwiGLU, add, exp,
+ * RoPE and the expert sum.
  *
- * Same bits as ref/vec_ref.c. Lanes are elements, which the definition leaves independent; where it fixes an order (dot16) its 16 lanes are
- * two registers. Tails use maskload and maskstore: nothing past the arrays is read or written. Rounding is MXCSR's default, to nearest even,
- * with subnormals. 64-bit fixed point has no conversion in AVX2: values of ordinary size go through the double 1.5 * 2^52, others one by one.
- * Pure functions, any thread.
+ * Same bits as ref/vec_ref.c. Lanes are elements, which the definition leaves independent; where it
+ * fixes an order (dot16) its 16 lanes are two registers. Tails use maskload and maskstore: nothing
+ * past the arrays is read or written. Rounding is MXCSR's default, to nearest even, with
+ * subnormals. 64-bit fixed point has no conversion in AVX2: values of ordinary size go through the
+ * double 1.5 * 2^52, others one by one. Pure functions, any thread.
  */
 #if !defined(__AVX2__) || !defined(__FMA__)
 #error "vec_avx2.c needs the flags of KT_AVX2_CFLAGS"
@@ -30,15 +32,19 @@ static inline int32_t sum_epi32(__m256i v)
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
-/* codes of 32 elements; returns their sum. |x * inv| <= 127.0001, so only the rounding can reach the clamp, and packing does not saturate */
+/* codes of 32 elements; returns their sum. |x * inv| <= 127.0001, so only the rounding can reach
+ * the clamp, and packing does not saturate */
 static inline int32_t codes32(const __m256 *x, __m256 inv, int8_t *q)
 {
     const __m256i lo = _mm256_set1_epi32(-127), hi = _mm256_set1_epi32(127);
     __m256i c[4];
     for (int i = 0; i < 4; i++)
-        c[i] = _mm256_max_epi32(_mm256_min_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(x[i], inv)), hi), lo);
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing works within 128-bit halves */
+        c[i] = _mm256_max_epi32(_mm256_min_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(x[i], inv)), hi),
+                                lo);
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
+    const __m256i order =
+        _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing works within 128-bit halves */
     _mm256_storeu_si256((__m256i *)q, _mm256_permutevar8x32_epi32(bytes, order));
     return sum_epi32(_mm256_add_epi32(_mm256_add_epi32(c[0], c[1]), _mm256_add_epi32(c[2], c[3])));
 }
@@ -49,7 +55,8 @@ static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32
     for (uint32_t g = 0; g < k / KERN_GROUP; g++, x += KERN_GROUP, q += KERN_GROUP) {
         __m256 v[4];
         __m256i top = _mm256_setzero_si256();
-        for (int i = 0; i < 4; i++) { /* without the sign, floats order as integers, and NaN and infinity are the largest */
+        for (int i = 0; i < 4; i++) { /* without the sign, floats order as integers, and NaN and
+                                         infinity are the largest */
             v[i] = _mm256_loadu_ps(x + 8 * i);
             top = _mm256_max_epi32(top, _mm256_castps_si256(_mm256_and_ps(v[i], abs_bits)));
         }
@@ -101,10 +108,13 @@ static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float
     const __m256 r = _mm256_broadcastss_ps(_mm_div_ss(_mm_set_ss(1.0f), _mm_sqrt_ss(root)));
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), r), _mm256_loadu_ps(w + i)));
+        _mm256_storeu_ps(
+            y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), r), _mm256_loadu_ps(w + i)));
     if (i < n) {
         const __m256i m = head_mask(n - i);
-        _mm256_maskstore_ps(y + i, m, _mm256_mul_ps(_mm256_mul_ps(_mm256_maskload_ps(x + i, m), r), _mm256_maskload_ps(w + i, m)));
+        _mm256_maskstore_ps(y + i, m,
+                            _mm256_mul_ps(_mm256_mul_ps(_mm256_maskload_ps(x + i, m), r),
+                                          _mm256_maskload_ps(w + i, m)));
     }
 }
 
@@ -121,7 +131,8 @@ static void swiglu(const float *g, const float *u, uint32_t n, float *y)
         _mm256_storeu_ps(y + i, swiglu8(_mm256_loadu_ps(g + i), _mm256_loadu_ps(u + i)));
     if (i < n) {
         const __m256i m = head_mask(n - i);
-        _mm256_maskstore_ps(y + i, m, swiglu8(_mm256_maskload_ps(g + i, m), _mm256_maskload_ps(u + i, m)));
+        _mm256_maskstore_ps(y + i, m,
+                            swiglu8(_mm256_maskload_ps(g + i, m), _mm256_maskload_ps(u + i, m)));
     }
 }
 
@@ -132,7 +143,8 @@ static void add(float *y, const float *x, uint32_t n)
         _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(y + i), _mm256_loadu_ps(x + i)));
     if (i < n) {
         const __m256i m = head_mask(n - i);
-        _mm256_maskstore_ps(y + i, m, _mm256_add_ps(_mm256_maskload_ps(y + i, m), _mm256_maskload_ps(x + i, m)));
+        _mm256_maskstore_ps(
+            y + i, m, _mm256_add_ps(_mm256_maskload_ps(y + i, m), _mm256_maskload_ps(x + i, m)));
     }
 }
 
@@ -167,12 +179,14 @@ static void rope_halves(float *x, const float *cos, const float *sin, uint32_t h
     }
 }
 
-/* Four pairs: even lanes a c - b s, odd lanes b c + a s; c and s hold the four factors in their lower half. */
+/* Four pairs: even lanes a c - b s, odd lanes b c + a s; c and s hold the four factors in their
+ * lower half. */
 static inline __m256 rotate4(__m256 v, __m256 c, __m256 s)
 {
     const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
     const __m256 swapped = _mm256_permute_ps(v, 0xb1);
-    return _mm256_fmaddsub_ps(v, _mm256_permutevar8x32_ps(c, twice), _mm256_mul_ps(swapped, _mm256_permutevar8x32_ps(s, twice)));
+    return _mm256_fmaddsub_ps(v, _mm256_permutevar8x32_ps(c, twice),
+                              _mm256_mul_ps(swapped, _mm256_permutevar8x32_ps(s, twice)));
 }
 
 /* pairs (2i, 2i + 1) */
@@ -180,13 +194,15 @@ static void rope_pairs(float *x, const float *cos, const float *sin, uint32_t ha
 {
     uint32_t i = 0;
     for (; i + 4 <= half; i += 4) {
-        const __m256 c = _mm256_castps128_ps256(_mm_loadu_ps(cos + i)), s = _mm256_castps128_ps256(_mm_loadu_ps(sin + i));
+        const __m256 c = _mm256_castps128_ps256(_mm_loadu_ps(cos + i)),
+                     s = _mm256_castps128_ps256(_mm_loadu_ps(sin + i));
         _mm256_storeu_ps(x + 2 * (size_t)i, rotate4(_mm256_loadu_ps(x + 2 * (size_t)i), c, s));
     }
     if (i < half) {
         const __m256i m = head_mask(2 * (half - i)), h = head_mask(half - i);
         const __m256 c = _mm256_maskload_ps(cos + i, h), s = _mm256_maskload_ps(sin + i, h);
-        _mm256_maskstore_ps(x + 2 * (size_t)i, m, rotate4(_mm256_maskload_ps(x + 2 * (size_t)i, m), c, s));
+        _mm256_maskstore_ps(x + 2 * (size_t)i, m,
+                            rotate4(_mm256_maskload_ps(x + 2 * (size_t)i, m), c, s));
     }
 }
 
@@ -205,7 +221,9 @@ static bool add_fixed(int64_t *acc, float p)
     if ((_mm_cvtsi128_si32(_mm_castps_si128(v)) & ABS_BITS) >= INF_BITS)
         return false;
     const __m128d d = _mm_set_sd((double)p * 0x1p32); /* exact */
-    const int64_t f = _mm_comige_sd(d, _mm_set_sd(0x1p63)) ? INT64_MAX : _mm_cvtsd_si64(d); /* below the range: INT64_MIN, as wanted */
+    const int64_t f = _mm_comige_sd(d, _mm_set_sd(0x1p63))
+                          ? INT64_MAX
+                          : _mm_cvtsd_si64(d); /* below the range: INT64_MIN, as wanted */
     if (__builtin_add_overflow(*acc, f, acc))
         *acc = f > 0 ? INT64_MAX : INT64_MIN;
     return true;
@@ -213,8 +231,10 @@ static bool add_fixed(int64_t *acc, float p)
 
 static bool moe_add(int64_t *acc, const float *y, float w, uint32_t n)
 {
-    /* |p * 2^32| < 2^51: adding 1.5 * 2^52 rounds to an integer, nearest even, in the low bits; NaN fails the comparison */
-    const __m128 weight = _mm_set1_ps(w), limit = _mm_set1_ps(0x1p19f), abs_bits = _mm_castsi128_ps(_mm_set1_epi32(ABS_BITS));
+    /* |p * 2^32| < 2^51: adding 1.5 * 2^52 rounds to an integer, nearest even, in the low bits; NaN
+     * fails the comparison */
+    const __m128 weight = _mm_set1_ps(w), limit = _mm_set1_ps(0x1p19f),
+                 abs_bits = _mm_castsi128_ps(_mm_set1_epi32(ABS_BITS));
     const __m256d magic = _mm256_set1_pd(0x1.8p52);
     bool ok = true;
     uint32_t i = 0;
@@ -239,15 +259,18 @@ static bool moe_add(int64_t *acc, const float *y, float w, uint32_t n)
 
 static void moe_done(int64_t *acc, float *x, uint32_t n)
 {
-    /* |acc| < 2^51: as the low bits of 1.5 * 2^52 it is a double, exactly, so that the step to single is the only rounding */
+    /* |acc| < 2^51: as the low bits of 1.5 * 2^52 it is a double, exactly, so that the step to
+     * single is the only rounding */
     const __m256d magic = _mm256_set1_pd(0x1.8p52);
-    const __m256i half = _mm256_set1_epi64x((int64_t)1 << 51), high = _mm256_set1_epi64x(-((int64_t)1 << 52));
+    const __m256i half = _mm256_set1_epi64x((int64_t)1 << 51),
+                  high = _mm256_set1_epi64x(-((int64_t)1 << 52));
     uint32_t i = 0;
     for (; i + 4 <= n; i += 4) {
         const __m256i a = _mm256_loadu_si256((const __m256i *)(acc + i));
         if (!_mm256_testz_si256(_mm256_add_epi64(a, half), high))
             break;
-        const __m256d d = _mm256_sub_pd(_mm256_castsi256_pd(_mm256_add_epi64(a, _mm256_castpd_si256(magic))), magic);
+        const __m256d d = _mm256_sub_pd(
+            _mm256_castsi256_pd(_mm256_add_epi64(a, _mm256_castpd_si256(magic))), magic);
         const __m128 v = _mm_mul_ps(_mm256_cvtpd_ps(d), _mm_set1_ps(0x1p-32f));
         _mm_storeu_ps(x + i, _mm_add_ps(_mm_loadu_ps(x + i), v));
         _mm256_storeu_si256((__m256i *)(acc + i), _mm256_setzero_si256());
@@ -258,8 +281,11 @@ static void moe_done(int64_t *acc, float *x, uint32_t n)
     }
 }
 
-#define ROW(op_, field, fn) \
-    {.name = #fn "_f32_avx2", .op = op_, .dtype = -1, .layout = KERN_ROWS, .isa = KERN_ISA_AVX2, .tok_tile = 1, .rank = 10, .run.field = fn}
+#define ROW(op_, field, fn)                                                                        \
+    {                                                                                              \
+        .name = #fn "_f32_avx2", .op = op_, .dtype = -1, .layout = KERN_ROWS,                      \
+        .isa = KERN_ISA_AVX2, .tok_tile = 1, .rank = 10, .run.field = fn                           \
+    }
 
 const struct kern *kern_avx2_vec(size_t *n)
 {
@@ -272,7 +298,13 @@ const struct kern *kern_avx2_vec(size_t *n)
         ROW(KERN_ROPE, rope, rope),
         ROW(KERN_MOE_ADD, moe_add, moe_add),
         ROW(KERN_MOE_DONE, moe_done, moe_done),
-        {.name = "attn_f32_avx2", .op = KERN_ATTN, .dtype = -1, .layout = KERN_ROWS, .isa = KERN_ISA_AVX2, .tok_tile = 1, .rank = 10,
+        {.name = "attn_f32_avx2",
+         .op = KERN_ATTN,
+         .dtype = -1,
+         .layout = KERN_ROWS,
+         .isa = KERN_ISA_AVX2,
+         .tok_tile = 1,
+         .rank = 10,
          .run.attn = kern_avx2_attn},
     };
     *n = sizeof table / sizeof table[0];

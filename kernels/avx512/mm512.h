@@ -1,8 +1,11 @@
-/* mm512.h - reading P16 panels into AVX512 registers: what the AVX512 matrix kernels share. Lanes are the 16 rows of a panel.
+/* mm512.h - reading P16 panels into AVX512 registers: what the AVX512 matrix kernels share. Lanes
+ * are the 16 rows of a panel.
  *
- * Codes become unsigned bytes u = code + zero, operands of vpdpbusd with the signed activation codes; the accumulator starts at -zero times the sum of
- * the activation codes, so the integer dot product is exact and needs no correction afterwards. `t` is a compile-time constant everywhere: each kernel
- * names its type and the switches fold away. Static inline only; included by files compiled with the AVX512 flags alone.
+ * Codes become unsigned bytes u = code + zero, operands of vpdpbusd with the signed activation
+ * codes; the accumulator starts at -zero times the sum of the activation codes, so the integer dot
+ * product is exact and needs no correction afterwards. `t` is a compile-time constant everywhere:
+ * each kernel names its type and the switches fold away. Static inline only; included by files
+ * compiled with the AVX512 flags alone.
  */
 #ifndef KT_KERN_MM512_H
 #define KT_KERN_MM512_H
@@ -52,7 +55,8 @@ IN int has_halves(int t)
     return t == DT_Q6_K;
 }
 
-/* Fifth bits (Q5) or upper bit pairs (Q6_K) of operand j, moved to bit 4 up; callers mask. x: the 64 high bytes that hold operand j. */
+/* Fifth bits (Q5) or upper bit pairs (Q6_K) of operand j, moved to bit 4 up; callers mask. x: the
+ * 64 high bytes that hold operand j. */
 IN __m512i high_bits(int t, __m512i x, int j)
 {
     int up = t == DT_Q6_K ? 4 - 2 * (j % 4) : 4 - j;
@@ -78,9 +82,10 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
         q[v + 4] = _mm512_and_si512(_mm512_srli_epi16(b, 4), nib);
     }
     if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
-        const __m512i lut = _mm512_broadcast_i32x4(t == DT_MXFP4
-                                                       ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
-                                                       : _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));
+        const __m512i lut = _mm512_broadcast_i32x4(
+            t == DT_MXFP4 ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
+                          : _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90,
+                                          -75, -59, -39, -15));
         UNROLL
         for (int j = 0; j < 8; j++)
             q[j] = _mm512_shuffle_epi8(lut, q[j]);
@@ -90,7 +95,8 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
         UNROLL
         for (int j = 0; j < 8; j++) {
             __m512i x = _mm512_loadu_si512(high + (t == DT_Q6_K ? 64 * (j / 4) : 0));
-            q[j] = _mm512_ternarylogic_epi32(q[j], high_bits(t, x, j), keep, 0xf8); /* a | (b & c) */
+            q[j] =
+                _mm512_ternarylogic_epi32(q[j], high_bits(t, x, j), keep, 0xf8); /* a | (b & c) */
         }
     }
 }
@@ -100,7 +106,8 @@ IN __m512 half16(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
-/* Integer scales of columns 0..15 (h = 0) and 16..31 as floats. Their sums of products stay below 2^24, so fp32 arithmetic on them is exact. */
+/* Integer scales of columns 0..15 (h = 0) and 16..31 as floats. Their sums of products stay below
+ * 2^24, so fp32 arithmetic on them is exact. */
 IN __m512 sub512(const uint8_t *p, int h)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h))));
@@ -113,12 +120,14 @@ IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
         __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
         __m512i s = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
         __mmask16 low = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
-        return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(s, low, _mm512_set1_epi32(0x00200000), e));
+        return _mm512_castsi512_ps(
+            _mm512_mask_sllv_epi32(s, low, _mm512_set1_epi32(0x00200000), e));
     }
     if (t == DT_IQ4_XS)
         return _mm512_mul_ps(half16(head), sub512(p, 0));
     if (t == DT_Q4_K || t == DT_Q5_K)
-        return _mm512_mul_ps(half16(head), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))));
+        return _mm512_mul_ps(half16(head), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(
+                                               _mm_loadu_si128((const __m128i *)p))));
     return half16(t == DT_Q6_K ? head : p);
 }
 
@@ -126,13 +135,16 @@ IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
 IN __m512 min512(int t, const uint8_t *p, const uint8_t *head)
 {
     if (t == DT_Q4_K || t == DT_Q5_K) {
-        __m512 m = _mm512_mul_ps(half16(head + 32), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p + 16)))));
+        __m512 m = _mm512_mul_ps(
+            half16(head + 32),
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p + 16)))));
         return _mm512_xor_ps(m, _mm512_set1_ps(-0.0f));
     }
     return half16(p + p16_of(t).scale);
 }
 
-/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for columns 0..15, b for 16..31. */
+/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for
+ * columns 0..15, b for 16..31. */
 struct prep {
     int32_t a[SEG_GROUPS], b[SEG_GROUPS];
     float sum[SEG_GROUPS];
@@ -143,7 +155,8 @@ IN void prep_halves(struct prep *o, const int8_t *q, uint32_t groups, int zero)
     const __m512i pick = _mm512_setr_epi32(0, 8, 4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     for (uint32_t g = 0; g < groups; g += 2) {
         __mmask64 m = groups - g >= 2 ? ~(__mmask64)0 : 0xffffffffu;
-        __m512i x = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8((char)zero), _mm512_maskz_loadu_epi8(m, q + 32 * (size_t)g));
+        __m512i x = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8((char)zero),
+                                        _mm512_maskz_loadu_epi8(m, q + 32 * (size_t)g));
         x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, (_MM_PERM_ENUM)0x4e));
         x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, (_MM_PERM_ENUM)0xb1));
         x = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_permutexvar_epi32(pick, x));
@@ -154,7 +167,8 @@ IN void prep_halves(struct prep *o, const int8_t *q, uint32_t groups, int zero)
 }
 
 /* q and sum point at the segment's first group. */
-IN void prep512(int zero, int min, int halves, struct prep *o, const int8_t *q, const int32_t *sum, uint32_t groups)
+IN void prep512(int zero, int min, int halves, struct prep *o, const int8_t *q, const int32_t *sum,
+                uint32_t groups)
 {
     if (halves) {
         prep_halves(o, q, groups, zero);
@@ -205,17 +219,17 @@ static inline bool fits_256(const struct kern_shape *s)
 }
 
 /* Every block type, for tables and instances: X(name, dtype, fits). */
-#define BLOCK_TYPES(X) \
-    X(q8_0, DT_Q8_0, fits_32) \
-    X(q4_0, DT_Q4_0, fits_32) \
-    X(q4_1, DT_Q4_1, fits_32) \
-    X(q5_0, DT_Q5_0, fits_32) \
-    X(q5_1, DT_Q5_1, fits_32) \
-    X(iq4_nl, DT_IQ4_NL, fits_32) \
-    X(mxfp4, DT_MXFP4, fits_32) \
-    X(q4_k, DT_Q4_K, fits_256) \
-    X(q5_k, DT_Q5_K, fits_256) \
-    X(iq4_xs, DT_IQ4_XS, fits_256) \
+#define BLOCK_TYPES(X)                                                                             \
+    X(q8_0, DT_Q8_0, fits_32)                                                                      \
+    X(q4_0, DT_Q4_0, fits_32)                                                                      \
+    X(q4_1, DT_Q4_1, fits_32)                                                                      \
+    X(q5_0, DT_Q5_0, fits_32)                                                                      \
+    X(q5_1, DT_Q5_1, fits_32)                                                                      \
+    X(iq4_nl, DT_IQ4_NL, fits_32)                                                                  \
+    X(mxfp4, DT_MXFP4, fits_32)                                                                    \
+    X(q4_k, DT_Q4_K, fits_256)                                                                     \
+    X(q5_k, DT_Q5_K, fits_256)                                                                     \
+    X(iq4_xs, DT_IQ4_XS, fits_256)                                                                 \
     X(q6_k, DT_Q6_K, fits_256)
 
 #endif

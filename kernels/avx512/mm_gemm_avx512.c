@@ -1,10 +1,13 @@
 /* mm_gemm_avx512.c - block-format products for many tokens, AVX512 with VNNI.
  *
- * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI operands in L1 (9-13 KiB a panel), then all tokens pass
- * over them in tiles of 6, with the 12 results in registers: 12 vpdpbusd per 8 loads. Row sums meet in y, segment after segment in ascending order.
- * The inner loop knows three kinds (plain scale, with minimum, with halves), not the formats. Bits equal ref/. Pure; any thread.
+ * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI
+ * operands in L1 (9-13 KiB a panel), then all tokens pass over them in tiles of 6, with the 12
+ * results in registers: 12 vpdpbusd per 8 loads. Row sums meet in y, segment after segment in
+ * ascending order. The inner loop knows three kinds (plain scale, with minimum, with halves), not
+ * the formats. Bits equal ref/. Pure; any thread.
  */
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
+    !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
 #include "mm512.h"
@@ -71,7 +74,8 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
         else
             prep512(1, kind == MIN, 0, &prep[n], q[n], a->sum + at * a->ldg + b->g0, b->len);
         if (kind == SCALE)
-            _mm512_storeu_si512(prep[n].a, _mm512_mullo_epi32(_mm512_loadu_si512(prep[n].a), _mm512_set1_epi32(b->zero)));
+            _mm512_storeu_si512(prep[n].a, _mm512_mullo_epi32(_mm512_loadu_si512(prep[n].a),
+                                                              _mm512_set1_epi32(b->zero)));
         UNROLL
         for (int s = 0; s < np; s++)
             f[s][n] = _mm512_setzero_ps();
@@ -82,18 +86,19 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
         UNROLL
         for (int n = 0; n < nt; n++)
             UNROLL
-            for (int s = 0; s < np; s++)
-                acc[s][n] = kind == MIN ? _mm512_setzero_si512() : _mm512_set1_epi32(prep[n].a[i]);
+        for (int s = 0; s < np; s++)
+            acc[s][n] = kind == MIN ? _mm512_setzero_si512() : _mm512_set1_epi32(prep[n].a[i]);
         UNROLL
         for (int j = 0; j < 8; j++) {
             if (kind == HALVES && j == 4) {
                 UNROLL
                 for (int n = 0; n < nt; n++)
                     UNROLL
-                    for (int s = 0; s < np; s++) {
-                        part[s][n] = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s][n]), _mm512_load_ps(b->w[s].u[i]));
-                        acc[s][n] = _mm512_set1_epi32(prep[n].b[i]);
-                    }
+                for (int s = 0; s < np; s++) {
+                    part[s][n] =
+                        _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s][n]), _mm512_load_ps(b->w[s].u[i]));
+                    acc[s][n] = _mm512_set1_epi32(prep[n].b[i]);
+                }
             }
             __m512i w[PANELS];
             UNROLL
@@ -117,7 +122,9 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
                     dot = _mm512_fmadd_ps(dot, _mm512_load_ps(b->w[s].v[i]), part[s][n]);
                 f[s][n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[s][n]);
                 if (kind == MIN)
-                    f[s][n] = _mm512_fmadd_ps(_mm512_set1_ps(prep[n].sum[i]), _mm512_mul_ps(_mm512_load_ps(b->w[s].u[i]), as), f[s][n]);
+                    f[s][n] =
+                        _mm512_fmadd_ps(_mm512_set1_ps(prep[n].sum[i]),
+                                        _mm512_mul_ps(_mm512_load_ps(b->w[s].u[i]), as), f[s][n]);
             }
         }
     }
@@ -133,7 +140,8 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
 /* All tokens over a decoded segment. Tiles are made even: 8 tokens are 4 + 4, not 6 + 2. */
 IN void tiles(const struct job *b, const int kind, const int np)
 {
-    const uint32_t most = kind == HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n, count = (n + most - 1) / most;
+    const uint32_t most = kind == HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n,
+                   count = (n + most - 1) / most;
     for (uint32_t c = 0, t0 = 0; c < count; c++) {
         uint32_t nt = (n - t0 + count - c - 1) / (count - c);
         switch (nt) {
@@ -162,10 +170,10 @@ IN void tiles(const struct job *b, const int kind, const int np)
     }
 }
 
-#define TILES(name, kind, np) \
-    static __attribute__((noinline)) void tiles_##name##_##np(const struct job *b) \
-    { \
-        tiles(b, kind, np); \
+#define TILES(name, kind, np)                                                                      \
+    static __attribute__((noinline)) void tiles_##name##_##np(const struct job *b)                 \
+    {                                                                                              \
+        tiles(b, kind, np);                                                                        \
     }
 TILES(scale, SCALE, 1)
 TILES(scale, SCALE, 2)
@@ -175,7 +183,8 @@ TILES(halves, HALVES, 1)
 TILES(halves, HALVES, 2)
 
 typedef void (*tiles_fn)(const struct job *b);
-static const tiles_fn inner[3][2] = {{tiles_scale_1, tiles_scale_2}, {tiles_min_1, tiles_min_2}, {tiles_halves_1, tiles_halves_2}};
+static const tiles_fn inner[3][2] = {
+    {tiles_scale_1, tiles_scale_2}, {tiles_min_1, tiles_min_2}, {tiles_halves_1, tiles_halves_2}};
 
 IN void gemm(const struct kern_mm *a, int t)
 {
@@ -186,7 +195,8 @@ IN void gemm(const struct kern_mm *a, int t)
         const uint32_t np = a->row1 - r > KERN_PANEL ? 2 : 1;
         const uint8_t *p = (const uint8_t *)a->w + r / KERN_PANEL * panel;
         for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
-            struct job b = {a, w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
+            struct job b = {
+                a, w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
             for (uint32_t s = 0; s < np; s++)
                 decode_seg(t, p + s * panel, g0, b.len, &w[s]);
             inner[has_halves(t) ? HALVES : has_min(t) ? MIN : SCALE][np - 1](&b);
@@ -194,15 +204,23 @@ IN void gemm(const struct kern_mm *a, int t)
     }
 }
 
-#define RUN(name, T, fits) \
-    static void gemm_##name(const struct kern_mm *a) \
-    { \
-        gemm(a, T); \
+#define RUN(name, T, fits)                                                                         \
+    static void gemm_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        gemm(a, T);                                                                                \
     }
 BLOCK_TYPES(RUN)
 
-#define ROW(name, T, fits) \
-    {"gemm_" #name "_q8_avx512vnni", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI, TOKENS, 20, fits, {.mm = gemm_##name}},
+#define ROW(name, T, fits)                                                                         \
+    {"gemm_" #name "_q8_avx512vnni",                                                               \
+     KERN_GEMM,                                                                                    \
+     T,                                                                                            \
+     KERN_P16,                                                                                     \
+     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI,                                        \
+     TOKENS,                                                                                       \
+     20,                                                                                           \
+     fits,                                                                                         \
+     {.mm = gemm_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
 const struct kern *kern_avx512_gemm(size_t *n)

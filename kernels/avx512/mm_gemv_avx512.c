@@ -1,10 +1,14 @@
-/* mm_gemv_avx512.c - block-format products for few tokens, AVX512 with VNNI: streams the packed weights once for up to 4 tokens.
+/* mm_gemv_avx512.c - block-format products for few tokens, AVX512 with VNNI: streams the packed
+ * weights once for up to 4 tokens.
  *
- * Per panel, token and group: f = fma((float)dot, fl32(d * a_scale), f). Bandwidth is the limit, so four panels are in flight per call (four address streams,
- * four independent chains) and each prefetches its own stream ahead: measured on a 2-vCPU Emerald Rapids VM 92 % of the read bandwidth, one stream 51-80 %.
- * A weight group is decoded once for all tokens of the tile. Bits equal ref/. No symbol but the accessor. Pure; any thread.
+ * Per panel, token and group: f = fma((float)dot, fl32(d * a_scale), f). Bandwidth is the limit, so
+ * four panels are in flight per call (four address streams, four independent chains) and each
+ * prefetches its own stream ahead: measured on a 2-vCPU Emerald Rapids VM 92 % of the read
+ * bandwidth, one stream 51-80 %. A weight group is decoded once for all tokens of the tile. Bits
+ * equal ref/. No symbol but the accessor. Pure; any thread.
  */
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
+    !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
 #include "mm512.h"
@@ -45,13 +49,15 @@ IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
         }
         __m512 dot;
         if (has_halves(t))
-            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(lo), sub512(p, 0), _mm512_mul_ps(_mm512_cvtepi32_ps(hi), sub512(p, 1)));
+            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(lo), sub512(p, 0),
+                                  _mm512_mul_ps(_mm512_cvtepi32_ps(hi), sub512(p, 1)));
         else
             dot = _mm512_cvtepi32_ps(_mm512_add_epi32(lo, hi));
         __m512 as = _mm512_set1_ps(x->scale[n][g]);
         f[n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[n]);
         if (has_min(t))
-            f[n] = _mm512_fmadd_ps(_mm512_set1_ps(x->prep[n].sum[i]), _mm512_mul_ps(min512(t, p, head), as), f[n]);
+            f[n] = _mm512_fmadd_ps(_mm512_set1_ps(x->prep[n].sum[i]),
+                                   _mm512_mul_ps(min512(t, p, head), as), f[n]);
     }
 }
 
@@ -74,20 +80,23 @@ IN void tile(const struct kern_mm *a, int t, int np, int nt, uint32_t r, uint32_
         UNROLL
         for (int s = 0; s < np; s++)
             UNROLL
-            for (int n = 0; n < nt; n++)
-                f[s][n] = _mm512_setzero_ps();
         for (int n = 0; n < nt; n++)
-            prep512(zero_of(t), has_min(t), has_halves(t), &x.prep[n], x.q[n] + (size_t)g0 * KERN_GROUP, a->sum + token(a, t0 + (uint32_t)n) * a->ldg + g0, len);
+            f[s][n] = _mm512_setzero_ps();
+        for (int n = 0; n < nt; n++)
+            prep512(zero_of(t), has_min(t), has_halves(t), &x.prep[n],
+                    x.q[n] + (size_t)g0 * KERN_GROUP,
+                    a->sum + token(a, t0 + (uint32_t)n) * a->ldg + g0, len);
         for (uint32_t i = 0; i < len; i++)
             UNROLL
-            for (int s = 0; s < np; s++)
-                step(t, nt, &x, s, g0 + i, i, f[s]);
+        for (int s = 0; s < np; s++)
+            step(t, nt, &x, s, g0 + i, i, f[s]);
         UNROLL
         for (int s = 0; s < np; s++) {
             uint32_t row = r + (uint32_t)s * KERN_PANEL;
             UNROLL
             for (int n = 0; n < nt; n++)
-                put512(a->y + (t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n], g0 == 0);
+                put512(a->y + (t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n],
+                       g0 == 0);
         }
     }
 }
@@ -120,15 +129,23 @@ IN void gemv(const struct kern_mm *a, int t)
         tokens(a, t, 1, r);
 }
 
-#define RUN(name, T, fits) \
-    static void gemv_##name(const struct kern_mm *a) \
-    { \
-        gemv(a, T); \
+#define RUN(name, T, fits)                                                                         \
+    static void gemv_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        gemv(a, T);                                                                                \
     }
 BLOCK_TYPES(RUN)
 
-#define ROW(name, T, fits) \
-    {"gemv_" #name "_q8_avx512vnni", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI, TOKENS, 20, fits, {.mm = gemv_##name}},
+#define ROW(name, T, fits)                                                                         \
+    {"gemv_" #name "_q8_avx512vnni",                                                               \
+     KERN_GEMV,                                                                                    \
+     T,                                                                                            \
+     KERN_P16,                                                                                     \
+     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI,                                        \
+     TOKENS,                                                                                       \
+     20,                                                                                           \
+     fits,                                                                                         \
+     {.mm = gemv_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
 const struct kern *kern_avx512_mm(size_t *n)

@@ -1,10 +1,12 @@
 /* mm_plain_avx512.c - BF16, F16 and F32 matrices with fp32 activations, AVX512: GEMV and GEMM.
  *
- * acc = fma(w_k, x_k, acc), k ascending, segments of 512, lanes are rows. One chain per panel and token: GEMV runs four panels for up to 4 tokens, because a
- * lone chain waits for its fma (4 cycles a column); GEMM runs two panels for 6 tokens. Row sums meet in y, segments ascending. Bits equal ref/.
- * Pure; any thread.
+ * acc = fma(w_k, x_k, acc), k ascending, segments of 512, lanes are rows. One chain per panel and
+ * token: GEMV runs four panels for up to 4 tokens, because a lone chain waits for its fma (4 cycles
+ * a column); GEMM runs two panels for 6 tokens. Row sums meet in y, segments ascending. Bits equal
+ * ref/. Pure; any thread.
  */
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__F16C__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
+    !defined(__AVX512VL__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
 #include "mm512.h"
@@ -38,8 +40,8 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
         UNROLL
         for (int s = 0; s < np; s++)
             UNROLL
-            for (int n = 0; n < nt; n++)
-                f[s][n] = _mm512_setzero_ps();
+        for (int n = 0; n < nt; n++)
+            f[s][n] = _mm512_setzero_ps();
         for (uint32_t k = k0; k < k1; k++) {
             UNROLL
             for (int s = 0; s < np; s++) {
@@ -57,7 +59,8 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
             uint32_t row = r + (uint32_t)s * KERN_PANEL;
             UNROLL
             for (int n = 0; n < nt; n++)
-                put512(a->y + (t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n], k0 == 0);
+                put512(a->y + (t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n],
+                       k0 == 0);
         }
     }
 }
@@ -103,23 +106,30 @@ IN void panels(const struct kern_mm *a, int t, const int np, const uint32_t most
         tokens(a, t, 1, most, r);
 }
 
-#define RUN(name, T) \
-    static void gemv_##name(const struct kern_mm *a) \
-    { \
-        panels(a, T, 4, 4); \
-    } \
-    static void gemm_##name(const struct kern_mm *a) \
-    { \
-        panels(a, T, 2, 6); \
+#define RUN(name, T)                                                                               \
+    static void gemv_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        panels(a, T, 4, 4);                                                                        \
+    }                                                                                              \
+    static void gemm_##name(const struct kern_mm *a)                                               \
+    {                                                                                              \
+        panels(a, T, 2, 6);                                                                        \
     }
 RUN(bf16, DT_BF16)
 RUN(f16, DT_F16)
 RUN(f32, DT_F32)
 
 #define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512
-#define ROWS(name, T) \
-    {"gemv_" #name "_f32_avx512", KERN_GEMV, T, KERN_P16, NEEDS, 4, 20, NULL, {.mm = gemv_##name}}, \
-    {"gemm_" #name "_f32_avx512", KERN_GEMM, T, KERN_P16, NEEDS, 6, 20, NULL, {.mm = gemm_##name}}
+#define ROWS(name, T)                                                                              \
+    {                                                                                              \
+        "gemv_" #name "_f32_avx512", KERN_GEMV, T, KERN_P16, NEEDS, 4, 20, NULL,                   \
+        {.mm = gemv_##name}},                                                                      \
+    {                                                                                              \
+        "gemm_" #name "_f32_avx512", KERN_GEMM, T, KERN_P16, NEEDS, 6, 20, NULL,                   \
+        {                                                                                          \
+            .mm = gemm_##name                                                                      \
+        }                                                                                          \
+    }
 static const struct kern table[] = {ROWS(bf16, DT_BF16), ROWS(f16, DT_F16), ROWS(f32, DT_F32)};
 
 const struct kern *kern_avx512_plain(size_t *n)

@@ -1,10 +1,13 @@
-/* vec_avx512.c - the vector ops for AVX512 F, BW, DQ and VL: activations to int8, RMSNorm, SwiGLU, add, exp, RoPE and the expert sum.
+/* vec_avx512.c - the vector ops for AVX512 F, BW, DQ and VL: activations to int8, RMSNorm, SwiGLU,
+ * add, exp, RoPE and the expert sum.
  *
- * Same bits as ref/vec_ref.c. Lanes are elements, which the definition leaves independent; where it fixes an order (dot16) its 16 lanes are
- * the register's. Tails use masks: nothing past the arrays is read or written. Rounding is MXCSR's default, to nearest even, with subnormals.
- * Pure functions, any thread.
+ * Same bits as ref/vec_ref.c. Lanes are elements, which the definition leaves independent; where it
+ * fixes an order (dot16) its 16 lanes are the register's. Tails use masks: nothing past the arrays
+ * is read or written. Rounding is MXCSR's default, to nearest even, with subnormals. Pure
+ * functions, any thread.
  */
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
+    !defined(__AVX512VL__)
 #error "vec_avx512.c needs the AVX512 flags of KT_AVX512_CFLAGS"
 #endif
 
@@ -15,7 +18,8 @@
 #define INF_BITS 0x7f800000
 #define ABS_BITS 0x7fffffff
 
-/* The bits of max |x| of a group: without the sign, floats order as integers, and NaN and infinity are the largest. */
+/* The bits of max |x| of a group: without the sign, floats order as integers, and NaN and infinity
+ * are the largest. */
 static inline int32_t amax_bits(const float *x)
 {
     const __m512i abs_bits = _mm512_set1_epi32(ABS_BITS);
@@ -24,11 +28,13 @@ static inline int32_t amax_bits(const float *x)
     return _mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
 }
 
-/* Codes of a group; returns their sum. |x * inv| <= 127 (1 + 2^-22), which rounds to 127: the clamp of the definition cannot act. */
+/* Codes of a group; returns their sum. |x * inv| <= 127 (1 + 2^-22), which rounds to 127: the clamp
+ * of the definition cannot act. */
 static inline int32_t codes32(const float *x, float inv, int8_t *q)
 {
     const __m512 f = _mm512_set1_ps(inv);
-    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), f)), b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), f));
+    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), f)),
+                  b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), f));
     _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtepi32_epi8(b));
     return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
@@ -48,12 +54,14 @@ static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32
         if (_mm512_cmpge_epi32_mask(top, _mm512_set1_epi32(INF_BITS)) != 0)
             return false;
         const __m512 amax = _mm512_castsi512_ps(top);
-        const __mmask16 live = _mm512_cmp_ps_mask(amax, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ); /* below: scale 0, codes 0 */
+        const __mmask16 live = _mm512_cmp_ps_mask(amax, _mm512_set1_ps(0x1p-100f),
+                                                  _CMP_GE_OQ); /* below: scale 0, codes 0 */
         const __m512 s = _mm512_maskz_div_ps(live, amax, _mm512_set1_ps(127.0f));
         _mm512_mask_storeu_ps(scale + g, head_mask(n), s);
         _mm512_storeu_ps(inv, _mm512_maskz_div_ps(live, _mm512_set1_ps(1.0f), s));
         for (uint32_t i = 0; i < n; i++)
-            sum[g + i] = codes32(x + (size_t)(g + i) * KERN_GROUP, inv[i], q + (size_t)(g + i) * KERN_GROUP);
+            sum[g + i] =
+                codes32(x + (size_t)(g + i) * KERN_GROUP, inv[i], q + (size_t)(g + i) * KERN_GROUP);
     }
     return true;
 }
@@ -83,10 +91,12 @@ static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float
     const __m512 r = _mm512_broadcastss_ps(_mm_div_ss(_mm_set_ss(1.0f), _mm_sqrt_ss(root)));
     uint32_t i = 0;
     for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i), r), _mm512_loadu_ps(w + i)));
+        _mm512_storeu_ps(
+            y + i, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i), r), _mm512_loadu_ps(w + i)));
     if (i < n) {
         const __mmask16 m = head_mask(n - i);
-        const __m512 v = _mm512_mul_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), r), _mm512_maskz_loadu_ps(m, w + i));
+        const __m512 v = _mm512_mul_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), r),
+                                       _mm512_maskz_loadu_ps(m, w + i));
         _mm512_mask_storeu_ps(y + i, m, v);
     }
 }
@@ -104,7 +114,8 @@ static void swiglu(const float *g, const float *u, uint32_t n, float *y)
         _mm512_storeu_ps(y + i, swiglu16(_mm512_loadu_ps(g + i), _mm512_loadu_ps(u + i)));
     if (i < n) {
         const __mmask16 m = head_mask(n - i);
-        _mm512_mask_storeu_ps(y + i, m, swiglu16(_mm512_maskz_loadu_ps(m, g + i), _mm512_maskz_loadu_ps(m, u + i)));
+        _mm512_mask_storeu_ps(
+            y + i, m, swiglu16(_mm512_maskz_loadu_ps(m, g + i), _mm512_maskz_loadu_ps(m, u + i)));
     }
 }
 
@@ -115,7 +126,9 @@ static void add(float *y, const float *x, uint32_t n)
         _mm512_storeu_ps(y + i, _mm512_add_ps(_mm512_loadu_ps(y + i), _mm512_loadu_ps(x + i)));
     if (i < n) {
         const __mmask16 m = head_mask(n - i);
-        _mm512_mask_storeu_ps(y + i, m, _mm512_add_ps(_mm512_maskz_loadu_ps(m, y + i), _mm512_maskz_loadu_ps(m, x + i)));
+        _mm512_mask_storeu_ps(
+            y + i, m,
+            _mm512_add_ps(_mm512_maskz_loadu_ps(m, y + i), _mm512_maskz_loadu_ps(m, x + i)));
     }
 }
 
@@ -127,7 +140,8 @@ static void vexp(const float *x, float m, uint32_t n, float *y)
         _mm512_storeu_ps(y + i, exp_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), top)));
     if (i < n) {
         const __mmask16 k = head_mask(n - i);
-        _mm512_mask_storeu_ps(y + i, k, exp_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(k, x + i), top)));
+        _mm512_mask_storeu_ps(y + i, k,
+                              exp_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(k, x + i), top)));
     }
 }
 
@@ -136,7 +150,8 @@ static void rope_halves(float *x, const float *cos, const float *sin, uint32_t h
 {
     for (uint32_t i = 0; i < half; i += 16) {
         const __mmask16 m = head_mask(half - i < 16 ? half - i : 16);
-        const __m512 a = _mm512_maskz_loadu_ps(m, x + i), b = _mm512_maskz_loadu_ps(m, x + half + i);
+        const __m512 a = _mm512_maskz_loadu_ps(m, x + i),
+                     b = _mm512_maskz_loadu_ps(m, x + half + i);
         const __m512 c = _mm512_maskz_loadu_ps(m, cos + i), s = _mm512_maskz_loadu_ps(m, sin + i);
         _mm512_mask_storeu_ps(x + i, m, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
         _mm512_mask_storeu_ps(x + half + i, m, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
@@ -154,7 +169,8 @@ static void rope_pairs(float *x, const float *cos, const float *sin, uint32_t ha
         const __m512 c = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(h, cos + i));
         const __m512 s = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(h, sin + i));
         const __m512 swapped = _mm512_permute_ps(v, 0xb1);
-        _mm512_mask_storeu_ps(x + 2 * (size_t)i, m, _mm512_fmaddsub_ps(v, c, _mm512_mul_ps(swapped, s)));
+        _mm512_mask_storeu_ps(x + 2 * (size_t)i, m,
+                              _mm512_fmaddsub_ps(v, c, _mm512_mul_ps(swapped, s)));
     }
 }
 
@@ -182,9 +198,11 @@ static inline __mmask8 overflow(__m512i a, __m512i f, __m512i s)
 static __mmask8 moe_add_any(int64_t *acc, const float *y, __m256 weight, __mmask8 m)
 {
     const __m256 p = _mm256_mul_ps(weight, _mm256_maskz_loadu_ps(m, y));
-    const __mmask8 odd = _mm256_mask_fpclass_ps_mask(m, p, 0x99); /* quiet and signalling NaN, both infinities */
+    const __mmask8 odd =
+        _mm256_mask_fpclass_ps_mask(m, p, 0x99); /* quiet and signalling NaN, both infinities */
     const __m512i max = _mm512_set1_epi64(INT64_MAX), a = _mm512_maskz_loadu_epi64(m, acc);
-    const __m512i f = _mm512_mask_mov_epi64(to_fixed(p), _mm256_cmp_ps_mask(p, _mm256_set1_ps(0x1p31f), _CMP_GE_OQ), max);
+    const __m512i f = _mm512_mask_mov_epi64(
+        to_fixed(p), _mm256_cmp_ps_mask(p, _mm256_set1_ps(0x1p31f), _CMP_GE_OQ), max);
     const __m512i s = _mm512_add_epi64(a, f);
     const __m512i kept = _mm512_mask_xor_epi64(s, overflow(a, f, s), _mm512_srai_epi64(f, 63), max);
     _mm512_mask_storeu_epi64(acc, m & (__mmask8)~odd, kept);
@@ -193,10 +211,12 @@ static __mmask8 moe_add_any(int64_t *acc, const float *y, __m256 weight, __mmask
 
 static bool moe_add(int64_t *acc, const float *y, float w, uint32_t n)
 {
-    const __m256 weight = _mm256_set1_ps(w), limit = _mm256_set1_ps(0x1p31f), abs_bits = _mm256_castsi256_ps(_mm256_set1_epi32(ABS_BITS));
+    const __m256 weight = _mm256_set1_ps(w), limit = _mm256_set1_ps(0x1p31f),
+                 abs_bits = _mm256_castsi256_ps(_mm256_set1_epi32(ABS_BITS));
     __mmask8 bad = 0;
     uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) { /* nothing saturates in practice: look, and do the careful form only then */
+    for (; i + 8 <= n;
+         i += 8) { /* nothing saturates in practice: look, and do the careful form only then */
         const __m256 p = _mm256_mul_ps(weight, _mm256_loadu_ps(y + i));
         const __mmask8 large = _mm256_cmp_ps_mask(_mm256_and_ps(p, abs_bits), limit, _CMP_NLT_UQ);
         const __m512i a = _mm512_loadu_si512(acc + i), f = to_fixed(p), s = _mm512_add_epi64(a, f);
@@ -215,15 +235,19 @@ static void moe_done(int64_t *acc, float *x, uint32_t n)
     const __m256 unit = _mm256_set1_ps(0x1p-32f);
     for (uint32_t i = 0; i < n; i += 8) {
         const __mmask8 m = (__mmask8)head_mask(n - i < 8 ? n - i : 8);
-        const __m256 v = _mm512_cvtepi64_ps(_mm512_maskz_loadu_epi64(m, acc + i)); /* one rounding */
-        _mm256_mask_storeu_ps(x + i, m, _mm256_add_ps(_mm256_maskz_loadu_ps(m, x + i), _mm256_mul_ps(v, unit)));
+        const __m256 v =
+            _mm512_cvtepi64_ps(_mm512_maskz_loadu_epi64(m, acc + i)); /* one rounding */
+        _mm256_mask_storeu_ps(
+            x + i, m, _mm256_add_ps(_mm256_maskz_loadu_ps(m, x + i), _mm256_mul_ps(v, unit)));
         _mm512_mask_storeu_epi64(acc + i, m, _mm512_setzero_si512());
     }
 }
 
-#define ROW(op_, field, fn) \
-    {.name = #fn "_f32_avx512", .op = op_, .dtype = -1, .layout = KERN_ROWS, .isa = KERN_ISA_AVX2 | KERN_ISA_AVX512, .tok_tile = 1, .rank = 20, \
-     .run.field = fn}
+#define ROW(op_, field, fn)                                                                        \
+    {                                                                                              \
+        .name = #fn "_f32_avx512", .op = op_, .dtype = -1, .layout = KERN_ROWS,                    \
+        .isa = KERN_ISA_AVX2 | KERN_ISA_AVX512, .tok_tile = 1, .rank = 20, .run.field = fn         \
+    }
 
 const struct kern *kern_avx512_vec(size_t *n)
 {
@@ -236,8 +260,14 @@ const struct kern *kern_avx512_vec(size_t *n)
         ROW(KERN_ROPE, rope, rope),
         ROW(KERN_MOE_ADD, moe_add, moe_add),
         ROW(KERN_MOE_DONE, moe_done, moe_done),
-        {.name = "attn_f32_avx512", .op = KERN_ATTN, .dtype = -1, .layout = KERN_ROWS, .isa = KERN_ISA_AVX2 | KERN_ISA_AVX512, .tok_tile = 1,
-         .rank = 20, .run.attn = kern_avx512_attn},
+        {.name = "attn_f32_avx512",
+         .op = KERN_ATTN,
+         .dtype = -1,
+         .layout = KERN_ROWS,
+         .isa = KERN_ISA_AVX2 | KERN_ISA_AVX512,
+         .tok_tile = 1,
+         .rank = 20,
+         .run.attn = kern_avx512_attn},
     };
     *n = sizeof table / sizeof table[0];
     return table;

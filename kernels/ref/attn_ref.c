@@ -1,10 +1,11 @@
 /* attn_ref.c - attention of one query position in plain C, and the size of its scratch.
  *
  * The definition, for each of n_q query heads over blocks b of 256 absolute positions:
- *   s_j = fl32(dot_j * scale), dot_j an fma chain over the head's dims; m_b = max s_j; p_j = exp(s_j - m_b);
- *   l_b = sum p_j and o_b = sum p_j v_j with j ascending; then M = max m_b and, with b ascending,
- *   l = fma(l_b, exp(m_b - M), l), o = fma(o_b, exp(m_b - M), o), out = o / l.
- * Correct on any CPU and the oracle of avx2/ and avx512/; speed does not matter. Keys at and past n_keys are not read. Any thread.
+ *   s_j = fl32(dot_j * scale), dot_j an fma chain over the head's dims; m_b = max s_j; p_j =
+ * exp(s_j - m_b); l_b = sum p_j and o_b = sum p_j v_j with j ascending; then M = max m_b and, with
+ * b ascending, l = fma(l_b, exp(m_b - M), l), o = fma(o_b, exp(m_b - M), o), out = o / l. Correct
+ * on any CPU and the oracle of avx2/ and avx512/; speed does not matter. Keys at and past n_keys
+ * are not read. Any thread.
  */
 #include <math.h>
 
@@ -20,7 +21,8 @@ size_t kern_attn_scratch_bytes(uint32_t n_q, uint32_t dim, uint32_t n_keys)
 
 static float element(const struct kern_attn *a, const void *page, size_t i)
 {
-    return a->kv_type == DT_BF16 ? bf16_to_f32(((const uint16_t *)page)[i]) : ((const float *)page)[i];
+    return a->kv_type == DT_BF16 ? bf16_to_f32(((const uint16_t *)page)[i])
+                                 : ((const float *)page)[i];
 }
 
 static float key_score(const struct kern_attn *a, const float *q, uint32_t j)
@@ -33,7 +35,8 @@ static float key_score(const struct kern_attn *a, const float *q, uint32_t j)
 }
 
 /* Keys [j0, j1) of one block for one head: *m, *l and o[dim]. */
-static void block(const struct kern_attn *a, const float *q, uint32_t j0, uint32_t j1, float *m, float *l, float *o, float *score)
+static void block(const struct kern_attn *a, const float *q, uint32_t j0, uint32_t j1, float *m,
+                  float *l, float *o, float *score)
 {
     *m = -INFINITY;
     for (uint32_t j = j0; j < j1; j++) {
@@ -52,7 +55,8 @@ static void block(const struct kern_attn *a, const float *q, uint32_t j0, uint32
     }
 }
 
-static void combine(const struct kern_attn *a, const struct attn_scratch *s, const float *o, const float *m, const float *l, float *out)
+static void combine(const struct kern_attn *a, const struct attn_scratch *s, const float *o,
+                    const float *m, const float *l, float *out)
 {
     float big = -INFINITY, sum = 0.0f;
     for (size_t b = 0; b < s->blocks; b++)
@@ -75,9 +79,11 @@ void kern_ref_attn(const struct kern_attn *a)
     float *f = a->scratch, *score = f + s.score_at;
     for (uint32_t h = 0; h < a->n_q; h++) {
         const float *q = a->q + (size_t)h * a->dim;
-        float *o = f + h * s.dim_pad, *m = f + s.m_at + h * s.block_pad, *l = f + s.l_at + h * s.block_pad;
+        float *o = f + h * s.dim_pad, *m = f + s.m_at + h * s.block_pad,
+              *l = f + s.l_at + h * s.block_pad;
         for (size_t b = 0; b < s.blocks; b++) {
-            uint32_t j0 = (uint32_t)b * KERN_KV_BLOCK, j1 = a->n_keys - j0 < KERN_KV_BLOCK ? a->n_keys : j0 + KERN_KV_BLOCK;
+            uint32_t j0 = (uint32_t)b * KERN_KV_BLOCK,
+                     j1 = a->n_keys - j0 < KERN_KV_BLOCK ? a->n_keys : j0 + KERN_KV_BLOCK;
             block(a, q, j0, j1, &m[b], &l[b], o + b * a->n_q * s.dim_pad, score);
         }
         combine(a, &s, o, m, l, a->out + (size_t)h * a->dim);

@@ -1,9 +1,12 @@
-/* mm_ref.c - the matrix products in plain C on file rows: the definition of every variant's bits ("Canonical arithmetic"), complete and always built.
+/* mm_ref.c - the matrix products in plain C on file rows: the definition of every variant's bits
+ * ("Canonical arithmetic"), complete and always built.
  *
- * Block formats, per row and token: dot_g is the exact integer dot product of group g; acc = fma((float)dot_g, fl32(d_g * a_scale_g), acc), and where the
- * format has minimums acc = fma((float)sum_g, fl32(m_g * a_scale_g), acc) directly after; g ascends from acc = 0 inside a segment of 16 groups; segment
- * results are added in ascending order, beginning with the first one itself. Plain formats: acc = fma(w_k, x_k, acc), the same segments.
- * Clarity before speed; each weight group is decoded once for up to 16 tokens. Compiled without ISA flags. Pure; any thread.
+ * Block formats, per row and token: dot_g is the exact integer dot product of group g; acc =
+ * fma((float)dot_g, fl32(d_g * a_scale_g), acc), and where the format has minimums acc =
+ * fma((float)sum_g, fl32(m_g * a_scale_g), acc) directly after; g ascends from acc = 0 inside a
+ * segment of 16 groups; segment results are added in ascending order, beginning with the first one
+ * itself. Plain formats: acc = fma(w_k, x_k, acc), the same segments. Clarity before speed; each
+ * weight group is decoded once for up to 16 tokens. Compiled without ISA flags. Pure; any thread.
  */
 #include <math.h>
 
@@ -35,14 +38,16 @@ static void fifth(uint32_t h, int32_t *c)
 }
 
 /* Q4_K (qh NULL) and Q5_K */
-static void group_k45(const uint8_t *b, const uint8_t *qh, const uint8_t *qs, uint32_t j, struct group *o)
+static void group_k45(const uint8_t *b, const uint8_t *qh, const uint8_t *qs, uint32_t j,
+                      struct group *o)
 {
     uint8_t sc, mn;
     kq_scale_min(b + 4, (int)j, &sc, &mn);
     o->d = load_half(b) * (float)sc;
     o->m = -(load_half(b + 2) * (float)mn);
     for (int l = 0; l < 32; l++)
-        o->c[l] = ((qs[32 * (j / 2) + (uint32_t)l] >> 4 * (j % 2)) & 15) | (qh ? (qh[l] >> j & 1) << 4 : 0);
+        o->c[l] = ((qs[32 * (j / 2) + (uint32_t)l] >> 4 * (j % 2)) & 15) |
+                  (qh ? (qh[l] >> j & 1) << 4 : 0);
 }
 
 static void group_q6_k(const uint8_t *b, uint32_t j, struct group *o)
@@ -110,7 +115,8 @@ static bool has_min(enum dtype t)
     return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K || t == DT_Q5_K;
 }
 
-static float add_group(enum dtype t, const struct group *w, const int8_t *q, float scale, int32_t sum, float acc)
+static float add_group(enum dtype t, const struct group *w, const int8_t *q, float scale,
+                       int32_t sum, float acc)
 {
     int32_t a = 0, b = 0;
     for (int i = 0; i < 16; i++) {
@@ -134,7 +140,8 @@ static void block_rows(const struct kern_mm *a, enum dtype t)
                 get_group(t, (const uint8_t *)a->w + r * bytes, g, &w);
                 for (uint32_t i = 0; i < nt; i++) {
                     size_t x = a->tok ? a->tok[t0 + i] : t0 + i;
-                    acc[i] = add_group(t, &w, a->q + x * a->ldq + (size_t)g * KERN_GROUP, a->scale[x * a->ldg + g], a->sum[x * a->ldg + g], acc[i]);
+                    acc[i] = add_group(t, &w, a->q + x * a->ldq + (size_t)g * KERN_GROUP,
+                                       a->scale[x * a->ldg + g], a->sum[x * a->ldg + g], acc[i]);
                     if (g % seg == seg - 1 || g == groups - 1) {
                         total[i] = g < seg ? acc[i] : total[i] + acc[i];
                         acc[i] = 0;
@@ -174,10 +181,10 @@ static bool fits_32(const struct kern_shape *s)
     return s->k % 32 == 0;
 }
 
-#define RUN(t, T, rows) \
-    static void mm_##t(const struct kern_mm *a) \
-    { \
-        rows(a, T); \
+#define RUN(t, T, rows)                                                                            \
+    static void mm_##t(const struct kern_mm *a)                                                    \
+    {                                                                                              \
+        rows(a, T);                                                                                \
     }
 RUN(bf16, DT_BF16, plain_rows)
 RUN(f16, DT_F16, plain_rows)
@@ -194,14 +201,21 @@ RUN(iq4_xs, DT_IQ4_XS, block_rows)
 RUN(iq4_nl, DT_IQ4_NL, block_rows)
 RUN(mxfp4, DT_MXFP4, block_rows)
 
-#define BOTH(t, T, act, fit) \
-    {"gemv_" #t "_" act "_ref", KERN_GEMV, T, KERN_ROWS, 0, 1, 0, fit, {.mm = mm_##t}}, \
-    {"gemm_" #t "_" act "_ref", KERN_GEMM, T, KERN_ROWS, 0, TOKENS, 0, fit, {.mm = mm_##t}}
+#define BOTH(t, T, act, fit)                                                                       \
+    {"gemv_" #t "_" act "_ref", KERN_GEMV, T, KERN_ROWS, 0, 1, 0, fit, {.mm = mm_##t}},            \
+    {                                                                                              \
+        "gemm_" #t "_" act "_ref", KERN_GEMM, T, KERN_ROWS, 0, TOKENS, 0, fit,                     \
+        {                                                                                          \
+            .mm = mm_##t                                                                           \
+        }                                                                                          \
+    }
 static const struct kern table[] = {
-    BOTH(bf16, DT_BF16, "f32", NULL),       BOTH(f16, DT_F16, "f32", NULL),       BOTH(f32, DT_F32, "f32", NULL),
-    BOTH(q8_0, DT_Q8_0, "q8", fits_32),     BOTH(q4_0, DT_Q4_0, "q8", fits_32),   BOTH(q4_1, DT_Q4_1, "q8", fits_32),
-    BOTH(q5_0, DT_Q5_0, "q8", fits_32),     BOTH(q5_1, DT_Q5_1, "q8", fits_32),   BOTH(q4_k, DT_Q4_K, "q8", fits_256),
-    BOTH(q6_k, DT_Q6_K, "q8", fits_256),    BOTH(iq4_nl, DT_IQ4_NL, "q8", fits_32), BOTH(mxfp4, DT_MXFP4, "q8", fits_32),
+    BOTH(bf16, DT_BF16, "f32", NULL),       BOTH(f16, DT_F16, "f32", NULL),
+    BOTH(f32, DT_F32, "f32", NULL),         BOTH(q8_0, DT_Q8_0, "q8", fits_32),
+    BOTH(q4_0, DT_Q4_0, "q8", fits_32),     BOTH(q4_1, DT_Q4_1, "q8", fits_32),
+    BOTH(q5_0, DT_Q5_0, "q8", fits_32),     BOTH(q5_1, DT_Q5_1, "q8", fits_32),
+    BOTH(q4_k, DT_Q4_K, "q8", fits_256),    BOTH(q6_k, DT_Q6_K, "q8", fits_256),
+    BOTH(iq4_nl, DT_IQ4_NL, "q8", fits_32), BOTH(mxfp4, DT_MXFP4, "q8", fits_32),
     BOTH(q5_k, DT_Q5_K, "q8", fits_256),    BOTH(iq4_xs, DT_IQ4_XS, "q8", fits_256),
 };
 

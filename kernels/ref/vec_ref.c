@@ -1,8 +1,10 @@
-/* vec_ref.c - the vector ops in plain C: activations to int8, RMSNorm, SwiGLU, add, exp, RoPE and the expert sum.
+/* vec_ref.c - the vector ops in plain C: activations to int8, RMSNorm, SwiGLU, add, exp, RoPE and
+ * the expert sum.
  *
- * This is the fp32 definition of canonical arithmetic written out, one element after the other: the oracle of the other variants and the code of
- * hosts without AVX2. Correct on any CPU; speed does not matter. Every fused operation is an explicit fmaf; the build forbids contraction.
- * Pure functions, any thread.
+ * This is the fp32 definition of canonical arithmetic written out, one element after the other: the
+ * oracle of the other variants and the code of hosts without AVX2. Correct on any CPU; speed does
+ * not matter. Every fused operation is an explicit fmaf; the build forbids contraction. Pure
+ * functions, any thread.
  */
 #include <limits.h>
 #include <math.h>
@@ -125,7 +127,11 @@ static void moe_done(int64_t *acc, float *x, uint32_t n)
     }
 }
 
-#define ROW(op_, field, fn) {.name = #fn "_f32_ref", .op = op_, .dtype = -1, .layout = KERN_ROWS, .isa = 0, .tok_tile = 1, .rank = 0, .run.field = fn}
+#define ROW(op_, field, fn)                                                                        \
+    {                                                                                              \
+        .name = #fn "_f32_ref", .op = op_, .dtype = -1, .layout = KERN_ROWS, .isa = 0,             \
+        .tok_tile = 1, .rank = 0, .run.field = fn                                                  \
+    }
 
 const struct kern *kern_ref_vec(size_t *n)
 {
@@ -138,7 +144,14 @@ const struct kern *kern_ref_vec(size_t *n)
         ROW(KERN_ROPE, rope, rope),
         ROW(KERN_MOE_ADD, moe_add, moe_add),
         ROW(KERN_MOE_DONE, moe_done, moe_done),
-        {.name = "attn_f32_ref", .op = KERN_ATTN, .dtype = -1, .layout = KERN_ROWS, .isa = 0, .tok_tile = 1, .rank = 0, .run.attn = kern_ref_attn},
+        {.name = "attn_f32_ref",
+         .op = KERN_ATTN,
+         .dtype = -1,
+         .layout = KERN_ROWS,
+         .isa = 0,
+         .tok_tile = 1,
+         .rank = 0,
+         .run.attn = kern_ref_attn},
     };
     *n = sizeof table / sizeof table[0];
     return table;

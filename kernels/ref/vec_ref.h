@@ -1,5 +1,5 @@
-/* vec_ref.h - what vec_ref.c and attn_ref.c share: the canonical exp, and the attention entry that the table of vec_ref.c lists.
- * Included by ref/ only.
+/* vec_ref.h - what vec_ref.c and attn_ref.c share: the canonical exp, and the attention entry that
+ * the table of vec_ref.c lists. Included by ref/ only.
  */
 #ifndef KT_KERN_VEC_REF_H
 #define KT_KERN_VEC_REF_H
@@ -8,10 +8,17 @@
 
 #include "kern.h"
 
-/* e^x = 2^n * e^r, n = rne(x log2 e), r = x - n ln 2 in two steps; e^r by its Taylor sum. Below -87: 0; above 88: as 88; NaN stays NaN. */
+/* e^x = 2^n * e^r, n = rne(x log2 e), r = x - n ln 2 in two steps; e^r by its Taylor sum. Below
+ * -87: 0; above 88: as 88; NaN stays NaN. */
 static inline float ref_exp(float x)
 {
-    static const float c[8] = {1.0f, 1.0f, (float)(1.0 / 2), (float)(1.0 / 6), (float)(1.0 / 24), (float)(1.0 / 120), (float)(1.0 / 720),
+    static const float c[8] = {1.0f,
+                               1.0f,
+                               (float)(1.0 / 2),
+                               (float)(1.0 / 6),
+                               (float)(1.0 / 24),
+                               (float)(1.0 / 120),
+                               (float)(1.0 / 720),
                                (float)(1.0 / 5040)};
     if (isnan(x))
         return x;

@@ -1,4 +1,5 @@
-/* checked.h - 64-bit sums and products that say when they overflow. For every size that comes out of a file. */
+/* checked.h - 64-bit sums and products that say when they overflow. For every size that comes out
+ * of a file. */
 #ifndef KT_BASE_CHECKED_H
 #define KT_BASE_CHECKED_H
 

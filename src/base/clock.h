@@ -1,4 +1,5 @@
-/* clock.h - monotonic time. All durations in this project come from CLOCK_MONOTONIC, in nanoseconds. Any thread. */
+/* clock.h - monotonic time. All durations in this project come from CLOCK_MONOTONIC, in
+ * nanoseconds. Any thread. */
 #ifndef KT_BASE_CLOCK_H
 #define KT_BASE_CLOCK_H
 

@@ -1,5 +1,6 @@
-/* dtype.h - element and block types of stored tensors: one table with names, ids and sizes (weight-formats: GGML types and safetensors dtypes).
- * Layouts and formulas belong to kernels/; this is the vocabulary that model files, kernels and plans share.
+/* dtype.h - element and block types of stored tensors: one table with names, ids and sizes
+ * (weight-formats: GGML types and safetensors dtypes). Layouts and formulas belong to kernels/;
+ * this is the vocabulary that model files, kernels and plans share.
  */
 #ifndef KT_BASE_DTYPE_H
 #define KT_BASE_DTYPE_H
@@ -9,14 +10,48 @@
 #include <stdint.h>
 
 enum dtype {
-    DT_F32, DT_F16, DT_BF16, DT_F64,
-    DT_I8, DT_I16, DT_I32, DT_I64,
-    DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q8_0,
-    DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K,
-    DT_IQ4_NL, DT_IQ4_XS, DT_MXFP4, DT_NVFP4,
-    DT_IQ2_XXS, DT_IQ2_XS, DT_IQ2_S, DT_IQ3_XXS, DT_IQ3_S, DT_IQ1_S, DT_IQ1_M,
-    DT_TQ1_0, DT_TQ2_0, DT_Q1_0, DT_Q2_0,
-    DT_U8, DT_U16, DT_U32, DT_U64, DT_BOOL, DT_F8_E4M3, DT_F8_E5M2, DT_F8_E8M0, DT_C64,
+    DT_F32,
+    DT_F16,
+    DT_BF16,
+    DT_F64,
+    DT_I8,
+    DT_I16,
+    DT_I32,
+    DT_I64,
+    DT_Q4_0,
+    DT_Q4_1,
+    DT_Q5_0,
+    DT_Q5_1,
+    DT_Q8_0,
+    DT_Q2_K,
+    DT_Q3_K,
+    DT_Q4_K,
+    DT_Q5_K,
+    DT_Q6_K,
+    DT_IQ4_NL,
+    DT_IQ4_XS,
+    DT_MXFP4,
+    DT_NVFP4,
+    DT_IQ2_XXS,
+    DT_IQ2_XS,
+    DT_IQ2_S,
+    DT_IQ3_XXS,
+    DT_IQ3_S,
+    DT_IQ1_S,
+    DT_IQ1_M,
+    DT_TQ1_0,
+    DT_TQ2_0,
+    DT_Q1_0,
+    DT_Q2_0,
+    DT_U8,
+    DT_U16,
+    DT_U32,
+    DT_U64,
+    DT_BOOL,
+    DT_F8_E4M3,
+    DT_F8_E5M2,
+    DT_F8_E8M0,
+    DT_C64,
     DT_COUNT
 };
 

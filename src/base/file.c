@@ -17,7 +17,8 @@ kt_status file_map(const char *path, struct file_map *out, kt_err *err)
     memset(out, 0, sizeof *out);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path, strerror(errno));
+        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path,
+                   strerror(errno));
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
         KT_FAIL(err, KT_E_IO, "%s: is not a regular file; give a model file or directory", path);
@@ -57,9 +58,11 @@ kt_status file_read(const char *path, uint64_t max_bytes, char **data, size_t *l
     *data = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path, strerror(errno));
+        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path,
+                   strerror(errno));
     struct stat st;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= max_bytes && st.st_size > 0)
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= max_bytes &&
+        st.st_size > 0)
         cap = (size_t)st.st_size + 1;
     char *p = mem_alloc(cap + 1);
     for (;;) {
@@ -81,7 +84,8 @@ kt_status file_read(const char *path, uint64_t max_bytes, char **data, size_t *l
         if (n > max_bytes) {
             mem_free(p);
             close(fd);
-            KT_FAIL(err, KT_E_LIMIT, "%s: larger than the %llu bytes allowed for this kind of file", path, (unsigned long long)max_bytes);
+            KT_FAIL(err, KT_E_LIMIT, "%s: larger than the %llu bytes allowed for this kind of file",
+                    path, (unsigned long long)max_bytes);
         }
         if (got == 0)
             break;

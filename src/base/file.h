@@ -1,5 +1,5 @@
-/* file.h - whole files: read-only mappings, bounded reads, and writes that are either complete or absent.
- * A mapping belongs to the caller until file_unmap. Any thread.
+/* file.h - whole files: read-only mappings, bounded reads, and writes that are either complete or
+ * absent. A mapping belongs to the caller until file_unmap. Any thread.
  */
 #ifndef KT_BASE_FILE_H
 #define KT_BASE_FILE_H
@@ -15,17 +15,21 @@ struct file_map {
     char *path; /* as given */
 };
 
-/* Map a regular file read-only. KT_E_IO names path and reason; directories and FIFOs are KT_E_IO too. */
+/* Map a regular file read-only. KT_E_IO names path and reason; directories and FIFOs are KT_E_IO
+ * too. */
 kt_status file_map(const char *path, struct file_map *out, kt_err *err);
 void file_unmap(struct file_map *m);
 
-/* Read a whole file of at most max_bytes into a NUL-terminated block (mem_free it). KT_E_NOT_FOUND when it does not exist, KT_E_LIMIT when larger. */
+/* Read a whole file of at most max_bytes into a NUL-terminated block (mem_free it). KT_E_NOT_FOUND
+ * when it does not exist, KT_E_LIMIT when larger. */
 kt_status file_read(const char *path, uint64_t max_bytes, char **data, size_t *len, kt_err *err);
 
-/* Write as temp file in the same directory, fsync, rename, fsync of the directory: readers see the old file or the new one. Mode 0644. */
+/* Write as temp file in the same directory, fsync, rename, fsync of the directory: readers see the
+ * old file or the new one. Mode 0644. */
 kt_status file_write_atomic(const char *path, const char *data, size_t len, kt_err *err);
 
-/* fsync the directory of a path, so that a rename survives a crash. Best effort: some file systems refuse it. */
+/* fsync the directory of a path, so that a rename survives a crash. Best effort: some file systems
+ * refuse it. */
 void file_sync_dir_of(const char *path);
 
 #endif

@@ -1,4 +1,5 @@
-/* fp.h - half and bfloat16 to and from fp32, by bits, on any CPU: exact, subnormals kept, NaN kept, rounding to nearest even. */
+/* fp.h - half and bfloat16 to and from fp32, by bits, on any CPU: exact, subnormals kept, NaN kept,
+ * rounding to nearest even. */
 #ifndef KT_BASE_FP_H
 #define KT_BASE_FP_H
 

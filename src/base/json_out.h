@@ -1,6 +1,7 @@
-/* json_out.h - the one JSON writer: compact, UTF-8, C locale, numbers in the fewest digits that read back equal.
- * Escapes controls, quote, backslash, DEL and U+0085, U+2028, U+2029 (line readers of some clients split on them). Invalid UTF-8 becomes U+FFFD.
- * Writes into a strbuf; commas are placed by the nesting state. Owner: the caller, one thread.
+/* json_out.h - the one JSON writer: compact, UTF-8, C locale, numbers in the fewest digits that
+ * read back equal. Escapes controls, quote, backslash, DEL and U+0085, U+2028, U+2029 (line readers
+ * of some clients split on them). Invalid UTF-8 becomes U+FFFD. Writes into a strbuf; commas are
+ * placed by the nesting state. Owner: the caller, one thread.
  */
 #ifndef KT_BASE_JSON_OUT_H
 #define KT_BASE_JSON_OUT_H

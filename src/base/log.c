@@ -1,4 +1,5 @@
-/* log.c - the one process-wide sink of log lines. It is set once at start, before other threads exist, and only read after. */
+/* log.c - the one process-wide sink of log lines. It is set once at start, before other threads
+ * exist, and only read after. */
 #include "base/log.h"
 
 #include <stdarg.h>

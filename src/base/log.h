@@ -1,5 +1,6 @@
-/* log.h - log lines for whoever runs the library: formatted here, written by the program's sink (kt_log_sink).
- * Any thread. A line has no newline and no time stamp; the sink adds what it wants. Lines above 1023 bytes are cut.
+/* log.h - log lines for whoever runs the library: formatted here, written by the program's sink
+ * (kt_log_sink). Any thread. A line has no newline and no time stamp; the sink adds what it wants.
+ * Lines above 1023 bytes are cut.
  */
 #ifndef KT_BASE_LOG_H
 #define KT_BASE_LOG_H

@@ -1,4 +1,5 @@
-/* mem.c - allocation behind a hook that can fail. The counter is atomic: allocations may come from any thread. */
+/* mem.c - allocation behind a hook that can fail. The counter is atomic: allocations may come from
+ * any thread. */
 #include "base/mem.h"
 
 #include "kt.h"
@@ -81,8 +82,10 @@ void *mem_map(size_t bytes)
     size_t n = round_huge(bytes ? bytes : 1);
     if (n == 0 || refused())
         return NULL;
-    /* One huge page more than asked, so that the start can be moved to a 2 MiB border and the rest given back. */
-    char *raw = mmap(NULL, n + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* One huge page more than asked, so that the start can be moved to a 2 MiB border and the rest
+     * given back. */
+    char *raw = mmap(NULL, n + HUGE, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED)
         return NULL;
     size_t lead = (HUGE - (uintptr_t)raw % HUGE) % HUGE;
@@ -99,7 +102,6 @@ void mem_unmap(void *p, size_t bytes)
     if (p != NULL)
         munmap(p, round_huge(bytes ? bytes : 1));
 }
-
 
 void kt_free(void *p)
 {

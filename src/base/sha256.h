@@ -1,4 +1,5 @@
-/* sha256.h - SHA-256 (FIPS 180-4) for fingerprints and digests; not for secrets beyond comparing keys. Any thread. */
+/* sha256.h - SHA-256 (FIPS 180-4) for fingerprints and digests; not for secrets beyond comparing
+ * keys. Any thread. */
 #ifndef KT_BASE_SHA256_H
 #define KT_BASE_SHA256_H
 

@@ -6,7 +6,8 @@
 
 #include "config.h"
 
-kt_status err_set(kt_err *err, kt_status code, int os_errno, const char *where, const char *fmt, ...)
+kt_status err_set(kt_err *err, kt_status code, int os_errno, const char *where, const char *fmt,
+                  ...)
 {
     if (err != NULL) {
         va_list ap;
@@ -22,8 +23,9 @@ kt_status err_set(kt_err *err, kt_status code, int os_errno, const char *where, 
 
 const char *kt_status_name(kt_status s)
 {
-    static const char *const name[] = {"ok", "invalid", "io", "format", "unsupported", "no memory", "limit", "kv full",
-                                       "numeric", "device", "not found", "stale", "timeout", "internal"};
+    static const char *const name[] = {"ok",        "invalid", "io",      "format",  "unsupported",
+                                       "no memory", "limit",   "kv full", "numeric", "device",
+                                       "not found", "stale",   "timeout", "internal"};
     int i = -(int)s;
     return i >= 0 && i < (int)(sizeof name / sizeof name[0]) ? name[i] : "unknown";
 }

@@ -1,5 +1,6 @@
-/* strbuf.h - a growing byte string. An allocation failure is remembered, not reported at each call: check sb_ok() once at the end.
- * Owner: whoever holds the struct; zero-initialise, free with sb_free. */
+/* strbuf.h - a growing byte string. An allocation failure is remembered, not reported at each call:
+ * check sb_ok() once at the end. Owner: whoever holds the struct; zero-initialise, free with
+ * sb_free. */
 #ifndef KT_BASE_STRBUF_H
 #define KT_BASE_STRBUF_H
 

@@ -1,6 +1,8 @@
-/* team.c - generation-counted barrier. Each waiter spins on one shared word for spin_ns, then sleeps on it as a futex; whoever completes
- * the barrier bumps the word and wakes sleepers only if there are some. Starting and ending a run are the same barrier, so a run costs two.
- * With more workers than CPUs allowed to the process spinning would only delay the others: then the spin time is 0.
+/* team.c - generation-counted barrier. Each waiter spins on one shared word for spin_ns, then
+ * sleeps on it as a futex; whoever completes the barrier bumps the word and wakes sleepers only if
+ * there are some. Starting and ending a run are the same barrier, so a run costs two. With more
+ * workers than CPUs allowed to the process spinning would only delay the others: then the spin time
+ * is 0.
  */
 #define _GNU_SOURCE
 #include "base/team.h"
@@ -64,7 +66,8 @@ void team_barrier(struct team *t, uint32_t worker)
 {
     (void)worker;
     unsigned gen = atomic_load_explicit(&t->generation, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == atomic_load_explicit(&t->n, memory_order_relaxed)) {
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 ==
+        atomic_load_explicit(&t->n, memory_order_relaxed)) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         atomic_store(&t->generation, gen + 1);
         if (atomic_load(&t->sleepers) > 0)
@@ -84,7 +87,8 @@ void team_barrier(struct team *t, uint32_t worker)
                 break;
         }
     }
-    /* sleepers is raised before the last look at generation: the waker stores generation first and reads sleepers after (both seq_cst). */
+    /* sleepers is raised before the last look at generation: the waker stores generation first and
+     * reads sleepers after (both seq_cst). */
     atomic_fetch_add(&t->sleepers, 1);
     while (atomic_load(&t->generation) == gen)
         futex_wait(&t->generation, gen);
@@ -181,7 +185,8 @@ kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
         t->workers[i] = (struct worker){.team = t, .index = i};
         int e = pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]);
         if (e != 0) {
-            /* the workers that exist wait at the start barrier for a full house: shrink the team to them, then end it */
+            /* the workers that exist wait at the start barrier for a full house: shrink the team to
+             * them, then end it */
             t->n = t->started;
             t->stop = true;
             team_barrier(t, 0);
@@ -189,12 +194,15 @@ kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
                 pthread_join(t->workers[j].thread, NULL);
             t->started = 0;
             team_close(t);
-            return err_set(err, KT_E_LIMIT, e, __func__, "cannot start worker thread %u of %u: %s; raise the limit on threads or use fewer", i, o->n,
-                           strerror(e));
+            return err_set(
+                err, KT_E_LIMIT, e, __func__,
+                "cannot start worker thread %u of %u: %s; raise the limit on threads or use fewer",
+                i, o->n, strerror(e));
         }
         t->started++;
     }
-    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0 && sched_getaffinity(0, sizeof t->caller_cpus, &t->caller_cpus) == 0)
+    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0 &&
+        sched_getaffinity(0, sizeof t->caller_cpus, &t->caller_cpus) == 0)
         t->caller_pinned = pin(o->cpu[0]);
     *out = t;
     return KT_OK;

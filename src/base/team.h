@@ -1,7 +1,9 @@
-/* team.h - a team of worker threads that run one function together (SPMD) and meet at barriers: spin first, then park on a futex.
+/* team.h - a team of worker threads that run one function together (SPMD) and meet at barriers:
+ * spin first, then park on a futex.
  *
- * The caller of team_run is worker 0; the others are created once, pinned, and wait between runs. Inside a run every worker calls
- * team_barrier the same number of times. Owner: the thread that opened the team; only it may call team_run and team_close.
+ * The caller of team_run is worker 0; the others are created once, pinned, and wait between runs.
+ * Inside a run every worker calls team_barrier the same number of times. Owner: the thread that
+ * opened the team; only it may call team_run and team_close.
  */
 #ifndef KT_BASE_TEAM_H
 #define KT_BASE_TEAM_H
@@ -13,9 +15,11 @@
 struct team;
 
 struct team_opts {
-    uint32_t n;       /* workers, worker 0 included, >= 1 */
-    const int *cpu;   /* [n] OS index to pin each worker to, or -1; NULL: nobody is pinned. Worker 0 is the caller */
-    int pin_caller;   /* pin the calling thread too, until team_close gives it its CPUs back (on hosts of up to 1024 CPUs) */
+    uint32_t n;     /* workers, worker 0 included, >= 1 */
+    const int *cpu; /* [n] OS index to pin each worker to, or -1; NULL: nobody is pinned. Worker 0
+                       is the caller */
+    int pin_caller; /* pin the calling thread too, until team_close gives it its CPUs back (on hosts
+                       of up to 1024 CPUs) */
     uint32_t spin_ns; /* how long a waiting worker spins before it parks; 0: 50 us */
     const char *name; /* thread name prefix, at most 10 bytes */
 };

@@ -1,7 +1,9 @@
 /* engine.c - opening and closing an engine, its facts and its counters.
  *
- * Open goes: model description -> host facts -> profile -> plan -> kernels -> memory budget -> memory -> weights -> workers' first step is the
- * caller's. Each stage may fail; kt_engine_close accepts any partly built engine. Defaults and ranges of options are checked here and nowhere else.
+ * Open goes: model description -> host facts -> profile -> plan -> kernels -> memory budget ->
+ * memory -> weights -> workers' first step is the caller's. Each stage may fail; kt_engine_close
+ * accepts any partly built engine. Defaults and ranges of options are checked here and nowhere
+ * else.
  */
 #include "engine.h"
 
@@ -14,7 +16,8 @@
 #include "base/mem.h"
 #include "profile/profile.h"
 
-_Static_assert(sizeof(kt_engine) % _Alignof(kt_engine) == 0, "arrays of engines are not used, but the size must be sane");
+_Static_assert(sizeof(kt_engine) % _Alignof(kt_engine) == 0,
+               "arrays of engines are not used, but the size must be sane");
 
 void kt_engine_opts_init(kt_engine_opts *o)
 {
@@ -40,10 +43,13 @@ static kt_status quant_option(const char *name, const char *text, int *out, kt_e
 static kt_status check_opts(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     if (o->size != sizeof *o)
-        KT_FAIL(err, KT_E_INVALID, "kt_engine_opts has size %zu, this library knows %zu: initialise it with kt_engine_opts_init, compiled against the same kt.h", o->size,
-                sizeof *o);
+        KT_FAIL(err, KT_E_INVALID,
+                "kt_engine_opts has size %zu, this library knows %zu: initialise it with "
+                "kt_engine_opts_init, compiled against the same kt.h",
+                o->size, sizeof *o);
     if (o->model_path == NULL || o->model_path[0] == '\0')
-        KT_FAIL(err, KT_E_INVALID, "no model was given; name a GGUF file or a checkpoint directory");
+        KT_FAIL(err, KT_E_INVALID,
+                "no model was given; name a GGUF file or a checkpoint directory");
     KT_TRY(quant_option("--quant", o->quant, &e->quant, err));
     KT_TRY(quant_option("--quant-dense", o->quant_dense, &e->quant_dense, err));
     const char *kv = o->kv_type != NULL ? o->kv_type : "bf16";
@@ -59,10 +65,13 @@ static kt_status check_opts(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     e->batch = o->batch_tokens < o->max_seqs ? o->max_seqs : o->batch_tokens;
     int mask = o->cpu_mask != NULL ? kern_isa_by_name(o->cpu_mask) : 0;
     if (mask < 0)
-        KT_FAIL(err, KT_E_INVALID, "--cpu-mask %s: must be ref, avx2, avx512 or avx512vnni", o->cpu_mask);
+        KT_FAIL(err, KT_E_INVALID, "--cpu-mask %s: must be ref, avx2, avx512 or avx512vnni",
+                o->cpu_mask);
     e->isa = o->cpu_mask != NULL ? (uint32_t)mask & kern_isa_host() : kern_isa_host();
     if (o->cpu_mask != NULL && ((uint32_t)mask & ~kern_isa_host()) != 0)
-        KT_FAIL(err, KT_E_UNSUPPORTED, "--cpu-mask %s: this CPU or its operating system has only %s", o->cpu_mask, kern_isa_level_name(kern_isa_host()));
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "--cpu-mask %s: this CPU or its operating system has only %s", o->cpu_mask,
+                kern_isa_level_name(kern_isa_host()));
     return KT_OK;
 }
 
@@ -71,7 +80,8 @@ static kt_status check_model(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     const struct mdl_traits *t = &e->model->t;
     uint32_t most = t->ctx_tokens > 0 ? t->ctx_tokens : 8192;
     if (o->ctx_tokens > most)
-        KT_FAIL(err, KT_E_INVALID, "--ctx %u: %s was made for at most %u tokens", o->ctx_tokens, e->model->name, most);
+        KT_FAIL(err, KT_E_INVALID, "--ctx %u: %s was made for at most %u tokens", o->ctx_tokens,
+                e->model->name, most);
     e->ctx = o->ctx_tokens > 0 ? o->ctx_tokens : most < 8192 ? most : 8192;
     e->max_pages = (e->ctx + KERN_KV_PAGE - 1) / KERN_KV_PAGE;
     e->out_rows = e->max_seqs > 16 ? e->max_seqs : 16;
@@ -91,20 +101,25 @@ static void log_lines(const char *text)
     }
 }
 
-/* Profile and plan: which pools, how many threads, which ISA. A profile of another host is never half-used. */
+/* Profile and plan: which pools, how many threads, which ISA. A profile of another host is never
+ * half-used. */
 static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     struct profile_match m = {0};
     struct strbuf text = {0};
     e->profile_state = profile_state_name(PROFILE_NONE);
     if (o->profile_path != NULL) {
-        KT_TRY(profile_open_for_host(o->profile_path, e->host, o->trust_profile, &e->profile, &m, err));
+        KT_TRY(profile_open_for_host(o->profile_path, e->host, o->trust_profile, &e->profile, &m,
+                                     err));
         e->profile_state = profile_state_name(m.state);
         if (m.state == PROFILE_MISMATCH)
-            log_warn("KT026: %s is of another host: %s. Run: kttune probe --force -o %s", o->profile_path,
-                     e->profile != NULL ? "used because it was trusted" : "starting with defaults", o->profile_path);
+            log_warn("KT026: %s is of another host: %s. Run: kttune probe --force -o %s",
+                     o->profile_path,
+                     e->profile != NULL ? "used because it was trusted" : "starting with defaults",
+                     o->profile_path);
         else if (m.state == PROFILE_STALE)
-            log_warn("KT025: %s is stale; used as a whole. Run: kttune probe -o %s", o->profile_path, o->profile_path);
+            log_warn("KT025: %s is stale; used as a whole. Run: kttune probe -o %s",
+                     o->profile_path, o->profile_path);
         if (m.state == PROFILE_MISMATCH || m.state == PROFILE_STALE) {
             profile_match_text(&m, &text);
             log_lines(text.data);
@@ -116,7 +131,8 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     }
     char abi[17];
     kern_abi(abi);
-    const char *level = e->profile != NULL && o->cpu_mask == NULL ? profile_isa_level(e->profile, abi) : NULL;
+    const char *level =
+        e->profile != NULL && o->cpu_mask == NULL ? profile_isa_level(e->profile, abi) : NULL;
     if (level != NULL && kern_isa_by_name(level) >= 0)
         e->isa &= (uint32_t)kern_isa_by_name(level);
     struct plan_measured *measured = NULL;
@@ -127,8 +143,13 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
             KT_FAIL(err, KT_E_NOMEM, "no memory for the plan");
         for (uint32_t i = 0; i < n; i++) {
             const struct profile_knee *k = &e->profile->knees[i];
-            measured[i] = (struct plan_measured){k->node, k->knee_threads, k->knee_bytes_per_second, k->read_bytes_per_second, k->best_threads,
-                                                 (const char *const *)k->because, k->n_because};
+            measured[i] = (struct plan_measured){k->node,
+                                                 k->knee_threads,
+                                                 k->knee_bytes_per_second,
+                                                 k->read_bytes_per_second,
+                                                 k->best_threads,
+                                                 (const char *const *)k->because,
+                                                 k->n_because};
         }
     }
     struct plan_opts po;
@@ -144,19 +165,23 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 
 static kt_status find_kernels(kt_engine *e, kt_err *err)
 {
-    static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_RMSNORM, KERN_SWIGLU, KERN_ADD, KERN_EXP, KERN_ROPE, KERN_ATTN, KERN_MOE_ADD, KERN_MOE_DONE};
+    static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_RMSNORM, KERN_SWIGLU,
+                                      KERN_ADD,       KERN_EXP,     KERN_ROPE,
+                                      KERN_ATTN,      KERN_MOE_ADD, KERN_MOE_DONE};
     const struct kern *k[sizeof op / sizeof op[0]];
     for (size_t i = 0; i < sizeof op / sizeof op[0]; i++) {
         k[i] = kern_find(op[i], -1, e->isa, NULL);
         if (k[i] == NULL)
             KT_FAIL(err, KT_E_INTERNAL, "the kernel table has no row for operation %d", (int)op[i]);
     }
-    e->fn = (struct eng_kernels){k[0]->run.quant, k[1]->run.rmsnorm, k[2]->run.swiglu,  k[3]->run.add,     k[4]->run.vexp,
-                                 k[5]->run.rope,  k[6]->run.attn,    k[7]->run.moe_add, k[8]->run.moe_done};
+    e->fn = (struct eng_kernels){k[0]->run.quant, k[1]->run.rmsnorm, k[2]->run.swiglu,
+                                 k[3]->run.add,   k[4]->run.vexp,    k[5]->run.rope,
+                                 k[6]->run.attn,  k[7]->run.moe_add, k[8]->run.moe_done};
     return KT_OK;
 }
 
-/* Workers: pool after pool in plan order; worker 0, the engine thread, belongs to the first pool. */
+/* Workers: pool after pool in plan order; worker 0, the engine thread, belongs to the first pool.
+ */
 static kt_status start_workers(kt_engine *e, kt_err *err)
 {
     int *cpu = mem_calloc(e->plan->n_threads, sizeof *cpu);
@@ -169,7 +194,8 @@ static kt_status start_workers(kt_engine *e, kt_err *err)
     e->all_counter = mem_aligned(64, sizeof *e->all_counter);
     e->arena = mem_calloc(e->n_pools, sizeof *e->arena);
     e->arena_bytes = mem_calloc(e->n_pools, sizeof *e->arena_bytes);
-    if (cpu == NULL || e->worker == NULL || e->pool_workers == NULL || e->pool_counter == NULL || e->all_counter == NULL || e->arena == NULL || e->arena_bytes == NULL) {
+    if (cpu == NULL || e->worker == NULL || e->pool_workers == NULL || e->pool_counter == NULL ||
+        e->all_counter == NULL || e->arena == NULL || e->arena_bytes == NULL) {
         mem_free(cpu);
         KT_FAIL(err, KT_E_NOMEM, "no memory for %u workers", e->n_workers);
     }
@@ -179,10 +205,15 @@ static kt_status start_workers(kt_engine *e, kt_err *err)
         for (uint32_t i = 0; i < e->plan->pools[p].threads; i++, n++) {
             e->worker[n].pool = p;
             e->worker[n].index = i;
-            cpu[n] = e->plan->pools[p].n_cpus > 0 ? e->plan->pools[p].cpus[i % e->plan->pools[p].n_cpus] : -1;
+            cpu[n] = e->plan->pools[p].n_cpus > 0
+                         ? e->plan->pools[p].cpus[i % e->plan->pools[p].n_cpus]
+                         : -1;
             e->pool_workers[p]++;
         }
-    struct team_opts to = {.n = e->n_workers, .cpu = e->host->this_system ? cpu : NULL, .pin_caller = 1, .name = "kt-work"};
+    struct team_opts to = {.n = e->n_workers,
+                           .cpu = e->host->this_system ? cpu : NULL,
+                           .pin_caller = 1,
+                           .name = "kt-work"};
     kt_status s = team_open(&to, &e->team, err);
     mem_free(cpu);
     return s;
@@ -212,9 +243,12 @@ static void name_formats(kt_engine *e)
         if (e->layer[i].moe) {
             const struct eng_layer *l = &e->layer[i];
             e->expert_format = dtype_name(l->gate[0].type);
-            e->expert_bytes = kern_packed_bytes(l->gate[0].layout, l->gate[0].type, l->gate[0].rows, l->gate[0].k) +
-                              kern_packed_bytes(l->up[0].layout, l->up[0].type, l->up[0].rows, l->up[0].k) +
-                              kern_packed_bytes(l->down[0].layout, l->down[0].type, l->down[0].rows, l->down[0].k);
+            e->expert_bytes =
+                kern_packed_bytes(l->gate[0].layout, l->gate[0].type, l->gate[0].rows,
+                                  l->gate[0].k) +
+                kern_packed_bytes(l->up[0].layout, l->up[0].type, l->up[0].rows, l->up[0].k) +
+                kern_packed_bytes(l->down[0].layout, l->down[0].type, l->down[0].rows,
+                                  l->down[0].k);
             return;
         }
 }
@@ -263,7 +297,8 @@ kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err)
         return s;
     }
     e->load_seconds = (double)(clock_ns() - start) * 1e-9;
-    log_info("%s: %s kernels, %u threads in %u pools, ready after %.2f s", e->model->name, kern_isa_level_name(e->isa), e->n_workers, e->n_pools, e->load_seconds);
+    log_info("%s: %s kernels, %u threads in %u pools, ready after %.2f s", e->model->name,
+             kern_isa_level_name(e->isa), e->n_workers, e->n_pools, e->load_seconds);
     *out = e;
     return KT_OK;
 }
@@ -321,7 +356,8 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->kv_type = dtype_name(e->kv_type);
     info->profile_state = e->profile_state;
     info->profile_id = e->profile_id;
-    info->profile_host = e->profile != NULL && e->profile->hard_id != NULL ? e->profile->hard_id : "";
+    info->profile_host =
+        e->profile != NULL && e->profile->hard_id != NULL ? e->profile->hard_id : "";
     info->profile_time = e->profile != NULL ? profile_created_seconds(e->profile) : 0;
     info->plan_text = e->plan_text;
     info->dense_format = e->dense_format != NULL ? e->dense_format : "";

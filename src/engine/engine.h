@@ -1,8 +1,10 @@
-/* engine.h - private structures of the engine: a loaded model, its worker team, KV pages and the scratch of a step.
+/* engine.h - private structures of the engine: a loaded model, its worker team, KV pages and the
+ * scratch of a step.
  *
- * owner: the engine thread, except where a field says otherwise. Workers run only inside team_run and touch what the running phase gives them.
- * Shapes are written behind every pointer; H hidden, E experts, K experts per token, I width of an expert or dense FFN, D head dim, V vocabulary,
- * B batch_tokens. Everything is sized in kt_engine_open; a step allocates nothing.
+ * owner: the engine thread, except where a field says otherwise. Workers run only inside team_run
+ * and touch what the running phase gives them. Shapes are written behind every pointer; H hidden, E
+ * experts, K experts per token, I width of an expert or dense FFN, D head dim, V vocabulary, B
+ * batch_tokens. Everything is sized in kt_engine_open; a step allocates nothing.
  */
 #ifndef KT_ENGINE_H
 #define KT_ENGINE_H
@@ -32,8 +34,9 @@ struct eng_mat {
     uint32_t rows, k;
     uint64_t panel_bytes;
     const struct kern *gemv, *gemm;
-    struct eng_part *part; /* [n_pools] */
-    uint64_t row_file_bytes; /* bytes of a row in the packed dtype's file form: what bandwidth figures count */
+    struct eng_part *part;   /* [n_pools] */
+    uint64_t row_file_bytes; /* bytes of a row in the packed dtype's file form: what bandwidth
+                                figures count */
 };
 
 struct eng_layer {
@@ -49,10 +52,10 @@ struct eng_layer {
 /* Activation rows in both forms: fp32 and int8 groups. */
 struct eng_act {
     uint32_t k;
-    float *x;      /* [rows][k] */
-    int8_t *q;     /* [rows][ldq] */
-    float *scale;  /* [rows][ldg] */
-    int32_t *sum;  /* [rows][ldg] */
+    float *x;     /* [rows][k] */
+    int8_t *q;    /* [rows][ldq] */
+    float *scale; /* [rows][ldg] */
+    int32_t *sum; /* [rows][ldg] */
     size_t ldq, ldg;
 };
 
@@ -65,7 +68,8 @@ struct mm_job {
     size_t ldy;
 };
 
-/* Claim counters of one pool; three in rotation so that the next phase's is zero when the phase starts. */
+/* Claim counters of one pool; three in rotation so that the next phase's is zero when the phase
+ * starts. */
 struct eng_counter {
     _Alignas(64) atomic_uint next[3];
 };
@@ -73,9 +77,9 @@ struct eng_counter {
 struct eng_worker {
     uint32_t pool, index; /* index inside the pool */
     void *attn_scratch;
-    float *tmp;           /* [B][CHUNK_ROWS] */
+    float *tmp;                    /* [B][CHUNK_ROWS] */
     const void **kpages, **vpages; /* [pages of the longest sequence] */
-    uint32_t phase;       /* how many phases this worker has passed in the running step */
+    uint32_t phase;                /* how many phases this worker has passed in the running step */
 };
 
 struct eng_kernels {
@@ -101,30 +105,32 @@ struct kt_seq {
 struct eng_step {
     kt_batch_item *items;
     uint32_t n_items, n;
-    bool single;      /* every item has one token: attention needs no barrier after the KV write */
-    kt_seq **seq;     /* [B] */
-    uint32_t *pos;    /* [B] */
-    int32_t *id;      /* [B] */
-    uint32_t *item;   /* [B] index of the token's item */
+    bool single;       /* every item has one token: attention needs no barrier after the KV write */
+    kt_seq **seq;      /* [B] */
+    uint32_t *pos;     /* [B] */
+    int32_t *id;       /* [B] */
+    uint32_t *item;    /* [B] index of the token's item */
     atomic_uchar *bad; /* [B] a numeric error in this token's row */
     uint32_t n_out;
     uint32_t *out_tok; /* [B] tokens whose logits are wanted */
     float **out_ptr;   /* [B] where they go */
     /* expert groups of the running layer */
-    int32_t *chosen;  /* [B][K] ascending */
-    float *weight;    /* [B][K] */
-    float *gap;       /* [B] relative distance of the last chosen to the best left out; filled only for a tap */
+    int32_t *chosen; /* [B][K] ascending */
+    float *weight;   /* [B][K] */
+    float *gap; /* [B] relative distance of the last chosen to the best left out; filled only for a
+                   tap */
     uint32_t *slot_tok; /* [B*K] token of each slot, grouped by expert */
     float *slot_weight; /* [B*K] */
-    uint32_t *first;  /* [E+1] first slot of each expert */
-    uint32_t *active; /* [E] experts with at least one slot */
+    uint32_t *first;    /* [E+1] first slot of each expert */
+    uint32_t *active;   /* [E] experts with at least one slot */
     uint32_t n_active;
-    uint32_t *fill;   /* [E] scratch of the grouping */
+    uint32_t *fill;      /* [E] scratch of the grouping */
     struct mm_job *jobs; /* [2E] */
     uint32_t *job_first; /* [n_pools][2E+1] prefix sums of items */
     uint32_t n_jobs;
-    uint32_t job_rows, down_rows; /* rows of one claim in the running phase: multiples of CHUNK_ROWS */
-    bool pending;     /* the last layer's expert sums are not yet in x */
+    uint32_t job_rows,
+        down_rows; /* rows of one claim in the running phase: multiples of CHUNK_ROWS */
+    bool pending;  /* the last layer's expert sums are not yet in x */
 };
 
 struct kt_engine {
@@ -135,7 +141,7 @@ struct kt_engine {
     struct team *team;
     struct eng_worker *worker; /* [n_workers] */
     uint32_t n_workers, n_pools;
-    uint32_t *pool_workers;    /* [n_pools] */
+    uint32_t *pool_workers;                         /* [n_pools] */
     struct eng_counter *pool_counter, *all_counter; /* [n_pools], [1] */
     struct eng_kernels fn;
     uint32_t isa;
@@ -158,39 +164,41 @@ struct kt_engine {
     uint64_t *arena_bytes;
     float *rope_cos, *rope_sin; /* [ctx][R/2] */
 
-    /* KV: page p of layer l, kv head h: keys at kv + p*page_bytes + ((l*n_kv + h)*2) * plane_bytes, values one plane later */
+    /* KV: page p of layer l, kv head h: keys at kv + p*page_bytes + ((l*n_kv + h)*2) * plane_bytes,
+     * values one plane later */
     uint8_t *kv;
     uint64_t kv_pages, page_bytes, plane_bytes;
     uint32_t *free_pages; /* stack */
     uint64_t n_free;
-    kt_seq *seqs; /* [max_seqs] */
+    kt_seq *seqs;        /* [max_seqs] */
     uint32_t *seq_pages; /* [max_seqs][max_pages] */
-    uint32_t max_pages; /* of one sequence */
+    uint32_t max_pages;  /* of one sequence */
 
     /* scratch of a step */
     uint8_t *scratch;
     uint64_t scratch_bytes;
     struct eng_step step;
-    float *x;            /* [B][H] residual stream */
-    struct eng_act norm; /* [B][H] normalised rows */
+    float *x;                  /* [B][H] residual stream */
+    struct eng_act norm;       /* [B][H] normalised rows */
     float *qbuf, *kbuf, *vbuf; /* [B][heads*D], [B][kv*D] */
-    struct eng_act attn; /* [B][heads*D] */
-    float *obuf;         /* [B][H] */
-    float *rlogits;      /* [B][E] */
-    float *gbuf, *ubuf;  /* [S][I], S = B*K slots or B tokens of a dense layer */
-    struct eng_act mid;  /* [S][I] */
-    int64_t *acc;        /* [B][H] */
-    struct eng_act out;  /* [out_rows][H] */
-    float *logits;       /* [out_rows][V] */
+    struct eng_act attn;       /* [B][heads*D] */
+    float *obuf;               /* [B][H] */
+    float *rlogits;            /* [B][E] */
+    float *gbuf, *ubuf;        /* [S][I], S = B*K slots or B tokens of a dense layer */
+    struct eng_act mid;        /* [S][I] */
+    int64_t *acc;              /* [B][H] */
+    struct eng_act out;        /* [out_rows][H] */
+    float *logits;             /* [out_rows][V] */
     uint32_t out_rows;
-    uint32_t step_base;  /* first output row of the running head pass */
+    uint32_t step_base; /* first output row of the running head pass */
     uint32_t step_rows;
     kt_tap_fn tap;
     void *tap_user;
 
     _Atomic uint64_t *counts; /* [n_moe_layers][E], relaxed */
     struct {
-        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, macs, attn_ns, moe_ns, other_ns, expert_tokens, pages_used;
+        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, macs, attn_ns, moe_ns,
+            other_ns, expert_tokens, pages_used;
     } stat;
     /* info strings */
     char *plan_text, *profile_id;
@@ -199,12 +207,16 @@ struct kt_engine {
     double load_seconds;
 };
 
-#define CHUNK_ROWS (4 * KERN_PANEL)      /* least rows of one claim: the kernels keep four panels in flight */
-#define CHUNK_ROWS_MAX (32 * KERN_PANEL) /* most: memory is read best in long runs, but the workers must end together */
-#define GEMV_TOKENS 4                    /* up to so many rows of activations a product streams its weights once */
+#define CHUNK_ROWS                                                                                 \
+    (4 * KERN_PANEL) /* least rows of one claim: the kernels keep four panels in flight */
+#define CHUNK_ROWS_MAX                                                                             \
+    (32 *                                                                                          \
+     KERN_PANEL) /* most: memory is read best in long runs, but the workers must end together */
+#define GEMV_TOKENS 4 /* up to so many rows of activations a product streams its weights once */
 
 /* load.c */
-kt_status eng_load_layout(struct kt_engine *e, kt_err *err); /* matrices, parts and arena sizes; no weight is read */
+kt_status eng_load_layout(struct kt_engine *e,
+                          kt_err *err); /* matrices, parts and arena sizes; no weight is read */
 kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
 /* memory.c */
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
@@ -212,14 +224,19 @@ kt_status eng_take_memory(struct kt_engine *e, kt_err *err);
 void eng_free_memory(struct kt_engine *e);
 /* jobs.c */
 void eng_phase_end(struct kt_engine *e, uint32_t worker);
-bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item); /* one of n_items, over all workers */
+bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items,
+               uint32_t *item); /* one of n_items, over all workers */
 bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item);
 void eng_jobs_prepare(struct kt_engine *e); /* worker 0, before the barrier that starts the phase */
-uint32_t eng_chunk_rows(const struct kt_engine *e, uint64_t rows, uint32_t n); /* rows of a claim when `rows` rows are multiplied with n tokens */
+uint32_t
+eng_chunk_rows(const struct kt_engine *e, uint64_t rows,
+               uint32_t n); /* rows of a claim when `rows` rows are multiplied with n tokens */
 void eng_jobs_run(struct kt_engine *e, uint32_t worker);
-void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n); /* m's rows are read once for n tokens */
+void eng_count_weights(struct kt_engine *e, const struct eng_mat *m,
+                       uint32_t n); /* m's rows are read once for n tokens */
 void eng_job_add(struct kt_engine *e, const struct mm_job *j);
-void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1, float *y, size_t ldy);
+void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1,
+            float *y, size_t ldy);
 void eng_quantise(struct kt_engine *e, struct eng_act *a, uint32_t row, uint32_t token);
 static inline bool eng_wants_int8(const struct eng_mat *m)
 {
@@ -228,6 +245,7 @@ static inline bool eng_wants_int8(const struct eng_mat *m)
 /* layer_attn.c, layer_ffn.c: one layer's halves, run by every worker */
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer);
 void eng_ffn(struct kt_engine *e, uint32_t worker, uint32_t layer);
-void eng_finish_rows(struct kt_engine *e, uint32_t row); /* expert sums of the layer before into x */
+void eng_finish_rows(struct kt_engine *e,
+                     uint32_t row); /* expert sums of the layer before into x */
 
 #endif

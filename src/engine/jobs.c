@@ -1,7 +1,9 @@
-/* jobs.c - how the workers share a phase: claims from counters, and matrix jobs cut into chunks of panels.
+/* jobs.c - how the workers share a phase: claims from counters, and matrix jobs cut into chunks of
+ * panels.
  *
- * Each pool computes the rows it owns, so a pool's workers claim chunks of their pool's parts only. All counters of a phase are zero when it starts:
- * phase i uses counter i mod 3 and zeroes counter i+1 mod 3, which everybody left behind two barriers ago.
+ * Each pool computes the rows it owns, so a pool's workers claim chunks of their pool's parts only.
+ * All counters of a phase are zero when it starts: phase i uses counter i mod 3 and zeroes counter
+ * i+1 mod 3, which everybody left behind two barriers ago.
  */
 #include "engine.h"
 
@@ -21,7 +23,8 @@ void eng_phase_end(struct kt_engine *e, uint32_t worker)
 
 bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item)
 {
-    uint32_t i = atomic_fetch_add_explicit(&e->all_counter->next[e->worker[worker].phase % 3], 1, memory_order_relaxed);
+    uint32_t i = atomic_fetch_add_explicit(&e->all_counter->next[e->worker[worker].phase % 3], 1,
+                                           memory_order_relaxed);
     *item = i;
     return i < n_items;
 }
@@ -29,7 +32,8 @@ bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t 
 bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item)
 {
     const struct eng_worker *w = &e->worker[worker];
-    uint32_t i = atomic_fetch_add_explicit(&e->pool_counter[w->pool].next[w->phase % 3], 1, memory_order_relaxed);
+    uint32_t i = atomic_fetch_add_explicit(&e->pool_counter[w->pool].next[w->phase % 3], 1,
+                                           memory_order_relaxed);
     *item = i;
     return i < n_items;
 }
@@ -49,7 +53,8 @@ uint32_t eng_chunk_rows(const struct kt_engine *e, uint64_t rows, uint32_t n)
 
 void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
 {
-    atomic_fetch_add_explicit(&e->stat.weight_bytes, m->row_file_bytes * m->rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->stat.weight_bytes, m->row_file_bytes * m->rows,
+                              memory_order_relaxed);
     atomic_fetch_add_explicit(&e->stat.macs, (uint64_t)m->rows * m->k * n, memory_order_relaxed);
 }
 
@@ -68,18 +73,33 @@ void eng_jobs_prepare(struct kt_engine *e)
         uint32_t *first = s->job_first + (size_t)p * stride;
         first[0] = 0;
         for (uint32_t i = 0; i < s->n_jobs; i++)
-            first[i + 1] = first[i] + (s->jobs[i].mat->part[p].rows + s->job_rows - 1) / s->job_rows;
+            first[i + 1] =
+                first[i] + (s->jobs[i].mat->part[p].rows + s->job_rows - 1) / s->job_rows;
     }
     for (uint32_t i = 0; i < s->n_jobs; i++)
         eng_count_weights(e, s->jobs[i].mat, s->jobs[i].n);
 }
 
-void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1, float *y, size_t ldy)
+void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1,
+            float *y, size_t ldy)
 {
     const struct eng_act *a = j->act;
     struct kern_mm m = {
-        .w = part->w, .k = j->mat->k, .row0 = row0, .row1 = row1, .n = j->n, .tok = j->tok, .q = a->q, .scale = a->scale, .sum = a->sum, .x = a->x,
-        .ldq = a->ldq, .ldg = a->ldg, .ldx = a->k, .y = y, .ldy = ldy,
+        .w = part->w,
+        .k = j->mat->k,
+        .row0 = row0,
+        .row1 = row1,
+        .n = j->n,
+        .tok = j->tok,
+        .q = a->q,
+        .scale = a->scale,
+        .sum = a->sum,
+        .x = a->x,
+        .ldq = a->ldq,
+        .ldg = a->ldg,
+        .ldx = a->k,
+        .y = y,
+        .ldy = ldy,
     };
     const struct kern *k = j->n <= GEMV_TOKENS ? j->mat->gemv : j->mat->gemm;
     k->run.mm(&m);

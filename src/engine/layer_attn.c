@@ -1,7 +1,9 @@
-/* layer_attn.c - the attention half of a layer: norm, q k v, q/k norm and rope, KV write, grouped-query attention, output projection.
+/* layer_attn.c - the attention half of a layer: norm, q k v, q/k norm and rope, KV write,
+ * grouped-query attention, output projection.
  *
- * Every worker runs eng_attention; phases end at barriers. KV values are rounded to the KV type when they are written, before any use, so a chunk's
- * own keys are read back rounded as well (canonical arithmetic).
+ * Every worker runs eng_attention; phases end at barriers. KV values are rounded to the KV type
+ * when they are written, before any use, so a chunk's own keys are read back rounded as well
+ * (canonical arithmetic).
  */
 #include "engine.h"
 
@@ -11,11 +13,13 @@
 
 static uint8_t *kv_plane(const struct kt_engine *e, uint32_t page, uint32_t layer, uint32_t kv_head)
 {
-    return e->kv + page * e->page_bytes + ((uint64_t)layer * e->model->t.n_kv_heads + kv_head) * 2 * e->plane_bytes;
+    return e->kv + page * e->page_bytes +
+           ((uint64_t)layer * e->model->t.n_kv_heads + kv_head) * 2 * e->plane_bytes;
 }
 
 /* One key and one value of one kv head at position pos: keys transposed [D][64], values [64][D]. */
-static void kv_store(struct kt_engine *e, const kt_seq *s, uint32_t pos, uint32_t layer, uint32_t head, const float *k, const float *v)
+static void kv_store(struct kt_engine *e, const kt_seq *s, uint32_t pos, uint32_t layer,
+                     uint32_t head, const float *k, const float *v)
 {
     uint32_t dim = e->model->t.head_dim, at = pos % KERN_KV_PAGE;
     uint8_t *plane = kv_plane(e, s->pages[pos / KERN_KV_PAGE], layer, head);
@@ -25,7 +29,8 @@ static void kv_store(struct kt_engine *e, const kt_seq *s, uint32_t pos, uint32_
             kd[d * KERN_KV_PAGE + at] = k[d];
         memcpy(vd + (size_t)at * dim, v, dim * sizeof *v);
     } else {
-        uint16_t *kd = (uint16_t *)(void *)plane, *vd = (uint16_t *)(void *)(plane + e->plane_bytes);
+        uint16_t *kd = (uint16_t *)(void *)plane,
+                 *vd = (uint16_t *)(void *)(plane + e->plane_bytes);
         for (uint32_t d = 0; d < dim; d++)
             kd[d * KERN_KV_PAGE + at] = f32_to_bf16(k[d]);
         for (uint32_t d = 0; d < dim; d++)
@@ -38,7 +43,8 @@ static void rotate_and_store(struct kt_engine *e, uint32_t layer, uint32_t t, ui
 {
     const struct mdl_traits *m = &e->model->t;
     const struct eng_layer *l = &e->layer[layer];
-    uint32_t group = m->n_heads / m->n_kv_heads, dim = m->head_dim, half = m->rope.dims / 2, pos = e->step.pos[t];
+    uint32_t group = m->n_heads / m->n_kv_heads, dim = m->head_dim, half = m->rope.dims / 2,
+             pos = e->step.pos[t];
     const float *cos = e->rope_cos + (size_t)pos * half, *sin = e->rope_sin + (size_t)pos * half;
     float *q = e->qbuf + ((size_t)t * m->n_heads + kv_head * group) * dim;
     float *k = e->kbuf + ((size_t)t * m->n_kv_heads + kv_head) * dim;
@@ -50,10 +56,12 @@ static void rotate_and_store(struct kt_engine *e, uint32_t layer, uint32_t t, ui
     if (l->k_norm != NULL)
         e->fn.rmsnorm(k, l->k_norm, dim, m->norm_eps, k);
     e->fn.rope(k, cos, sin, half, m->rope.interleaved);
-    kv_store(e, e->step.seq[t], pos, layer, kv_head, k, e->vbuf + ((size_t)t * m->n_kv_heads + kv_head) * dim);
+    kv_store(e, e->step.seq[t], pos, layer, kv_head, k,
+             e->vbuf + ((size_t)t * m->n_kv_heads + kv_head) * dim);
 }
 
-static void attend(struct kt_engine *e, uint32_t worker, uint32_t layer, uint32_t t, uint32_t kv_head)
+static void attend(struct kt_engine *e, uint32_t worker, uint32_t layer, uint32_t t,
+                   uint32_t kv_head)
 {
     const struct mdl_traits *m = &e->model->t;
     struct eng_worker *w = &e->worker[worker];
@@ -65,8 +73,16 @@ static void attend(struct kt_engine *e, uint32_t worker, uint32_t layer, uint32_
     }
     size_t first = ((size_t)t * m->n_heads + kv_head * group) * dim;
     struct kern_attn a = {
-        .q = e->qbuf + first, .n_q = group, .dim = dim, .n_keys = n_keys, .kv_type = e->kv_type, .kpage = w->kpages, .vpage = w->vpages,
-        .scale = (float)(1.0 / __builtin_sqrt((double)dim)), .out = e->attn.x + first, .scratch = w->attn_scratch,
+        .q = e->qbuf + first,
+        .n_q = group,
+        .dim = dim,
+        .n_keys = n_keys,
+        .kv_type = e->kv_type,
+        .kpage = w->kpages,
+        .vpage = w->vpages,
+        .scale = (float)(1.0 / __builtin_sqrt((double)dim)),
+        .out = e->attn.x + first,
+        .scratch = w->attn_scratch,
     };
     e->fn.attn(&a);
 }
@@ -81,15 +97,19 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
     while (eng_claim(e, worker, n, &i)) {
         if (s->pending)
             eng_finish_rows(e, i);
-        e->fn.rmsnorm(e->x + (size_t)i * H, l->attn_norm, H, m->norm_eps, e->norm.x + (size_t)i * H);
+        e->fn.rmsnorm(e->x + (size_t)i * H, l->attn_norm, H, m->norm_eps,
+                      e->norm.x + (size_t)i * H);
         if (eng_wants_int8(&l->q) || eng_wants_int8(&l->k) || eng_wants_int8(&l->v))
             eng_quantise(e, &e->norm, i, i);
     }
     if (worker == 0) {
         s->n_jobs = 0;
-        eng_job_add(e, &(struct mm_job){&l->q, &e->norm, NULL, n, e->qbuf, (size_t)m->n_heads * m->head_dim});
-        eng_job_add(e, &(struct mm_job){&l->k, &e->norm, NULL, n, e->kbuf, (size_t)m->n_kv_heads * m->head_dim});
-        eng_job_add(e, &(struct mm_job){&l->v, &e->norm, NULL, n, e->vbuf, (size_t)m->n_kv_heads * m->head_dim});
+        eng_job_add(e, &(struct mm_job){&l->q, &e->norm, NULL, n, e->qbuf,
+                                        (size_t)m->n_heads * m->head_dim});
+        eng_job_add(e, &(struct mm_job){&l->k, &e->norm, NULL, n, e->kbuf,
+                                        (size_t)m->n_kv_heads * m->head_dim});
+        eng_job_add(e, &(struct mm_job){&l->v, &e->norm, NULL, n, e->vbuf,
+                                        (size_t)m->n_kv_heads * m->head_dim});
         eng_jobs_prepare(e);
     }
     eng_phase_end(e, worker);

@@ -1,8 +1,11 @@
-/* layer_ffn.c - the feed-forward half of a layer: residual, norm, then a dense FFN or the mixture of experts.
+/* layer_ffn.c - the feed-forward half of a layer: residual, norm, then a dense FFN or the mixture
+ * of experts.
  *
- * Mixture: router logits -> softmax over all experts -> top k (ties to the lower id) -> slots grouped by expert -> gate and up of each active
- * expert -> SwiGLU and re-quantisation per slot -> down projection by row chunks, each chunk adding every expert's product into the token's int64 sum.
- * A row of the sum is touched by one worker only, and the sum does not depend on the order of experts (canonical arithmetic).
+ * Mixture: router logits -> softmax over all experts -> top k (ties to the lower id) -> slots
+ * grouped by expert -> gate and up of each active expert -> SwiGLU and re-quantisation per slot ->
+ * down projection by row chunks, each chunk adding every expert's product into the token's int64
+ * sum. A row of the sum is touched by one worker only, and the sum does not depend on the order of
+ * experts (canonical arithmetic).
  */
 #include "engine.h"
 
@@ -15,7 +18,8 @@ void eng_finish_rows(struct kt_engine *e, uint32_t row)
     e->fn.moe_done(e->acc + (size_t)row * H, e->x + (size_t)row * H, H);
 }
 
-/* Softmax over all experts and the k best of one token, ids ascending, weights renormalised if the model says so. */
+/* Softmax over all experts and the k best of one token, ids ascending, weights renormalised if the
+ * model says so. */
 static void route(struct kt_engine *e, uint32_t t)
 {
     const struct mdl_traits *m = &e->model->t;
@@ -84,7 +88,8 @@ static void group_by_expert(struct kt_engine *e, struct eng_layer *l)
     for (uint32_t x = 0; x < E; x++) {
         if (s->first[x + 1] > 0) {
             s->active[s->n_active++] = x;
-            atomic_fetch_add_explicit(&e->counts[(size_t)l->moe_index * E + x], s->first[x + 1], memory_order_relaxed);
+            atomic_fetch_add_explicit(&e->counts[(size_t)l->moe_index * E + x], s->first[x + 1],
+                                      memory_order_relaxed);
         }
         s->first[x + 1] += s->first[x];
         s->fill[x] = s->first[x];
@@ -106,7 +111,8 @@ static void down_chunk(struct kt_engine *e, uint32_t worker, struct eng_layer *l
     for (uint32_t a = 0; a < s->n_active; a++) {
         uint32_t x = s->active[a], first = s->first[x], n = s->first[x + 1] - first;
         const struct eng_part *part = &l->down[x].part[w->pool];
-        uint32_t row0 = chunk * s->down_rows, row1 = row0 + s->down_rows < part->rows ? row0 + s->down_rows : part->rows;
+        uint32_t row0 = chunk * s->down_rows,
+                 row1 = row0 + s->down_rows < part->rows ? row0 + s->down_rows : part->rows;
         struct eng_act act = e->mid;
         act.x += (size_t)first * act.k;
         if (act.q != NULL) {
@@ -115,11 +121,15 @@ static void down_chunk(struct kt_engine *e, uint32_t worker, struct eng_layer *l
             act.sum += first * act.ldg;
         }
         struct mm_job j = {&l->down[x], &act, NULL, n, NULL, 0};
-        /* the kernel writes element (i, r) at y[i * ldy + r] with r counted in the part: shift so that row0 lands at tmp */
-        eng_mm(&j, part, row0, row1, (float *)((uintptr_t)w->tmp - row0 * sizeof(float)), s->down_rows);
+        /* the kernel writes element (i, r) at y[i * ldy + r] with r counted in the part: shift so
+         * that row0 lands at tmp */
+        eng_mm(&j, part, row0, row1, (float *)((uintptr_t)w->tmp - row0 * sizeof(float)),
+               s->down_rows);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t t = s->slot_tok[first + i];
-            if (!e->fn.moe_add(e->acc + (size_t)t * H + part->row0 + row0, w->tmp + (size_t)i * s->down_rows, s->slot_weight[first + i], row1 - row0))
+            if (!e->fn.moe_add(e->acc + (size_t)t * H + part->row0 + row0,
+                               w->tmp + (size_t)i * s->down_rows, s->slot_weight[first + i],
+                               row1 - row0))
                 atomic_store_explicit(&s->bad[t], 1, memory_order_relaxed);
         }
     }
@@ -156,14 +166,20 @@ static void moe(struct kt_engine *e, uint32_t worker, struct eng_layer *l)
         s->n_jobs = 0;
         for (uint32_t a = 0; a < s->n_active; a++) {
             uint32_t x = s->active[a], first = s->first[x], n = s->first[x + 1] - first;
-            eng_job_add(e, &(struct mm_job){&l->gate[x], &e->norm, s->slot_tok + first, n, e->gbuf + (size_t)first * I, I});
-            eng_job_add(e, &(struct mm_job){&l->up[x], &e->norm, s->slot_tok + first, n, e->ubuf + (size_t)first * I, I});
+            eng_job_add(e, &(struct mm_job){&l->gate[x], &e->norm, s->slot_tok + first, n,
+                                            e->gbuf + (size_t)first * I, I});
+            eng_job_add(e, &(struct mm_job){&l->up[x], &e->norm, s->slot_tok + first, n,
+                                            e->ubuf + (size_t)first * I, I});
         }
         eng_jobs_prepare(e);
-        /* a chunk's products of one expert lie in tmp [tokens][down_rows], which has room for [B][CHUNK_ROWS] */
-        s->down_rows = s->n * (CHUNK_ROWS_MAX / CHUNK_ROWS) <= e->batch ? eng_chunk_rows(e, m->hidden, s->n) : CHUNK_ROWS;
+        /* a chunk's products of one expert lie in tmp [tokens][down_rows], which has room for
+         * [B][CHUNK_ROWS] */
+        s->down_rows = s->n * (CHUNK_ROWS_MAX / CHUNK_ROWS) <= e->batch
+                           ? eng_chunk_rows(e, m->hidden, s->n)
+                           : CHUNK_ROWS;
         for (uint32_t a = 0; a < s->n_active; a++)
-            eng_count_weights(e, &l->down[s->active[a]], s->first[s->active[a] + 1] - s->first[s->active[a]]);
+            eng_count_weights(e, &l->down[s->active[a]],
+                              s->first[s->active[a] + 1] - s->first[s->active[a]]);
     }
     eng_phase_end(e, worker);
     eng_jobs_run(e, worker);
@@ -171,7 +187,8 @@ static void moe(struct kt_engine *e, uint32_t worker, struct eng_layer *l)
     while (eng_claim(e, worker, s->n * m->top_k, &i))
         swiglu_slot(e, i, s->slot_tok[i], int8);
     eng_phase_end(e, worker);
-    uint32_t chunks = (l->down[0].part[e->worker[worker].pool].rows + s->down_rows - 1) / s->down_rows;
+    uint32_t chunks =
+        (l->down[0].part[e->worker[worker].pool].rows + s->down_rows - 1) / s->down_rows;
     while (eng_claim_pool(e, worker, chunks, &i))
         down_chunk(e, worker, l, i);
     if (worker == 0)
@@ -216,16 +233,19 @@ void eng_ffn(struct kt_engine *e, uint32_t worker, uint32_t layer)
         float *x = e->x + (size_t)i * H;
         e->fn.add(x, e->obuf + (size_t)i * H, H);
         e->fn.rmsnorm(x, l->ffn_norm, H, m->norm_eps, e->norm.x + (size_t)i * H);
-        if (eng_wants_int8(&l->gate[0]) || eng_wants_int8(&l->up[0]) || (l->moe && eng_wants_int8(&l->router)))
+        if (eng_wants_int8(&l->gate[0]) || eng_wants_int8(&l->up[0]) ||
+            (l->moe && eng_wants_int8(&l->router)))
             eng_quantise(e, &e->norm, i, i);
     }
     if (worker == 0) {
         s->n_jobs = 0;
         if (l->moe) {
-            eng_job_add(e, &(struct mm_job){&l->router, &e->norm, NULL, n, e->rlogits, m->n_experts});
+            eng_job_add(e,
+                        &(struct mm_job){&l->router, &e->norm, NULL, n, e->rlogits, m->n_experts});
         } else {
             e->mid.k = m->dense_inter;
-            eng_job_add(e, &(struct mm_job){&l->gate[0], &e->norm, NULL, n, e->gbuf, m->dense_inter});
+            eng_job_add(e,
+                        &(struct mm_job){&l->gate[0], &e->norm, NULL, n, e->gbuf, m->dense_inter});
             eng_job_add(e, &(struct mm_job){&l->up[0], &e->norm, NULL, n, e->ubuf, m->dense_inter});
         }
         eng_jobs_prepare(e);

@@ -1,8 +1,11 @@
-/* load.c - from a model on disk to packed matrices: first the layout (types, parts, arena sizes; nothing is read), then the packing by all workers.
+/* load.c - from a model on disk to packed matrices: first the layout (types, parts, arena sizes;
+ * nothing is read), then the packing by all workers.
  *
- * Every matrix is split by output rows over the pools, in whole panels, by the plan's shares; the worker that packs a part belongs to the pool that
- * owns it, so pages are touched first by their own node. Conversion at load (--quant, --quant-dense, --strict) goes file form -> fp32 -> file form of
- * the wanted type -> packed, 64 rows at a time, so its bits equal those of a file that was converted before.
+ * Every matrix is split by output rows over the pools, in whole panels, by the plan's shares; the
+ * worker that packs a part belongs to the pool that owns it, so pages are touched first by their
+ * own node. Conversion at load (--quant, --quant-dense, --strict) goes file form -> fp32 -> file
+ * form of the wanted type -> packed, 64 rows at a time, so its bits equal those of a file that was
+ * converted before.
  */
 #include "engine.h"
 
@@ -20,7 +23,7 @@
 struct task {
     const struct eng_mat *mat;
     struct mdl_slice src;
-    int through; /* dtype that values pass through before packing (-1: none) */
+    int through;               /* dtype that values pass through before packing (-1: none) */
     uint32_t pool, row0, rows; /* in the part */
 };
 
@@ -41,11 +44,12 @@ struct loader {
 };
 
 /* Which type a weight passes through (the quantisation asked for) and which type is packed. */
-static void choose_type(const struct kt_engine *e, enum mdl_role role, bool expert, enum dtype src, int *through, enum dtype *packed)
+static void choose_type(const struct kt_engine *e, enum mdl_role role, bool expert, enum dtype src,
+                        int *through, enum dtype *packed)
 {
     int q = expert ? e->quant : e->quant_dense;
     *through = role != MDL_ROUTER && q >= 0 && q != (int)src ? q : -1;
-    enum dtype t = *through >= 0 ? (enum dtype)*through : src;
+    enum dtype t = *through >= 0 ? (enum dtype) * through : src;
     *packed = e->strict && dtype_info(t)->block_elems > 1 ? DT_F32 : t;
 }
 
@@ -60,21 +64,29 @@ static uint32_t panels_before(const struct kt_engine *e, uint32_t pool, uint32_t
     return at < n_panels ? at : n_panels;
 }
 
-static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer, uint32_t expert, struct eng_mat *mat, kt_err *err)
+static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer, uint32_t expert,
+                         struct eng_mat *mat, kt_err *err)
 {
     struct mdl_slice s;
     int through;
-    bool is_expert = e->model->t.n_experts > 0 && (role == MDL_GATE || role == MDL_UP || role == MDL_DOWN) && e->model->t.layer_is_moe[layer];
+    bool is_expert = e->model->t.n_experts > 0 &&
+                     (role == MDL_GATE || role == MDL_UP || role == MDL_DOWN) &&
+                     e->model->t.layer_is_moe[layer];
     if (!mdl_weight(e->model, role, layer, expert, &s))
-        KT_FAIL(err, KT_E_INTERNAL, "%s: layer %u has no weight of role %d", e->model->path, layer, (int)role);
+        KT_FAIL(err, KT_E_INTERNAL, "%s: layer %u has no weight of role %d", e->model->path, layer,
+                (int)role);
     choose_type(e, role, is_expert, s.type, &through, &mat->type);
     enum dtype widest = through >= 0 ? (enum dtype)through : s.type;
     if (!kern_has_dtype(mat->type) || !kern_has_dtype(widest))
-        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %s has type %s, for which this version has no kernel; convert the model to one of mxfp4, q8_0, q4_0, bf16",
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "%s: tensor %s has type %s, for which this version has no kernel; convert the "
+                "model to one of mxfp4, q8_0, q4_0, bf16",
                 s.file, s.tensor, dtype_name(s.type));
     if (s.cols % dtype_info(widest)->block_elems != 0)
-        KT_FAIL(err, KT_E_INVALID, "%s: tensor %s has rows of %u elements, not a multiple of the %u of %s; choose another type or none", s.file, s.tensor, s.cols,
-                dtype_info(widest)->block_elems, dtype_name(widest));
+        KT_FAIL(err, KT_E_INVALID,
+                "%s: tensor %s has rows of %u elements, not a multiple of the %u of %s; choose "
+                "another type or none",
+                s.file, s.tensor, s.cols, dtype_info(widest)->block_elems, dtype_name(widest));
     mat->rows = s.rows;
     mat->k = s.cols;
     mat->layout = kern_layout_for(mat->type, e->isa);
@@ -82,17 +94,22 @@ static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer
     mat->row_file_bytes = dtype_row_bytes(mat->type, mat->k);
     mat->gemv = kern_find(KERN_GEMV, mat->type, e->isa, &(struct kern_shape){s.rows, s.cols, 1});
     mat->gemm = kern_find(KERN_GEMM, mat->type, e->isa, &(struct kern_shape){s.rows, s.cols, 512});
-    if (mat->gemv == NULL || mat->gemm == NULL || mat->gemv->layout != mat->layout || mat->gemm->layout != mat->layout)
-        KT_FAIL(err, KT_E_INTERNAL, "%s: no kernel pair with one layout for %s", s.tensor, dtype_name(mat->type));
+    if (mat->gemv == NULL || mat->gemm == NULL || mat->gemv->layout != mat->layout ||
+        mat->gemm->layout != mat->layout)
+        KT_FAIL(err, KT_E_INTERNAL, "%s: no kernel pair with one layout for %s", s.tensor,
+                dtype_name(mat->type));
     uint32_t n_panels = (mat->rows + KERN_PANEL - 1) / KERN_PANEL;
     for (uint32_t p = 0; p < e->n_pools; p++) {
-        uint32_t a = panels_before(e, p, n_panels) * KERN_PANEL, b = panels_before(e, p + 1, n_panels) * KERN_PANEL;
+        uint32_t a = panels_before(e, p, n_panels) * KERN_PANEL,
+                 b = panels_before(e, p + 1, n_panels) * KERN_PANEL;
         if (b > mat->rows)
             b = mat->rows;
         mat->part[p].row0 = a;
         mat->part[p].rows = b > a ? b - a : 0;
-        mat->part[p].w = (uint8_t *)(uintptr_t)e->arena_bytes[p]; /* offset until the arenas exist */
-        e->arena_bytes[p] += (kern_packed_bytes(mat->layout, mat->type, mat->part[p].rows, mat->k) + 63) / 64 * 64;
+        mat->part[p].w =
+            (uint8_t *)(uintptr_t)e->arena_bytes[p]; /* offset until the arenas exist */
+        e->arena_bytes[p] +=
+            (kern_packed_bytes(mat->layout, mat->type, mat->part[p].rows, mat->k) + 63) / 64 * 64;
     }
     return KT_OK;
 }
@@ -106,7 +123,8 @@ static size_t count_mats(const struct mdl_traits *t)
 }
 
 /* Norm vectors as fp32, whatever the file has. */
-static kt_status take_vector(struct kt_engine *e, enum mdl_role role, uint32_t layer, const float **out, kt_err *err)
+static kt_status take_vector(struct kt_engine *e, enum mdl_role role, uint32_t layer,
+                             const float **out, kt_err *err)
 {
     struct mdl_slice s;
     *out = NULL;
@@ -114,10 +132,13 @@ static kt_status take_vector(struct kt_engine *e, enum mdl_role role, uint32_t l
         return KT_OK;
     float *d = e->vectors + e->n_vectors;
     if (!kern_decode(s.type, s.data, s.cols, d))
-        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %s has type %s; norms must be F32, F16 or BF16", s.file, s.tensor, dtype_name(s.type));
+        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %s has type %s; norms must be F32, F16 or BF16",
+                s.file, s.tensor, dtype_name(s.type));
     for (uint32_t i = 0; i < s.cols; i++)
         if (!(d[i] - d[i] == 0.0f))
-            KT_FAIL(err, KT_E_FORMAT, "%s: tensor %s has NaN or infinity at element %u; the file is damaged", s.file, s.tensor, i);
+            KT_FAIL(err, KT_E_FORMAT,
+                    "%s: tensor %s has NaN or infinity at element %u; the file is damaged", s.file,
+                    s.tensor, i);
     e->n_vectors += s.cols;
     *out = d;
     return KT_OK;
@@ -126,7 +147,8 @@ static kt_status take_vector(struct kt_engine *e, enum mdl_role role, uint32_t l
 kt_status eng_load_layout(struct kt_engine *e, kt_err *err)
 {
     const struct mdl_traits *t = &e->model->t;
-    size_t n_mats = count_mats(t), at = 0, per_layer = 2 * (size_t)t->hidden + 2 * (size_t)t->head_dim;
+    size_t n_mats = count_mats(t), at = 0,
+           per_layer = 2 * (size_t)t->hidden + 2 * (size_t)t->head_dim;
     e->layer = mem_calloc(t->n_layers, sizeof *e->layer);
     e->mats = mem_calloc(n_mats, sizeof *e->mats);
     e->parts = mem_calloc(n_mats * e->n_pools, sizeof *e->parts);
@@ -182,13 +204,16 @@ static void fail(struct loader *ld, const kt_err *err)
 static void bad_value(struct loader *ld, const struct task *k, uint64_t row)
 {
     kt_err err;
-    err_set(&err, KT_E_FORMAT, 0, __func__, "%s: tensor %s (%s), row %llu: NaN or infinity in a value or scale; the file is damaged or was converted wrongly", k->src.file,
-            k->src.tensor, dtype_name(k->src.type), (unsigned long long)row);
+    err_set(&err, KT_E_FORMAT, 0, __func__,
+            "%s: tensor %s (%s), row %llu: NaN or infinity in a value or scale; the file is "
+            "damaged or was converted wrongly",
+            k->src.file, k->src.tensor, dtype_name(k->src.type), (unsigned long long)row);
     fail(ld, &err);
 }
 
 /* Rows [row, row + n) of the whole matrix, converted, into dst. */
-static bool pack_rows(struct loader *ld, const struct task *k, uint32_t worker, uint32_t row, uint32_t n, uint8_t *dst)
+static bool pack_rows(struct loader *ld, const struct task *k, uint32_t worker, uint32_t row,
+                      uint32_t n, uint8_t *dst)
 {
     const struct eng_mat *m = k->mat;
     const uint8_t *src = k->src.data + row * dtype_row_bytes(k->src.type, m->k);
@@ -218,11 +243,14 @@ static bool pack_rows(struct loader *ld, const struct task *k, uint32_t worker, 
     return bad < 0;
 }
 
-/* The packed copy is what steps read: take the file's pages out of this process again (they stay in the page cache, which is reclaimable). Only whole pages
- * inside the range, because its ends belong to neighbours. A later read, of an embedding row say, maps its page again. */
+/* The packed copy is what steps read: take the file's pages out of this process again (they stay in
+ * the page cache, which is reclaimable). Only whole pages inside the range, because its ends belong
+ * to neighbours. A later read, of an embedding row say, maps its page again. */
 static void drop_pages(const uint8_t *p, uint64_t bytes)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)p + page - 1) / page * page, end = ((uintptr_t)p + bytes) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              first = ((uintptr_t)p + page - 1) / page * page,
+              end = ((uintptr_t)p + bytes) / page * page;
     if (end > first)
         (void)madvise((void *)first, end - first, MADV_DONTNEED);
 }
@@ -235,36 +263,42 @@ static void pack_task(struct loader *ld, const struct task *k, uint32_t worker)
     for (uint32_t r = 0; r < k->rows; r += step) {
         uint32_t n = k->rows - r < step ? k->rows - r : step;
         uint8_t *dst = part->w + (uint64_t)((k->row0 + r) / KERN_PANEL) * m->panel_bytes;
-        if (atomic_load_explicit(&ld->failed, memory_order_relaxed) || !pack_rows(ld, k, worker, part->row0 + k->row0 + r, n, dst))
+        if (atomic_load_explicit(&ld->failed, memory_order_relaxed) ||
+            !pack_rows(ld, k, worker, part->row0 + k->row0 + r, n, dst))
             return;
-        uint64_t done = atomic_fetch_add(&ld->done_bytes, n * dtype_row_bytes(k->src.type, m->k)) + n * dtype_row_bytes(k->src.type, m->k);
+        uint64_t done = atomic_fetch_add(&ld->done_bytes, n * dtype_row_bytes(k->src.type, m->k)) +
+                        n * dtype_row_bytes(k->src.type, m->k);
         uint64_t now = clock_ns();
         if (worker == 0 && ld->o->progress != NULL && now - ld->last_progress_ns > 100000000u) {
             ld->last_progress_ns = now;
             ld->o->progress(ld->o->progress_user, done, ld->total_bytes);
         }
     }
-    drop_pages(k->src.data + (part->row0 + k->row0) * dtype_row_bytes(k->src.type, m->k), k->rows * dtype_row_bytes(k->src.type, m->k));
+    drop_pages(k->src.data + (part->row0 + k->row0) * dtype_row_bytes(k->src.type, m->k),
+               k->rows * dtype_row_bytes(k->src.type, m->k));
 }
 
 static void load_worker(void *ctx, uint32_t worker)
 {
     struct loader *ld = ctx;
     struct kt_engine *e = ld->e;
-    uint32_t pool = e->worker[worker].pool, first = ld->pool_first[pool], n = ld->pool_first[pool + 1] - first, i;
+    uint32_t pool = e->worker[worker].pool, first = ld->pool_first[pool],
+             n = ld->pool_first[pool + 1] - first, i;
     e->worker[worker].phase = 0;
     while (eng_claim_pool(e, worker, n, &i))
         pack_task(ld, &ld->task[first + i], worker);
 }
 
 /* Add the tasks of one matrix for one pool; counts only while ld->task is NULL. */
-static void add_tasks(struct loader *ld, const struct eng_mat *m, enum mdl_role role, uint32_t layer, uint32_t expert, uint32_t pool)
+static void add_tasks(struct loader *ld, const struct eng_mat *m, enum mdl_role role,
+                      uint32_t layer, uint32_t expert, uint32_t pool)
 {
     struct kt_engine *e = ld->e;
     struct mdl_slice s;
     int through;
     enum dtype packed;
-    bool is_expert = (role == MDL_GATE || role == MDL_UP || role == MDL_DOWN) && e->model->t.layer_is_moe[layer];
+    bool is_expert =
+        (role == MDL_GATE || role == MDL_UP || role == MDL_DOWN) && e->model->t.layer_is_moe[layer];
     mdl_weight(e->model, role, layer, expert, &s);
     choose_type(e, role, is_expert, s.type, &through, &packed);
     for (uint32_t r = 0; r < m->part[pool].rows; r += PIECE_ROWS) {
@@ -318,7 +352,8 @@ kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err 
     kt_status result = KT_OK;
     for (uint32_t p = 0; p < e->n_pools; p++)
         for (size_t i = 0, n = count_mats(&e->model->t); i < n; i++)
-            e->parts[i * e->n_pools + p].w = e->arena[p] + (uintptr_t)e->parts[i * e->n_pools + p].w;
+            e->parts[i * e->n_pools + p].w =
+                e->arena[p] + (uintptr_t)e->parts[i * e->n_pools + p].w;
     ld.f32_bytes = ((size_t)STEP_ROWS * widest_k(e) * sizeof(float) + 63) / 64 * 64;
     ld.mid_bytes = ld.f32_bytes;
     ld.pool_first = mem_calloc(e->n_pools + 1, sizeof *ld.pool_first);
@@ -348,7 +383,8 @@ kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err 
         double s = (double)(clock_ns() - start) * 1e-9;
         if (o->progress != NULL)
             o->progress(o->progress_user, ld.total_bytes, ld.total_bytes);
-        log_info("packed %.1f MB in %.2f s (%.2f GB/s)", (double)ld.total_bytes * 1e-6, s, (double)ld.total_bytes * 1e-9 / (s > 0 ? s : 1e-9));
+        log_info("packed %.1f MB in %.2f s (%.2f GB/s)", (double)ld.total_bytes * 1e-6, s,
+                 (double)ld.total_bytes * 1e-9 / (s > 0 ? s : 1e-9));
     }
     goto done;
 nomem:

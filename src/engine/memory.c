@@ -1,7 +1,9 @@
-/* memory.c - how much memory a loaded model takes, whether it is there, and taking it: packed weights per pool, KV pages, scratch of a step.
+/* memory.c - how much memory a loaded model takes, whether it is there, and taking it: packed
+ * weights per pool, KV pages, scratch of a step.
  *
- * Sizing is one function that walks the scratch twice: first with no base to add up the bytes, then with the block to hand out pointers, so the sum
- * and the use cannot disagree. Everything is taken before the first token.
+ * Sizing is one function that walks the scratch twice: first with no base to add up the bytes, then
+ * with the block to hand out pointers, so the sum and the use cannot disagree. Everything is taken
+ * before the first token.
  */
 #include "engine.h"
 
@@ -26,7 +28,8 @@ static void *carve(struct carver *c, uint64_t n, uint64_t size)
     return p;
 }
 
-/* Room for `rows` activation rows of k elements in fp32 and int8 groups. Odd widths have no int8 form. */
+/* Room for `rows` activation rows of k elements in fp32 and int8 groups. Odd widths have no int8
+ * form. */
 static void carve_act(struct carver *c, struct eng_act *a, uint64_t rows, uint32_t k)
 {
     a->k = k;
@@ -87,12 +90,15 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     e->rlogits = carve(c, B * t->n_experts, sizeof *e->rlogits);
     e->gbuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->gbuf);
     e->ubuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->ubuf);
-    carve_act(c, &e->mid, rows, (inter + KERN_GROUP - 1) / KERN_GROUP * KERN_GROUP); /* dense and expert layers share it: one of both may need int8 */
+    carve_act(c, &e->mid, rows,
+              (inter + KERN_GROUP - 1) / KERN_GROUP *
+                  KERN_GROUP); /* dense and expert layers share it: one of both may need int8 */
     e->acc = carve(c, t->n_experts > 0 ? B * H : 0, sizeof *e->acc);
     carve_act(c, &e->out, e->out_rows, t->hidden);
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
-        e->worker[w].attn_scratch = carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
+        e->worker[w].attn_scratch =
+            carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
         e->worker[w].tmp = carve(c, B * CHUNK_ROWS, sizeof(float));
         e->worker[w].kpages = carve(c, e->max_pages, sizeof(void *));
         e->worker[w].vpages = carve(c, e->max_pages, sizeof(void *));
@@ -119,9 +125,11 @@ static double gib_of(uint64_t n, uint64_t each)
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     const struct mdl_traits *t = &e->model->t;
-    uint64_t allowed = o->memory_limit_bytes > 0 ? o->memory_limit_bytes : host_memory_allowed(e->host);
+    uint64_t allowed =
+        o->memory_limit_bytes > 0 ? o->memory_limit_bytes : host_memory_allowed(e->host);
     uint64_t want_tokens = o->kv_tokens > 0 ? o->kv_tokens : (uint64_t)e->max_seqs * e->ctx;
-    uint64_t pages = want_tokens / KERN_KV_PAGE + (want_tokens % KERN_KV_PAGE != 0), least = o->kv_tokens > 0 ? pages : e->max_pages;
+    uint64_t pages = want_tokens / KERN_KV_PAGE + (want_tokens % KERN_KV_PAGE != 0),
+             least = o->kv_tokens > 0 ? pages : e->max_pages;
     struct carver c = {0};
     e->plane_bytes = (uint64_t)KERN_KV_PAGE * t->head_dim * dtype_info(e->kv_type)->block_bytes;
     e->page_bytes = (uint64_t)t->n_layers * t->n_kv_heads * 2 * e->plane_bytes;
@@ -134,19 +142,25 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
         pages = room;
     if (pages < least || room < pages)
         KT_FAIL(err, KT_E_LIMIT,
-                "%s needs %.2f GiB (weights %.2f, KV for %llu tokens %.2f, scratch %.2f), and %.2f GiB may be used here. Remedies: a smaller context or fewer sequences "
-                "(--ctx, --parallel); smaller weights (--quant mxfp4, --quant-dense q8_0); a higher memory limit for this process or a machine with more memory",
-                e->model->name, gib(fixed) + gib_of(least, e->page_bytes), gib(e->weight_bytes), (unsigned long long)(least * KERN_KV_PAGE), gib_of(least, e->page_bytes),
+                "%s needs %.2f GiB (weights %.2f, KV for %llu tokens %.2f, scratch %.2f), and %.2f "
+                "GiB may be used here. Remedies: a smaller context or fewer sequences "
+                "(--ctx, --parallel); smaller weights (--quant mxfp4, --quant-dense q8_0); a "
+                "higher memory limit for this process or a machine with more memory",
+                e->model->name, gib(fixed) + gib_of(least, e->page_bytes), gib(e->weight_bytes),
+                (unsigned long long)(least * KERN_KV_PAGE), gib_of(least, e->page_bytes),
                 gib(e->scratch_bytes), gib(allowed));
     e->kv_pages = pages;
     e->kv_bytes = pages * e->page_bytes;
-    log_info("memory: weights %.2f GiB, KV %.2f GiB (%llu tokens), scratch %.2f GiB of %.2f GiB allowed", gib(e->weight_bytes), gib(e->kv_bytes),
-             (unsigned long long)(pages * KERN_KV_PAGE), gib(e->scratch_bytes), gib(allowed));
+    log_info(
+        "memory: weights %.2f GiB, KV %.2f GiB (%llu tokens), scratch %.2f GiB of %.2f GiB allowed",
+        gib(e->weight_bytes), gib(e->kv_bytes), (unsigned long long)(pages * KERN_KV_PAGE),
+        gib(e->scratch_bytes), gib(allowed));
     return KT_OK;
 }
 
 /* Bind a block that nobody has touched yet to a pool's nodes. Only where there is a choice. */
-static kt_status bind_block(const struct kt_engine *e, const struct plan_pool *pool, void *p, uint64_t bytes, kt_err *err)
+static kt_status bind_block(const struct kt_engine *e, const struct plan_pool *pool, void *p,
+                            uint64_t bytes, kt_err *err)
 {
     if (e->host->n_nodes < 2 || !e->host->this_system || pool->n_mems == 0 || numa_available() < 0)
         return KT_OK;
@@ -158,7 +172,9 @@ static kt_status bind_block(const struct kt_engine *e, const struct plan_pool *p
     long bad = mbind(p, (bytes + 4095) / 4096 * 4096, MPOL_BIND, nodes->maskp, nodes->size + 1, 0);
     numa_free_nodemask(nodes);
     if (bad != 0)
-        KT_FAIL(err, KT_E_LIMIT, "cannot bind memory to node %d: is it in this process' cpuset? (cpuset.mems)", pool->node);
+        KT_FAIL(err, KT_E_LIMIT,
+                "cannot bind memory to node %d: is it in this process' cpuset? (cpuset.mems)",
+                pool->node);
     return KT_OK;
 }
 
@@ -166,20 +182,27 @@ kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
 {
     struct carver c = {0};
     for (uint32_t p = 0; p < e->n_pools; p++) {
-        e->arena[p] = mem_map(e->arena_bytes[p] + 4096); /* kernels prefetch a little past the end */
+        e->arena[p] =
+            mem_map(e->arena_bytes[p] + 4096); /* kernels prefetch a little past the end */
         if (e->arena[p] == NULL)
-            KT_FAIL(err, KT_E_NOMEM, "the system refused %.2f GiB for weights; free memory or use a smaller model", gib(e->arena_bytes[p]));
+            KT_FAIL(err, KT_E_NOMEM,
+                    "the system refused %.2f GiB for weights; free memory or use a smaller model",
+                    gib(e->arena_bytes[p]));
         KT_TRY(bind_block(e, &e->plan->pools[p], e->arena[p], e->arena_bytes[p], err));
     }
     e->kv = mem_map(e->kv_bytes);
     e->scratch = mem_map(e->scratch_bytes + 4096);
     if (e->kv == NULL || e->scratch == NULL)
-        KT_FAIL(err, KT_E_NOMEM, "the system refused %.2f GiB for KV pages and scratch; use a smaller --ctx or --parallel", gib(e->kv_bytes + e->scratch_bytes));
+        KT_FAIL(err, KT_E_NOMEM,
+                "the system refused %.2f GiB for KV pages and scratch; use a smaller --ctx or "
+                "--parallel",
+                gib(e->kv_bytes + e->scratch_bytes));
     uint64_t planned = e->scratch_bytes;
     c.base = e->scratch;
     carve_all(e, &c);
     if (c.bytes > planned)
-        KT_FAIL(err, KT_E_INTERNAL, "scratch of %llu bytes was planned as %llu", (unsigned long long)c.bytes, (unsigned long long)planned);
+        KT_FAIL(err, KT_E_INTERNAL, "scratch of %llu bytes was planned as %llu",
+                (unsigned long long)c.bytes, (unsigned long long)planned);
     for (uint64_t i = 0; i < e->kv_pages; i++)
         e->free_pages[i] = (uint32_t)(e->kv_pages - 1 - i);
     e->n_free = e->kv_pages;

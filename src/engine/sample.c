@@ -1,8 +1,10 @@
-/* sample.c - choosing a token, and log probabilities. The order of everything that is summed or compared is fixed (logit descending, ties to the
- * lower id), exponentials are the canonical fp32 ones, sums are double, and random numbers depend on (seed, choice, position) only: the same
+/* sample.c - choosing a token, and log probabilities. The order of everything that is summed or
+ * compared is fixed (logit descending, ties to the lower id), exponentials are the canonical fp32
+ * ones, sums are double, and random numbers depend on (seed, choice, position) only: the same
  * inputs give the same token on every host, whatever else the engine does.
  *
- * Chain: top_k, top_p, min_p, temperature, draw. Logits of -inf are legal (banned tokens). No allocation, no state; any thread.
+ * Chain: top_k, top_p, min_p, temperature, draw. Logits of -inf are legal (banned tokens). No
+ * allocation, no state; any thread.
  */
 #include "engine/sample.h"
 
@@ -18,7 +20,8 @@
 
 void sample_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
+    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0],
+             k1 = key[1];
     for (int round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
@@ -61,7 +64,8 @@ uint64_t *sample_sort(const float *logits, uint32_t n, uint64_t *keys, uint64_t 
     static const int shift[3] = {32, 43, 54}, bits[3] = {11, 11, 10};
     for (uint32_t i = 0; i < n; i++)
         keys[i] = (uint64_t)descending(logits[i]) << 32 | i;
-    for (int pass = 0; pass < 3; pass++) { /* stable radix passes: equal logits keep the order of their ids */
+    for (int pass = 0; pass < 3;
+         pass++) { /* stable radix passes: equal logits keep the order of their ids */
         uint32_t count[2049] = {0}, mask = (1u << bits[pass]) - 1;
         for (uint32_t i = 0; i < n; i++)
             count[((keys[i] >> shift[pass]) & mask) + 1]++;
@@ -94,7 +98,8 @@ static void vexp(const float *x, float m, uint32_t n, float *y)
     kern_find(KERN_EXP, -1, 0, NULL)->run.vexp(x, m, n, y);
 }
 
-/* How many of the n leading candidates (logits l, descending) top_p and min_p keep; p is room for their weights. At least one. */
+/* How many of the n leading candidates (logits l, descending) top_p and min_p keep; p is room for
+ * their weights. At least one. */
 static uint32_t filter(const float *l, float *p, uint32_t n, const kt_sampling *s)
 {
     if (s->top_p >= 1 && s->min_p <= 0)
@@ -117,7 +122,8 @@ static uint32_t filter(const float *l, float *p, uint32_t n, const kt_sampling *
     return n;
 }
 
-int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *s, uint64_t position, void *scratch)
+int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *s, uint64_t position,
+                  void *scratch)
 {
     int32_t best = argmax(logits, vocab);
     if (best < 0 || !(s->temperature >= GREEDY_BELOW) || s->top_k == 1 || isinf(logits[best]))
@@ -179,7 +185,8 @@ double kt_logprob(const float *logits, uint32_t vocab, int32_t id)
     return logprob(&m, logits[id]);
 }
 
-void kt_top_logprobs(const float *logits, uint32_t vocab, uint32_t n, int32_t *ids, double *logprobs)
+void kt_top_logprobs(const float *logits, uint32_t vocab, uint32_t n, int32_t *ids,
+                     double *logprobs)
 {
     uint32_t have = 0;
     struct softmax m = softmax_of(logits, vocab);

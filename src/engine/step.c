@@ -1,7 +1,9 @@
-/* step.c - sequences and the step: check the batch, lay the tokens out, run all layers on the worker team, give back logits.
+/* step.c - sequences and the step: check the batch, lay the tokens out, run all layers on the
+ * worker team, give back logits.
  *
- * kt_step changes nothing before all checks have passed. Inside, every worker runs step_worker; the engine thread is worker 0. A token's numeric
- * error marks its item only; the other sequences of the batch are not disturbed.
+ * kt_step changes nothing before all checks have passed. Inside, every worker runs step_worker; the
+ * engine thread is worker 0. A token's numeric error marks its item only; the other sequences of
+ * the batch are not disturbed.
  */
 #include "engine.h"
 
@@ -17,17 +19,23 @@ kt_status kt_seq_open(kt_engine *e, uint32_t reserve_tokens, kt_seq **out, kt_er
     if (e->kv == NULL)
         KT_FAIL(err, KT_E_INVALID, "the engine was opened for metadata only");
     if (reserve_tokens == 0 || reserve_tokens > e->ctx)
-        KT_FAIL(err, KT_E_INVALID, "a sequence of %u tokens was asked for; this engine takes 1 to %u (--ctx)", reserve_tokens, e->ctx);
+        KT_FAIL(err, KT_E_INVALID,
+                "a sequence of %u tokens was asked for; this engine takes 1 to %u (--ctx)",
+                reserve_tokens, e->ctx);
     uint32_t pages = (reserve_tokens + KERN_KV_PAGE - 1) / KERN_KV_PAGE;
     kt_seq *s = NULL;
     for (uint32_t i = 0; i < e->max_seqs && s == NULL; i++)
         if (!e->seqs[i].open)
             s = &e->seqs[i];
     if (s == NULL)
-        KT_FAIL(err, KT_E_KV_FULL, "all %u sequences are open; wait, or start with a larger --parallel", e->max_seqs);
+        KT_FAIL(err, KT_E_KV_FULL,
+                "all %u sequences are open; wait, or start with a larger --parallel", e->max_seqs);
     if (pages > e->n_free)
-        KT_FAIL(err, KT_E_KV_FULL, "%u KV pages of %u tokens are needed, %llu of %llu are free; wait for a sequence to end", pages, KERN_KV_PAGE,
-                (unsigned long long)e->n_free, (unsigned long long)e->kv_pages);
+        KT_FAIL(err, KT_E_KV_FULL,
+                "%u KV pages of %u tokens are needed, %llu of %llu are free; wait for a sequence "
+                "to end",
+                pages, KERN_KV_PAGE, (unsigned long long)e->n_free,
+                (unsigned long long)e->kv_pages);
     for (uint32_t i = 0; i < pages; i++)
         s->pages[i] = e->free_pages[--e->n_free];
     s->n_pages = pages;
@@ -63,12 +71,15 @@ static bool finite_row(const float *x, uint32_t n)
     return !odd;
 }
 
-/* Row `token` of x from the embedding table as the engine sees it: decoded, through --quant-dense if that applies. The table is the one matrix that is
- * never packed, so nobody looked for NaN in it before, and a quantiser could swallow one: such a row stays as it is and is an error at once. */
+/* Row `token` of x from the embedding table as the engine sees it: decoded, through --quant-dense
+ * if that applies. The table is the one matrix that is never packed, so nobody looked for NaN in it
+ * before, and a quantiser could swallow one: such a row stays as it is and is an error at once. */
 static void embed(struct kt_engine *e, uint32_t token, float *x, float *tmp)
 {
     uint32_t H = e->model->t.hidden;
-    kern_decode(e->embed.type, e->embed.data + (uint64_t)e->step.id[token] * dtype_row_bytes(e->embed.type, H), H, x);
+    kern_decode(e->embed.type,
+                e->embed.data + (uint64_t)e->step.id[token] * dtype_row_bytes(e->embed.type, H), H,
+                x);
     if (!finite_row(x, H)) {
         atomic_store_explicit(&e->step.bad[token], 1, memory_order_relaxed);
     } else if (e->quant_dense >= 0 && e->quant_dense != (int)e->embed.type) {
@@ -79,11 +90,13 @@ static void embed(struct kt_engine *e, uint32_t token, float *x, float *tmp)
 
 #define COPY_FLOATS 16384
 
-/* Copy one piece of a logits row to where the caller wants it, and look for NaN and infinity on the way. */
+/* Copy one piece of a logits row to where the caller wants it, and look for NaN and infinity on the
+ * way. */
 static void hand_out(struct kt_engine *e, uint32_t out, uint32_t row, uint32_t first)
 {
     struct eng_step *s = &e->step;
-    uint32_t vocab = e->model->t.vocab, n = vocab - first < COPY_FLOATS ? vocab - first : COPY_FLOATS;
+    uint32_t vocab = e->model->t.vocab,
+             n = vocab - first < COPY_FLOATS ? vocab - first : COPY_FLOATS;
     const float *l = e->logits + (size_t)row * vocab + first;
     if (!finite_row(l, n))
         atomic_store_explicit(&s->bad[s->out_tok[out]], 1, memory_order_relaxed);
@@ -100,7 +113,8 @@ static void run_head(struct kt_engine *e, uint32_t worker)
         uint32_t rows = s->n_out - base < e->out_rows ? s->n_out - base : e->out_rows;
         while (eng_claim(e, worker, rows, &i)) {
             uint32_t tok = s->out_tok[base + i];
-            e->fn.rmsnorm(e->x + (size_t)tok * H, e->final_norm, H, t->norm_eps, e->out.x + (size_t)i * H);
+            e->fn.rmsnorm(e->x + (size_t)tok * H, e->final_norm, H, t->norm_eps,
+                          e->out.x + (size_t)i * H);
             if (eng_wants_int8(&e->head))
                 eng_quantise(e, &e->out, i, tok);
         }
@@ -131,7 +145,8 @@ static void show_layer(struct kt_engine *e, uint32_t worker, uint32_t layer)
     if (worker == 0) {
         s->pending = false;
         bool routed = e->layer[layer].moe;
-        e->tap(e->tap_user, &(kt_tap){layer, s->n, e->x, routed ? s->chosen : NULL, routed ? s->gap : NULL});
+        e->tap(e->tap_user,
+               &(kt_tap){layer, s->n, e->x, routed ? s->chosen : NULL, routed ? s->gap : NULL});
     }
     eng_phase_end(e, worker);
 }
@@ -143,7 +158,9 @@ static void step_worker(void *ctx, uint32_t worker)
     uint32_t i, H = e->model->t.hidden;
     uint64_t t0 = clock_ns(), t1, attn = 0, moe = 0;
     e->worker[worker].phase = e->worker[worker].phase % 3;
-    while (eng_claim(e, worker, s->n, &i)) /* tmp rows of the int8 form serve as conversion space: nothing else is live yet */
+    while (eng_claim(
+        e, worker, s->n,
+        &i)) /* tmp rows of the int8 form serve as conversion space: nothing else is live yet */
         embed(e, i, e->x + (size_t)i * H, e->norm.x + (size_t)i * H);
     eng_phase_end(e, worker);
     for (uint32_t l = 0; l < e->model->t.n_layers; l++) {
@@ -165,11 +182,13 @@ static void step_worker(void *ctx, uint32_t worker)
     if (worker == 0) {
         atomic_fetch_add_explicit(&e->stat.attn_ns, attn, memory_order_relaxed);
         atomic_fetch_add_explicit(&e->stat.moe_ns, moe, memory_order_relaxed);
-        atomic_fetch_add_explicit(&e->stat.other_ns, clock_ns() - t0 - attn - moe, memory_order_relaxed);
+        atomic_fetch_add_explicit(&e->stat.other_ns, clock_ns() - t0 - attn - moe,
+                                  memory_order_relaxed);
     }
 }
 
-static kt_status check_batch(const kt_engine *e, const kt_batch_item *items, uint32_t n_items, kt_err *err)
+static kt_status check_batch(const kt_engine *e, const kt_batch_item *items, uint32_t n_items,
+                             kt_err *err)
 {
     uint64_t total = 0;
     if (e->kv == NULL)
@@ -179,19 +198,28 @@ static kt_status check_batch(const kt_engine *e, const kt_batch_item *items, uin
     for (uint32_t i = 0; i < n_items; i++) {
         const kt_batch_item *it = &items[i];
         if (it->seq == NULL || it->seq->e != e || !it->seq->open || it->n == 0)
-            KT_FAIL(err, KT_E_INVALID, "item %u has no open sequence of this engine, or no token", i);
+            KT_FAIL(err, KT_E_INVALID, "item %u has no open sequence of this engine, or no token",
+                    i);
         for (uint32_t j = 0; j < i; j++)
             if (items[j].seq == it->seq)
-                KT_FAIL(err, KT_E_INVALID, "items %u and %u name the same sequence; a sequence may occur once in a step", j, i);
+                KT_FAIL(
+                    err, KT_E_INVALID,
+                    "items %u and %u name the same sequence; a sequence may occur once in a step",
+                    j, i);
         total += it->n;
         for (uint32_t k = 0; k < it->n; k++)
             if (it->ids[k] < 0 || (uint32_t)it->ids[k] >= e->model->t.vocab)
-                KT_FAIL(err, KT_E_INVALID, "item %u: token id %d is outside the vocabulary of %u", i, it->ids[k], e->model->t.vocab);
-        if ((uint64_t)it->seq->len + it->n > (uint64_t)it->seq->n_pages * KERN_KV_PAGE || (uint64_t)it->seq->len + it->n > e->ctx)
-            KT_FAIL(err, KT_E_KV_FULL, "item %u: %u tokens after %u exceed the sequence's reservation", i, it->n, it->seq->len);
+                KT_FAIL(err, KT_E_INVALID, "item %u: token id %d is outside the vocabulary of %u",
+                        i, it->ids[k], e->model->t.vocab);
+        if ((uint64_t)it->seq->len + it->n > (uint64_t)it->seq->n_pages * KERN_KV_PAGE ||
+            (uint64_t)it->seq->len + it->n > e->ctx)
+            KT_FAIL(err, KT_E_KV_FULL,
+                    "item %u: %u tokens after %u exceed the sequence's reservation", i, it->n,
+                    it->seq->len);
     }
     if (total > e->batch)
-        KT_FAIL(err, KT_E_INVALID, "a step of %llu tokens exceeds batch_tokens %u", (unsigned long long)total, e->batch);
+        KT_FAIL(err, KT_E_INVALID, "a step of %llu tokens exceeds batch_tokens %u",
+                (unsigned long long)total, e->batch);
     return KT_OK;
 }
 
@@ -215,7 +243,8 @@ static void lay_tokens(kt_engine *e, kt_batch_item *items, uint32_t n_items)
             atomic_store_explicit(&s->bad[t], 0, memory_order_relaxed);
             if (items[i].logits != NULL && (items[i].all_logits || k + 1 == items[i].n)) {
                 s->out_tok[s->n_out] = t;
-                s->out_ptr[s->n_out++] = items[i].logits + (items[i].all_logits ? (size_t)k * e->model->t.vocab : 0);
+                s->out_ptr[s->n_out++] =
+                    items[i].logits + (items[i].all_logits ? (size_t)k * e->model->t.vocab : 0);
             }
         }
     }

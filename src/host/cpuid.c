@@ -1,7 +1,9 @@
-/* cpuid.c - the instruction set: CPUID flags, what the operating system saves (XCR0), AMX permission, and whether the CPU's identity is real.
- * Three sources: the running CPU, a CPUID dump (puN files, without XCR0: leaf 0xD bounds it), and the flags of a stored /proc/cpuinfo (which
- * the kernel already cleaned by XCR0). Anything else leaves the ISA unknown: no flags, ref kernels only.
- * usable = CPUID and XCR0 and permission; the self-test of each kernel is the tuner's. Asks the kernel for AMX once per process (native only).
+/* cpuid.c - the instruction set: CPUID flags, what the operating system saves (XCR0), AMX
+ * permission, and whether the CPU's identity is real. Three sources: the running CPU, a CPUID dump
+ * (puN files, without XCR0: leaf 0xD bounds it), and the flags of a stored /proc/cpuinfo (which the
+ * kernel already cleaned by XCR0). Anything else leaves the ISA unknown: no flags, ref kernels
+ * only. usable = CPUID and XCR0 and permission; the self-test of each kernel is the tuner's. Asks
+ * the kernel for AMX once per process (native only).
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -28,13 +30,34 @@ struct flag {
 };
 /* sorted by name */
 static const struct flag flags[] = {
-    {"amxbf16", 7, 0, 3, 22},     {"amxfp16", 7, 1, 0, 21},      {"amxint8", 7, 0, 3, 25},     {"amxtile", 7, 0, 3, 24},
-    {"avx", 1, 0, 2, 28},         {"avx2", 7, 0, 1, 5},          {"avx512bf16", 7, 1, 0, 5},   {"avx512bitalg", 7, 0, 2, 12},
-    {"avx512bw", 7, 0, 1, 30},    {"avx512cd", 7, 0, 1, 28},     {"avx512dq", 7, 0, 1, 17},    {"avx512f", 7, 0, 1, 16},
-    {"avx512fp16", 7, 0, 3, 23},  {"avx512ifma", 7, 0, 1, 21},   {"avx512vbmi", 7, 0, 2, 1},   {"avx512vbmi2", 7, 0, 2, 6},
-    {"avx512vl", 7, 0, 1, 31},    {"avx512vnni", 7, 0, 2, 11},   {"avx512vpopcntdq", 7, 0, 2, 14}, {"avxifma", 7, 1, 0, 23},
-    {"avxneconvert", 7, 1, 3, 5}, {"avxvnni", 7, 1, 0, 4},       {"avxvnniint8", 7, 1, 3, 4},  {"bmi1", 7, 0, 1, 3},
-    {"bmi2", 7, 0, 1, 8},         {"f16c", 1, 0, 2, 29},         {"fma", 1, 0, 2, 12},         {"sse41", 1, 0, 2, 19},
+    {"amxbf16", 7, 0, 3, 22},
+    {"amxfp16", 7, 1, 0, 21},
+    {"amxint8", 7, 0, 3, 25},
+    {"amxtile", 7, 0, 3, 24},
+    {"avx", 1, 0, 2, 28},
+    {"avx2", 7, 0, 1, 5},
+    {"avx512bf16", 7, 1, 0, 5},
+    {"avx512bitalg", 7, 0, 2, 12},
+    {"avx512bw", 7, 0, 1, 30},
+    {"avx512cd", 7, 0, 1, 28},
+    {"avx512dq", 7, 0, 1, 17},
+    {"avx512f", 7, 0, 1, 16},
+    {"avx512fp16", 7, 0, 3, 23},
+    {"avx512ifma", 7, 0, 1, 21},
+    {"avx512vbmi", 7, 0, 2, 1},
+    {"avx512vbmi2", 7, 0, 2, 6},
+    {"avx512vl", 7, 0, 1, 31},
+    {"avx512vnni", 7, 0, 2, 11},
+    {"avx512vpopcntdq", 7, 0, 2, 14},
+    {"avxifma", 7, 1, 0, 23},
+    {"avxneconvert", 7, 1, 3, 5},
+    {"avxvnni", 7, 1, 0, 4},
+    {"avxvnniint8", 7, 1, 3, 4},
+    {"bmi1", 7, 0, 1, 3},
+    {"bmi2", 7, 0, 1, 8},
+    {"f16c", 1, 0, 2, 29},
+    {"fma", 1, 0, 2, 12},
+    {"sse41", 1, 0, 2, 19},
     {"sse42", 1, 0, 2, 20},
 };
 #define N_FLAGS (sizeof flags / sizeof flags[0])
@@ -71,10 +94,11 @@ static bool query(const struct cpuid_src *c, uint32_t leaf, uint32_t sub, uint32
 static bool parse_dump(char *text, struct cpuid_src *c)
 {
     char *save = NULL;
-    for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
         struct leaf l = {0};
-        if (sscanf(line, "%x %x %x %x %x => %x %x %x %x", &l.mask, &l.in[0], &l.in[1], &l.in[2], &l.in[3], &l.out[0], &l.out[1], &l.out[2],
-                   &l.out[3]) != 9)
+        if (sscanf(line, "%x %x %x %x %x => %x %x %x %x", &l.mask, &l.in[0], &l.in[1], &l.in[2],
+                   &l.in[3], &l.out[0], &l.out[1], &l.out[2], &l.out[3]) != 9)
             continue;
         struct leaf *p = mem_realloc(c->leaves, (c->n + (size_t)1) * sizeof *p);
         if (p == NULL)
@@ -107,12 +131,14 @@ static bool has(const struct host_isa *isa, const char *name)
 static uint32_t levels(const struct host_isa *isa, uint64_t xcr0)
 {
     uint32_t m = 0;
-    bool ymm = (xcr0 & 0x6) == 0x6, zmm = (xcr0 & 0xe6) == 0xe6, tiles = (xcr0 & 0x60000) == 0x60000;
+    bool ymm = (xcr0 & 0x6) == 0x6, zmm = (xcr0 & 0xe6) == 0xe6,
+         tiles = (xcr0 & 0x60000) == 0x60000;
     if (ymm && has(isa, "avx2") && has(isa, "fma") && has(isa, "f16c"))
         m |= HOST_ISA_AVX2;
     if ((m & HOST_ISA_AVX2) != 0 && has(isa, "avxvnni"))
         m |= HOST_ISA_AVXVNNI;
-    if (zmm && (m & HOST_ISA_AVX2) != 0 && has(isa, "avx512f") && has(isa, "avx512bw") && has(isa, "avx512dq") && has(isa, "avx512vl"))
+    if (zmm && (m & HOST_ISA_AVX2) != 0 && has(isa, "avx512f") && has(isa, "avx512bw") &&
+        has(isa, "avx512dq") && has(isa, "avx512vl"))
         m |= HOST_ISA_AVX512;
     if ((m & HOST_ISA_AVX512) != 0 && has(isa, "avx512vnni"))
         m |= HOST_ISA_AVX512VNNI;
@@ -141,7 +167,8 @@ static void identity(struct host_isa *isa, const struct cpuid_src *c)
     if (isa->family == 6 || isa->family >= 15)
         isa->model |= (a >> 16 & 15) << 4;
     isa->hypervisor = (r[2] >> 31) != 0;
-    if (isa->hypervisor) { /* __get_cpuid refuses the hypervisor range, so the running CPU is asked directly */
+    if (isa->hypervisor) { /* __get_cpuid refuses the hypervisor range, so the running CPU is asked
+                              directly */
 #if HAVE_X86
         if (c->leaves == NULL)
             __cpuid(0x40000000, r[0], r[1], r[2], r[3]);
@@ -197,7 +224,9 @@ static void amx_ask(struct host_isa *isa)
     if (!isa->amx_cpuid || !isa->amx_kernel)
         return;
     syscall(SYS_arch_prctl, REQ_PERM, TILEDATA);
-    isa->amx_permission = syscall(SYS_arch_prctl, GET_PERM, &mask) == 0 && (mask >> TILEDATA & 1) != 0 ? "granted" : "refused";
+    isa->amx_permission =
+        syscall(SYS_arch_prctl, GET_PERM, &mask) == 0 && (mask >> TILEDATA & 1) != 0 ? "granted"
+                                                                                     : "refused";
 #else
     (void)isa;
 #endif
@@ -243,7 +272,8 @@ static uint32_t text_number(const char *info, const char *key)
     return n;
 }
 
-/* Facts of a stored tree. The kernel writes only flags whose state it saves, so the flags are their own XCR0. */
+/* Facts of a stored tree. The kernel writes only flags whose state it saves, so the flags are their
+ * own XCR0. */
 static kt_status isa_from_tree(struct host *h, const char *root, kt_err *err)
 {
     struct host_isa *isa = &h->isa;
@@ -261,7 +291,8 @@ static kt_status isa_from_tree(struct host *h, const char *root, kt_err *err)
         isa->kern_isa = levels(isa, UINT64_MAX) & ~(uint32_t)HOST_ISA_AMX;
         isa->amx_cpuid = has(isa, "amxtile");
         if (strcmp(isa->arch, "unknown") == 0)
-            snprintf(isa->arch, sizeof isa->arch, "%s", strstr(list, " lm ") != NULL ? "x86_64" : "i686");
+            snprintf(isa->arch, sizeof isa->arch, "%s",
+                     strstr(list, " lm ") != NULL ? "x86_64" : "i686");
     }
     mem_free(list);
     mem_free(info);
@@ -307,9 +338,12 @@ static void isa_from_infos(struct host_isa *isa, hwloc_topology_t t)
         char *text;
         size_t cap;
         uint32_t *number;
-    } want[] = {{"Architecture", isa->arch, sizeof isa->arch, NULL},     {"CPUVendor", isa->vendor, sizeof isa->vendor, NULL},
-                {"CPUModel", isa->brand, sizeof isa->brand, NULL},       {"CPUFamilyNumber", NULL, 0, &isa->family},
-                {"CPUModelNumber", NULL, 0, &isa->model},                {"CPUStepping", NULL, 0, &isa->stepping}};
+    } want[] = {{"Architecture", isa->arch, sizeof isa->arch, NULL},
+                {"CPUVendor", isa->vendor, sizeof isa->vendor, NULL},
+                {"CPUModel", isa->brand, sizeof isa->brand, NULL},
+                {"CPUFamilyNumber", NULL, 0, &isa->family},
+                {"CPUModelNumber", NULL, 0, &isa->model},
+                {"CPUStepping", NULL, 0, &isa->stepping}};
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
         const char *v = hwloc_obj_get_info_by_name(root, want[i].name);
         if (v == NULL && pack != NULL)
@@ -321,7 +355,8 @@ static void isa_from_infos(struct host_isa *isa, hwloc_topology_t t)
     }
 }
 
-kt_status host_isa_read(struct host *h, const struct host_source *s, hwloc_topology_t t, kt_err *err)
+kt_status host_isa_read(struct host *h, const struct host_source *s, hwloc_topology_t t,
+                        kt_err *err)
 {
     struct host_isa *isa = &h->isa;
     struct utsname u;
@@ -336,13 +371,16 @@ kt_status host_isa_read(struct host *h, const struct host_source *s, hwloc_topol
         KT_TRY(isa_from_tree(h, host_source_root(s), err));
     if (s->cpuid != NULL || (native && HAVE_X86))
         KT_TRY(isa_from_cpuid(h, s->cpuid, err));
-    isa->masked = isa->hypervisor || isa->microcode == 1 || isa->microcode == UINT32_MAX || strstr(isa->brand, "QEMU") != NULL ||
-                  strstr(isa->brand, "Common KVM") != NULL;
-    if (isa->masked && !host_warnf(h, "KT001", "environment.identity", "CPU identity is masked (%s): the profile ages after 7 days",
-                                   isa->hypervisor ? "virtual machine" : "generic name or microcode"))
+    isa->masked = isa->hypervisor || isa->microcode == 1 || isa->microcode == UINT32_MAX ||
+                  strstr(isa->brand, "QEMU") != NULL || strstr(isa->brand, "Common KVM") != NULL;
+    if (isa->masked &&
+        !host_warnf(h, "KT001", "environment.identity",
+                    "CPU identity is masked (%s): the profile ages after 7 days",
+                    isa->hypervisor ? "virtual machine" : "generic name or microcode"))
         KT_FAIL(err, KT_E_NOMEM, "isa: out of memory");
     if (native && isa->amx_cpuid && strcmp(isa->amx_permission, "granted") != 0 &&
-        !host_warnf(h, "KT021", "isa.amx", "the CPU has AMX, but the kernel %s it", isa->amx_kernel ? "refuses" : "does not know"))
+        !host_warnf(h, "KT021", "isa.amx", "the CPU has AMX, but the kernel %s it",
+                    isa->amx_kernel ? "refuses" : "does not know"))
         KT_FAIL(err, KT_E_NOMEM, "isa: out of memory");
     return KT_OK;
 }

@@ -1,6 +1,8 @@
-/* env.c - the state of the machine around us: huge pages, NUMA balancing, power policy, pressure, steal time, virtualisation, kernel, memory.
- * All from text files below the root; what a source does not have stays unknown (NULL, -1, HOST_UNKNOWN_BYTES). No identifying value leaves this
- * file: the boot id is hashed, serial numbers and host names are never read. One thread: the caller of host_read.
+/* env.c - the state of the machine around us: huge pages, NUMA balancing, power policy, pressure,
+ * steal time, virtualisation, kernel, memory. All from text files below the root; what a source
+ * does not have stays unknown (NULL, -1, HOST_UNKNOWN_BYTES). No identifying value leaves this
+ * file: the boot id is hashed, serial numbers and host names are never read. One thread: the caller
+ * of host_read.
  */
 #include <dirent.h>
 #include <limits.h>
@@ -16,7 +18,8 @@
 /* "always [madvise] never" to "madvise" */
 static char *bracketed(const char *root, const char *path)
 {
-    char *t = host_text(root, "%s", path), *a = t != NULL ? strchr(t, '[') : NULL, *b = a != NULL ? strchr(a, ']') : NULL;
+    char *t = host_text(root, "%s", path), *a = t != NULL ? strchr(t, '[') : NULL,
+         *b = a != NULL ? strchr(a, ']') : NULL;
     char *v = b != NULL ? mem_strndup(a + 1, (size_t)(b - a - 1)) : NULL;
     mem_free(t);
     return v;
@@ -25,7 +28,8 @@ static char *bracketed(const char *root, const char *path)
 static uint64_t meminfo_bytes(const char *text, const char *key)
 {
     char *v = host_line_value(text, key);
-    unsigned long long kib = v != NULL && v[0] >= '0' && v[0] <= '9' ? strtoull(v, NULL, 10) : ULLONG_MAX;
+    unsigned long long kib =
+        v != NULL && v[0] >= '0' && v[0] <= '9' ? strtoull(v, NULL, 10) : ULLONG_MAX;
     mem_free(v);
     return kib < ULLONG_MAX >> 10 ? kib << 10 : HOST_UNKNOWN_BYTES;
 }
@@ -33,7 +37,8 @@ static uint64_t meminfo_bytes(const char *text, const char *key)
 /* "some avg10=1.23 ..." to 0.0123 */
 static double pressure(const char *root, const char *what)
 {
-    char *t = host_text(root, "proc/pressure/%s", what), *p = t != NULL ? strstr(t, "avg10=") : NULL;
+    char *t = host_text(root, "proc/pressure/%s", what),
+         *p = t != NULL ? strstr(t, "avg10=") : NULL;
     double v = p != NULL ? strtod(p + 6, NULL) / 100 : -1;
     mem_free(t);
     return v > 1 ? 1 : v;
@@ -71,16 +76,21 @@ static bool read_hugetlb(struct host *h, const char *root)
             if (strncmp(e->d_name, "hugepages-", 10) != 0)
                 continue;
             page.page_bytes = strtoull(e->d_name + 10, NULL, 10) << 10;
-            host_number(root, &page.total, "sys/devices/system/node/node%d/hugepages/%s/nr_hugepages", os, e->d_name);
-            host_number(root, &page.free, "sys/devices/system/node/node%d/hugepages/%s/free_hugepages", os, e->d_name);
-            struct host_hugetlb *p = mem_realloc(h->env.hugetlb, (h->env.n_hugetlb + (size_t)1) * sizeof *p);
+            host_number(root, &page.total,
+                        "sys/devices/system/node/node%d/hugepages/%s/nr_hugepages", os, e->d_name);
+            host_number(root, &page.free,
+                        "sys/devices/system/node/node%d/hugepages/%s/free_hugepages", os,
+                        e->d_name);
+            struct host_hugetlb *p =
+                mem_realloc(h->env.hugetlb, (h->env.n_hugetlb + (size_t)1) * sizeof *p);
             if (p == NULL) {
                 closedir(d);
                 return false;
             }
             h->env.hugetlb = p;
             uint32_t j = h->env.n_hugetlb++; /* by node, then size: a directory has no order */
-            for (; j > 0 && p[j - 1].node == page.node && p[j - 1].page_bytes > page.page_bytes; j--)
+            for (; j > 0 && p[j - 1].node == page.node && p[j - 1].page_bytes > page.page_bytes;
+                 j--)
                 p[j] = p[j - 1];
             p[j] = page;
         }
@@ -98,14 +108,19 @@ static char *mitigations(const char *root)
     struct strbuf b = {0};
     snprintf(dir, sizeof dir, "%s/sys/devices/system/cpu/vulnerabilities", root);
     int n = scandir(dir, &list, NULL, NULL);
-    for (uint32_t done = 0; n > 0 && done < (uint32_t)n; done++) { /* selection by strcmp: alphasort would follow the locale */
+    for (uint32_t done = 0; n > 0 && done < (uint32_t)n;
+         done++) { /* selection by strcmp: alphasort would follow the locale */
         int least = -1;
         for (int i = 0; i < n; i++)
             if (list[i] != NULL && (least < 0 || strcmp(list[i]->d_name, list[least]->d_name) < 0))
                 least = i;
-        char *t = list[least]->d_name[0] == '.' ? NULL : host_text(root, "sys/devices/system/cpu/vulnerabilities/%s", list[least]->d_name);
+        char *t =
+            list[least]->d_name[0] == '.'
+                ? NULL
+                : host_text(root, "sys/devices/system/cpu/vulnerabilities/%s", list[least]->d_name);
         if (t != NULL)
-            sb_printf(&b, "%s%s=%.*s", b.len > 0 ? " " : "", list[least]->d_name, (int)strcspn(t, " :;\n"), t);
+            sb_printf(&b, "%s%s=%.*s", b.len > 0 ? " " : "", list[least]->d_name,
+                      (int)strcspn(t, " :;\n"), t);
         mem_free(t);
         free(list[least]);
         list[least] = NULL;
@@ -116,9 +131,10 @@ static char *mitigations(const char *root)
 
 static const char *virt_name(const struct host_isa *isa)
 {
-    static const char *const known[][2] = {{"KVMKVMKVM", "kvm"},       {"Microsoft Hv", "hyperv"}, {"VMwareVMware", "vmware"},
-                                           {"XenVMMXenVMM", "xen"},    {"TCGTCGTCGTCG", "qemu"},   {"bhyve bhyve ", "bhyve"},
-                                           {"VBoxVBoxVBox", "virtualbox"}, {"ACRNACRNACRN", "acrn"}};
+    static const char *const known[][2] = {
+        {"KVMKVMKVM", "kvm"},           {"Microsoft Hv", "hyperv"}, {"VMwareVMware", "vmware"},
+        {"XenVMMXenVMM", "xen"},        {"TCGTCGTCGTCG", "qemu"},   {"bhyve bhyve ", "bhyve"},
+        {"VBoxVBoxVBox", "virtualbox"}, {"ACRNACRNACRN", "acrn"}};
     if (!isa->hypervisor)
         return NULL;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
@@ -129,7 +145,8 @@ static const char *virt_name(const struct host_isa *isa)
 
 static char *container(const char *root)
 {
-    static const char *const marks[][2] = {{".dockerenv", "docker"}, {"run/.containerenv", "podman"}};
+    static const char *const marks[][2] = {{".dockerenv", "docker"},
+                                           {"run/.containerenv", "podman"}};
     char *t = host_text(root, "run/systemd/container");
     for (size_t i = 0; t == NULL && i < sizeof marks / sizeof marks[0]; i++) {
         char *mark = host_text(root, "%s", marks[i][0]);
@@ -188,7 +205,9 @@ static char *kernel_release(const char *root)
     if (t != NULL)
         return t;
     t = host_text(root, "proc/version"); /* "Linux version 5.14.0 (..." */
-    char *v = t != NULL && strncmp(t, "Linux version ", 14) == 0 ? mem_strndup(t + 14, strcspn(t + 14, " ")) : NULL;
+    char *v = t != NULL && strncmp(t, "Linux version ", 14) == 0
+                  ? mem_strndup(t + 14, strcspn(t + 14, " "))
+                  : NULL;
     mem_free(t);
     return v;
 }
@@ -200,20 +219,32 @@ static bool warn(struct host *h)
     for (uint32_t i = 0; i < e->n_hugetlb; i++)
         pool = pool || e->hugetlb[i].free > 0;
     if (e->thp_enabled != NULL && strcmp(e->thp_enabled, "never") == 0 && !pool)
-        ok = host_warnf(h, "KT015", "environment.thp", "transparent huge pages are off and no huge page is reserved") && ok;
+        ok = host_warnf(h, "KT015", "environment.thp",
+                        "transparent huge pages are off and no huge page is reserved") &&
+             ok;
     if (e->numa_balancing > 0 && h->n_nodes > 1)
-        ok = host_warnf(h, "KT017", "environment.numa_balancing", "numa_balancing is %d: the kernel may move weight pages", e->numa_balancing) && ok;
-    if (e->governor != NULL && (strcmp(e->governor, "powersave") == 0 || strcmp(e->governor, "conservative") == 0) &&
+        ok = host_warnf(h, "KT017", "environment.numa_balancing",
+                        "numa_balancing is %d: the kernel may move weight pages",
+                        e->numa_balancing) &&
+             ok;
+    if (e->governor != NULL &&
+        (strcmp(e->governor, "powersave") == 0 || strcmp(e->governor, "conservative") == 0) &&
         (e->epp == NULL || strcmp(e->epp, "power") == 0))
-        ok = host_warnf(h, "KT023", "environment.power", "frequency governor is %s", e->governor) && ok;
+        ok = host_warnf(h, "KT023", "environment.power", "frequency governor is %s", e->governor) &&
+             ok;
     if (e->steal_ratio > 0.01)
-        ok = host_warnf(h, "KT024", "environment.steal_ratio", "%.1f %% of CPU time since boot went to other guests", e->steal_ratio * 100) && ok;
+        ok = host_warnf(h, "KT024", "environment.steal_ratio",
+                        "%.1f %% of CPU time since boot went to other guests",
+                        e->steal_ratio * 100) &&
+             ok;
     bool cuda = false;
     for (uint32_t i = 0; i < h->n_gpus; i++)
         cuda = cuda || h->gpus[i].cuda;
     if (cuda && h->limits.memlock < UINT64_C(1) << 30)
-        ok = host_warnf(h, "KT011", "environment.limits", "only %llu bytes may be locked: staging buffers for GPUs may not be pinned",
-                        (unsigned long long)h->limits.memlock) && ok;
+        ok = host_warnf(h, "KT011", "environment.limits",
+                        "only %llu bytes may be locked: staging buffers for GPUs may not be pinned",
+                        (unsigned long long)h->limits.memlock) &&
+             ok;
     return ok;
 }
 

@@ -1,7 +1,9 @@
-/* gpu_pci.c - GPU candidates: PCI devices of vendor 0x10de with base class 0x03 or 0x12 have a CUDA back end; those of other vendors are listed
- * without one; the board's own VGA chip is never a GPU. Order is the PCI address, never the order of /dev/dri cards.
- * The node is the one that the PCI object hangs below, when that is one node; memory, SM count, uuid come from NVML and are filled by the probe.
- * Links to the host come from sysfs only; a source without them leaves the link null. One thread: the caller of host_read.
+/* gpu_pci.c - GPU candidates: PCI devices of vendor 0x10de with base class 0x03 or 0x12 have a CUDA
+ * back end; those of other vendors are listed without one; the board's own VGA chip is never a GPU.
+ * Order is the PCI address, never the order of /dev/dri cards. The node is the one that the PCI
+ * object hangs below, when that is one node; memory, SM count, uuid come from NVML and are filled
+ * by the probe. Links to the host come from sysfs only; a source without them leaves the link null.
+ * One thread: the caller of host_read.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +14,8 @@
 
 static bool is_gpu(const struct hwloc_pcidev_attr_s *p)
 {
-    static const uint32_t board_vga[] = {0x1a03, 0x102b, 0x1013, 0x1234, 0x15ad, 0x1af4, 0x1b36, 0x80ee, 0x1711, 0x19e5, 0x1414};
+    static const uint32_t board_vga[] = {0x1a03, 0x102b, 0x1013, 0x1234, 0x15ad, 0x1af4,
+                                         0x1b36, 0x80ee, 0x1711, 0x19e5, 0x1414};
     uint32_t base = p->class_id >> 8;
     if (base != 0x03 && base != 0x12)
         return false;
@@ -38,10 +41,13 @@ static int32_t generation(const char *root, const char *pci, const char *file)
 static int32_t width(const char *root, const char *pci, const char *file)
 {
     uint64_t v;
-    return host_number(root, &v, "sys/bus/pci/devices/%s/%s", pci, file) && v > 0 && v <= 64 ? (int32_t)v : -1;
+    return host_number(root, &v, "sys/bus/pci/devices/%s/%s", pci, file) && v > 0 && v <= 64
+               ? (int32_t)v
+               : -1;
 }
 
-/* One node, or several of which one is the plain memory of the same CPUs (DRAM beside HBM): that one. Otherwise nobody knows. */
+/* One node, or several of which one is the plain memory of the same CPUs (DRAM beside HBM): that
+ * one. Otherwise nobody knows. */
 static int32_t local_node(const struct host *h, hwloc_obj_t pci, hwloc_topology_t t)
 {
     struct host_set near = {0};
@@ -90,7 +96,8 @@ static int64_t gpu_of(const struct host *h, hwloc_obj_t o)
     return -1;
 }
 
-/* NVLink matrix of a stored topology: MB/s, 0 where there is no link; packages may be among its objects. */
+/* NVLink matrix of a stored topology: MB/s, 0 where there is no link; packages may be among its
+ * objects. */
 static bool read_links(struct host *h, hwloc_topology_t t)
 {
     struct hwloc_distances_s *d = NULL;
@@ -104,7 +111,8 @@ static bool read_links(struct host *h, hwloc_topology_t t)
             hwloc_uint64_t v = d->values[(size_t)i * d->nbobjs + k];
             if (a < 0 || b <= a || v == 0)
                 continue;
-            struct host_gpu_link *p = mem_realloc(h->gpu_links, (h->n_gpu_links + (size_t)1) * sizeof *p);
+            struct host_gpu_link *p =
+                mem_realloc(h->gpu_links, (h->n_gpu_links + (size_t)1) * sizeof *p);
             if (p == NULL) {
                 ok = false;
                 break;

@@ -1,13 +1,15 @@
-/* host.c - reads a host: parses the source, loads the topology, runs the readers in their order, and frees everything again.
- * Order matters: cores before caches and kinds, memory before GPUs (a GPU names a node), topology before limits (limits mark cores),
- * limits and ISA before the environment (which warns about both). One thread; a host is immutable after host_read.
+/* host.c - reads a host: parses the source, loads the topology, runs the readers in their order,
+ * and frees everything again. Order matters: cores before caches and kinds, memory before GPUs (a
+ * GPU names a node), topology before limits (limits mark cores), limits and ISA before the
+ * environment (which warns about both). One thread; a host is immutable after host_read.
  */
 #include <string.h>
 
 #include "base/mem.h"
 #include "host/host_int.h"
 
-static const char *const source_names[] = {"native", "xml", "synthetic", "fsroot", "cpuid", "fsroot+cpuid"};
+static const char *const source_names[] = {"native", "xml",   "synthetic",
+                                           "fsroot", "cpuid", "fsroot+cpuid"};
 
 const char *host_source_root(const struct host_source *s)
 {
@@ -40,10 +42,14 @@ static kt_status source_parse(const char *spec, struct host_source *s, kt_err *e
     } else if (strncmp(spec, "fsroot:", 7) == 0) {
         second = strstr(spec, ",cpuid:");
         s->kind = second != NULL ? HOST_FSROOT_CPUID : HOST_FSROOT;
-        s->fsroot = second != NULL ? mem_strndup(spec + 7, (size_t)(second - spec - 7)) : mem_strdup(spec + 7);
+        s->fsroot = second != NULL ? mem_strndup(spec + 7, (size_t)(second - spec - 7))
+                                   : mem_strdup(spec + 7);
         s->cpuid = second != NULL ? mem_strdup(second + 7) : NULL;
     } else {
-        KT_FAIL(err, KT_E_INVALID, "topology \"%.200s\" is none of native, xml:FILE, syn:TEXT, fsroot:DIR, cpuid:DIR, fsroot:DIR,cpuid:DIR", spec);
+        KT_FAIL(err, KT_E_INVALID,
+                "topology \"%.200s\" is none of native, xml:FILE, syn:TEXT, fsroot:DIR, cpuid:DIR, "
+                "fsroot:DIR,cpuid:DIR",
+                spec);
     }
     const char *first = s->text != NULL ? s->text : s->fsroot != NULL ? s->fsroot : s->cpuid;
     if (first == NULL || (s->kind == HOST_FSROOT_CPUID && s->cpuid == NULL))
@@ -140,7 +146,8 @@ void host_free(struct host *h)
     host_set_free(&l->cpuset_mems);
     host_set_free(&l->allowed_pus);
     struct host_env *e = &h->env;
-    char *texts[] = {e->virt, e->container, e->governor, e->epp, e->thp_enabled, e->thp_defrag, e->kernel, e->bios, e->mitigations};
+    char *texts[] = {e->virt,       e->container, e->governor, e->epp,        e->thp_enabled,
+                     e->thp_defrag, e->kernel,    e->bios,     e->mitigations};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         mem_free(texts[i]);
     mem_free(e->hugetlb);
@@ -155,8 +162,10 @@ void host_free(struct host *h)
 uint64_t host_memory_allowed(const struct host *h)
 {
     uint64_t least = h->env.mem_available, nodes = 0;
-    bool partial = least == HOST_UNKNOWN_BYTES; /* node sizes count where they say more than MemAvailable: guests exist whose nodes
-                                                   report less memory than the machine has */
+    bool partial =
+        least ==
+        HOST_UNKNOWN_BYTES; /* node sizes count where they say more than MemAvailable: guests exist
+                               whose nodes report less memory than the machine has */
     for (uint32_t i = 0; i < h->n_nodes; i++) {
         partial = partial || !h->nodes[i].allowed;
         if (h->nodes[i].allowed && h->nodes[i].bytes != HOST_UNKNOWN_BYTES)

@@ -1,7 +1,9 @@
-/* limits.c - what this process may use: CPU affinity, cpusets, CPU quotas on every ancestor cgroup, memory limits, locked memory, throttling.
- * Reads cgroup v1, v2 and hybrid mounts as /proc/self/mounts states them, below a root, so stored trees answer like machines. Inside a cgroup
- * namespace, or when the path of /proc/self/cgroup is not visible below the mount, the mount itself is the process' cgroup.
- * A quota is time and an affinity is cores: both are kept, and the budget is rounded down. Malformed files count as absent and are logged.
+/* limits.c - what this process may use: CPU affinity, cpusets, CPU quotas on every ancestor cgroup,
+ * memory limits, locked memory, throttling. Reads cgroup v1, v2 and hybrid mounts as
+ * /proc/self/mounts states them, below a root, so stored trees answer like machines. Inside a
+ * cgroup namespace, or when the path of /proc/self/cgroup is not visible below the mount, the mount
+ * itself is the process' cgroup. A quota is time and an affinity is cores: both are kept, and the
+ * budget is rounded down. Malformed files count as absent and are logged.
  */
 #include "config.h"
 
@@ -17,7 +19,7 @@
 #include "base/mem.h"
 #include "host/host_int.h"
 
-struct cg { /* one hierarchy that the process is in */
+struct cg {         /* one hierarchy that the process is in */
     char dir[2048]; /* leaf directory, relative to root, no leading slash; "" when there is none */
     size_t mount_len; /* length of the mount's part of dir */
 };
@@ -31,7 +33,8 @@ static void unescape(char *s)
 {
     char *w = s;
     for (; *s != '\0'; s++)
-        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
+        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+            s[3] >= '0' && s[3] <= '7') {
             *w++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
             s += 3;
         } else {
@@ -61,10 +64,12 @@ static void cg_mount(struct cg *c, const char *where)
 static void read_mounts(struct cgroups *g, char *text)
 {
     char *save = NULL;
-    for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
         char *f[4], *word = NULL;
         int n = 0;
-        for (char *p = strtok_r(line, " \t", &word); p != NULL && n < 4; p = strtok_r(NULL, " \t", &word))
+        for (char *p = strtok_r(line, " \t", &word); p != NULL && n < 4;
+             p = strtok_r(NULL, " \t", &word))
             f[n++] = p;
         if (n < 4)
             continue;
@@ -103,7 +108,8 @@ static void guess_mounts(struct cgroups *g, const char *root)
 static void cg_enter(struct cg *c, const char *root, const char *path)
 {
     size_t n = strlen(path);
-    if (c->dir[0] == '\0' || path[0] != '/' || n < 2 || strstr(path, "/..") != NULL || c->mount_len + n >= sizeof c->dir)
+    if (c->dir[0] == '\0' || path[0] != '/' || n < 2 || strstr(path, "/..") != NULL ||
+        c->mount_len + n >= sizeof c->dir)
         return;
     memcpy(c->dir + c->mount_len, path, n + 1);
     if (!host_is_dir(root, "%s", c->dir))
@@ -113,7 +119,8 @@ static void cg_enter(struct cg *c, const char *root, const char *path)
 static void enter_paths(struct cgroups *g, const char *root, char *text)
 {
     char *save = NULL;
-    for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
         char *ctl = strchr(line, ':'), *path = ctl != NULL ? strchr(ctl + 1, ':') : NULL;
         if (path == NULL)
             continue;
@@ -152,9 +159,12 @@ static void lower(double *quota, double q)
 static void read_throttle(struct host_limits *l, const char *root, const char *dir)
 {
     char *stat = host_text(root, "%s/cpu.stat", dir), *n = host_line_value(stat, "nr_throttled");
-    char *us = host_line_value(stat, "throttled_usec"), *ns = host_line_value(stat, "throttled_time");
+    char *us = host_line_value(stat, "throttled_usec"),
+         *ns = host_line_value(stat, "throttled_time");
     uint64_t periods = n != NULL ? strtoull(n, NULL, 10) : 0;
-    double s = us != NULL ? (double)strtoull(us, NULL, 10) * 1e-6 : ns != NULL ? (double)strtoull(ns, NULL, 10) * 1e-9 : 0;
+    double s = us != NULL   ? (double)strtoull(us, NULL, 10) * 1e-6
+               : ns != NULL ? (double)strtoull(ns, NULL, 10) * 1e-9
+                            : 0;
     if (periods > l->throttled_periods)
         l->throttled_periods = periods;
     if (s > l->throttled_seconds)
@@ -195,7 +205,8 @@ static void quota_v1(struct host_limits *l, const char *root, struct cg c)
         uint64_t quota, period;
         if (host_number(root, &quota, "%s/cpu.cfs_quota_us", c.dir) && quota > 0 &&
             host_number(root, &period, "%s/cpu.cfs_period_us", c.dir) && period > 0)
-            lower(&l->quota_cores, (double)quota / (double)period); /* -1 (none) is not a plain number */
+            lower(&l->quota_cores,
+                  (double)quota / (double)period); /* -1 (none) is not a plain number */
         read_throttle(l, root, c.dir);
     } while (cg_up(&c));
 }
@@ -206,13 +217,15 @@ static void memory_min(const char *root, struct cg c, const char *file, uint64_t
     if (c.dir[0] == '\0')
         return;
     do
-        if (host_number(root, &v, "%s/%s", c.dir, file) && v < UINT64_C(1) << 62 && v < *least) /* v1 writes 2^63-4096 for none */
+        if (host_number(root, &v, "%s/%s", c.dir, file) && v < UINT64_C(1) << 62 &&
+            v < *least) /* v1 writes 2^63-4096 for none */
             *least = v;
     while (cg_up(&c));
 }
 
 /* The first non-empty list, from the leaf upward; `names` are alternatives within one directory. */
-static bool cpuset_list(const char *root, struct cg c, const char *const *names, struct host_set *out)
+static bool cpuset_list(const char *root, struct cg c, const char *const *names,
+                        struct host_set *out)
 {
     if (c.dir[0] == '\0')
         return false;
@@ -229,14 +242,18 @@ static bool cpuset_list(const char *root, struct cg c, const char *const *names,
     return false;
 }
 
-/* Mems are narrowed to what the cpuset says; CPUs are kept apart, as they are a fact of their own in the profile. */
+/* Mems are narrowed to what the cpuset says; CPUs are kept apart, as they are a fact of their own
+ * in the profile. */
 static void read_cpusets(struct host_limits *l, const char *root, const struct cgroups *g)
 {
-    static const char *const cpus2[] = {"cpuset.cpus.effective", NULL}, *const mems2[] = {"cpuset.mems.effective", NULL};
+    static const char *const cpus2[] = {"cpuset.cpus.effective", NULL}, *const mems2[] = {
+                                                                            "cpuset.mems.effective",
+                                                                            NULL};
     static const char *const cpus1[] = {"cpuset.effective_cpus", "cpuset.cpus", "cpus", NULL};
     static const char *const mems1[] = {"cpuset.effective_mems", "cpuset.mems", "mems", NULL};
     struct host_set mems = {0};
-    l->has_cpuset = cpuset_list(root, g->v2, cpus2, &l->cpuset_cpus) || cpuset_list(root, g->cpuset, cpus1, &l->cpuset_cpus);
+    l->has_cpuset = cpuset_list(root, g->v2, cpus2, &l->cpuset_cpus) ||
+                    cpuset_list(root, g->cpuset, cpus1, &l->cpuset_cpus);
     if (cpuset_list(root, g->v2, mems2, &mems) || cpuset_list(root, g->cpuset, mems1, &mems))
         host_set_and(&l->cpuset_mems, &mems);
     host_set_free(&mems);
@@ -275,7 +292,8 @@ static void narrow_by_status(const char *status, const char *key, struct host_se
 static uint64_t read_memlock(const char *root)
 {
     char *t = host_text(root, "proc/self/limits"), *v = host_line_value(t, "Max locked memory");
-    uint64_t bytes = v != NULL && v[0] >= '0' && v[0] <= '9' ? strtoull(v, NULL, 10) : HOST_UNKNOWN_BYTES;
+    uint64_t bytes =
+        v != NULL && v[0] >= '0' && v[0] <= '9' ? strtoull(v, NULL, 10) : HOST_UNKNOWN_BYTES;
     mem_free(t);
     mem_free(v);
     return bytes;
@@ -296,13 +314,15 @@ bool host_limits_apply(struct host *h)
         struct host_core *c = &h->cores[i];
         c->allowed = host_set_meets(&c->pus, &l->allowed_pus);
         l->cores_allowed += c->allowed;
-        for (c->first_pu = host_set_next(&c->pus, -1); c->allowed && !host_set_has(&l->allowed_pus, (uint32_t)c->first_pu);)
+        for (c->first_pu = host_set_next(&c->pus, -1);
+             c->allowed && !host_set_has(&l->allowed_pus, (uint32_t)c->first_pu);)
             c->first_pu = host_set_next(&c->pus, c->first_pu);
     }
     for (uint32_t i = 0; i < h->n_nodes; i++)
         h->nodes[i].allowed = host_set_has(&l->cpuset_mems, (uint32_t)h->nodes[i].os);
     for (uint32_t i = 0; i < h->n_gpus; i++)
-        h->gpus[i].node_forbidden = h->gpus[i].node >= 0 && !host_set_has(&l->cpuset_mems, (uint32_t)h->gpus[i].node);
+        h->gpus[i].node_forbidden =
+            h->gpus[i].node >= 0 && !host_set_has(&l->cpuset_mems, (uint32_t)h->gpus[i].node);
     l->cores_budget = l->cores_allowed;
     if (l->quota_cores > 0 && l->quota_cores < l->cores_allowed)
         l->cores_budget = (uint32_t)l->quota_cores; /* down: 7.65 cores carry 7 threads */
@@ -323,7 +343,8 @@ static void read_cgroups(struct host_limits *l, const char *root)
         else
             guess_mounts(g, root);
         enter_paths(g, root, self);
-        bool v1 = g->cpu.dir[0] != '\0' || g->cpuset.dir[0] != '\0' || g->memory.dir[0] != '\0', v2 = g->v2.dir[0] != '\0';
+        bool v1 = g->cpu.dir[0] != '\0' || g->cpuset.dir[0] != '\0' || g->memory.dir[0] != '\0',
+             v2 = g->v2.dir[0] != '\0';
         l->cgroup = v1 && v2 ? "hybrid" : v2 ? "v2" : v1 ? "v1" : "none";
         quota_v2(l, root, g->v2);
         quota_v1(l, root, g->cpu);
@@ -363,6 +384,7 @@ kt_status host_limits_read(struct host *h, const char *root, kt_err *err)
     if (!host_limits_apply(h))
         KT_FAIL(err, KT_E_NOMEM, "limits: out of memory");
     if (l->cores_allowed == 0 || host_set_count(&l->allowed_pus) == 0)
-        KT_FAIL(err, KT_E_LIMIT, "no CPU is allowed: affinity and cpuset have nothing in common; check both");
+        KT_FAIL(err, KT_E_LIMIT,
+                "no CPU is allowed: affinity and cpuset have nothing in common; check both");
     return KT_OK;
 }

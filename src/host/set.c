@@ -1,6 +1,7 @@
-/* set.c - sets of OS indexes: the only representation of CPU and node sets outside hwloc. See host.h.
- * Words are grown on demand, and trailing zero words never change a meaning: two sets of different length may be equal.
- * Text is the Linux list form ("0-3,8"), as in sysfs and cgroup files. Any thread; a set belongs to whoever holds it.
+/* set.c - sets of OS indexes: the only representation of CPU and node sets outside hwloc. See
+ * host.h. Words are grown on demand, and trailing zero words never change a meaning: two sets of
+ * different length may be equal. Text is the Linux list form ("0-3,8"), as in sysfs and cgroup
+ * files. Any thread; a set belongs to whoever holds it.
  */
 #include <ctype.h>
 #include <string.h>
@@ -9,7 +10,8 @@
 #include "base/strbuf.h"
 #include "host/host.h"
 
-#define SET_MAX_INDEX 1048575u /* beyond any kernel's limit: a larger number in a file is damage, not a CPU */
+#define SET_MAX_INDEX                                                                              \
+    1048575u /* beyond any kernel's limit: a larger number in a file is damage, not a CPU */
 
 static bool set_grow(struct host_set *s, uint32_t n_words)
 {

@@ -1,6 +1,7 @@
-/* text.c - small text files below a root: the one way in which this room reads procfs, sysfs and cgroup files.
- * A missing or unreadable file is an ordinary answer (NULL or false): what the source does not say stays unknown. See host_int.h.
- * Never follows a path out of a stored tree by "..": paths come from our own format strings and from cgroup names that limits.c checks.
+/* text.c - small text files below a root: the one way in which this room reads procfs, sysfs and
+ * cgroup files. A missing or unreadable file is an ordinary answer (NULL or false): what the source
+ * does not say stays unknown. See host_int.h. Never follows a path out of a stored tree by "..":
+ * paths come from our own format strings and from cgroup names that limits.c checks.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -16,7 +17,8 @@
 
 #define TEXT_MAX (4u << 20) /* /proc/cpuinfo of 1000 CPUs is 1.5 MB */
 
-static bool text_path(char *out, size_t cap, const char *root, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
+static bool text_path(char *out, size_t cap, const char *root, const char *fmt, va_list ap)
+    __attribute__((format(printf, 4, 0)));
 static bool text_path(char *out, size_t cap, const char *root, const char *fmt, va_list ap)
 {
     int n = root == NULL ? -1 : snprintf(out, cap, "%s/", root);
@@ -52,7 +54,8 @@ bool host_number(const char *root, uint64_t *v, const char *fmt, ...)
         return false;
     errno = 0;
     ok = isdigit((unsigned char)data[0]) != 0;
-    unsigned long long x = ok ? strtoull(data, &end, data[0] == '0' && data[1] == 'x' ? 16 : 10) : 0;
+    unsigned long long x =
+        ok ? strtoull(data, &end, data[0] == '0' && data[1] == 'x' ? 16 : 10) : 0;
     ok = ok && errno == 0 && (*end == '\0' || isspace((unsigned char)*end));
     if (ok)
         *v = x;
@@ -74,7 +77,8 @@ bool host_is_dir(const char *root, const char *fmt, ...)
 char *host_line_value(const char *text, const char *key)
 {
     size_t n = strlen(key);
-    for (const char *p = text; p != NULL && *p != '\0'; p = strchr(p, '\n'), p = p == NULL ? NULL : p + 1) {
+    for (const char *p = text; p != NULL && *p != '\0';
+         p = strchr(p, '\n'), p = p == NULL ? NULL : p + 1) {
         if (strncmp(p, key, n) != 0 || (p[n] != ':' && p[n] != ' ' && p[n] != '\t'))
             continue;
         p += n;

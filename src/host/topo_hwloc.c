@@ -1,8 +1,10 @@
-/* topo_hwloc.c - loads a topology with hwloc from one source and copies packages, cores, caches and core kinds out of it. Memory is in
- * topo_memory.c, GPUs in gpu_pci.c.
- * hwloc's environment variables fail open: a missing or damaged source silently becomes the native machine. So every HWLOC_* variable that
- * others set is removed (KT002), the source is checked before and the topology after loading, and is_thissystem() must agree with the source.
- * Changes the process environment while loading: one thread only. Device plug-ins are kept out: a driver must never hang this process.
+/* topo_hwloc.c - loads a topology with hwloc from one source and copies packages, cores, caches and
+ * core kinds out of it. Memory is in topo_memory.c, GPUs in gpu_pci.c. hwloc's environment
+ * variables fail open: a missing or damaged source silently becomes the native machine. So every
+ * HWLOC_* variable that others set is removed (KT002), the source is checked before and the
+ * topology after loading, and is_thissystem() must agree with the source. Changes the process
+ * environment while loading: one thread only. Device plug-ins are kept out: a driver must never
+ * hang this process.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -54,10 +56,12 @@ static void env_clear(struct strbuf *names)
 static void env_set(const struct host_source *s)
 {
     setenv("HWLOC_HIDE_ERRORS", "2", 1);
-    setenv("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl,hwloc_opencl,hwloc_cuda,hwloc_nvml,hwloc_rsmi,hwloc_levelzero", 1);
+    setenv("HWLOC_PLUGINS_BLACKLIST",
+           "hwloc_gl,hwloc_opencl,hwloc_cuda,hwloc_nvml,hwloc_rsmi,hwloc_levelzero", 1);
     if (s->fsroot != NULL) {
         setenv("HWLOC_FSROOT", s->fsroot, 1);
-        setenv("HWLOC_DUMPED_HWDATA_DIR", "/var/run/hwloc", 1); /* relative to the root: KNL facts are lost without it */
+        setenv("HWLOC_DUMPED_HWDATA_DIR", "/var/run/hwloc",
+               1); /* relative to the root: KNL facts are lost without it */
     }
     if (s->cpuid != NULL) {
         setenv("HWLOC_CPUID_PATH", s->cpuid, 1);
@@ -78,8 +82,10 @@ static kt_status check_fsroot(const char *dir, kt_err *err)
 {
     char *cpuinfo = NULL;
     if (!host_is_dir(dir, "."))
-        KT_FAIL(err, KT_E_NOT_FOUND, "fsroot:%s: no such directory; give the folder that holds sys/ and proc/", dir);
-    bool ok = host_is_dir(dir, "sys/devices/system/cpu/cpu0") || host_is_dir(dir, "sys/devices/system/cpu/cpu1") ||
+        KT_FAIL(err, KT_E_NOT_FOUND,
+                "fsroot:%s: no such directory; give the folder that holds sys/ and proc/", dir);
+    bool ok = host_is_dir(dir, "sys/devices/system/cpu/cpu0") ||
+              host_is_dir(dir, "sys/devices/system/cpu/cpu1") ||
               host_is_dir(dir, "sys/bus/cpu/devices/cpu0");
     if (!ok) {
         cpuinfo = host_text(dir, "proc/cpuinfo");
@@ -87,7 +93,10 @@ static kt_status check_fsroot(const char *dir, kt_err *err)
         mem_free(cpuinfo);
     }
     if (!ok)
-        KT_FAIL(err, KT_E_FORMAT, "fsroot:%s: describes no CPU (no sys/devices/system/cpu/cpuN and no proc/cpuinfo); gather it again", dir);
+        KT_FAIL(err, KT_E_FORMAT,
+                "fsroot:%s: describes no CPU (no sys/devices/system/cpu/cpuN and no proc/cpuinfo); "
+                "gather it again",
+                dir);
     return KT_OK;
 }
 
@@ -106,13 +115,19 @@ static uint32_t count_pu_files(const char *dir)
 static kt_status check_cpuid(const char *dir, kt_err *err)
 {
     if (!host_is_dir(dir, "."))
-        KT_FAIL(err, KT_E_NOT_FOUND, "cpuid:%s: no such directory; give a folder with hwloc-cpuid-info and puN files", dir);
+        KT_FAIL(err, KT_E_NOT_FOUND,
+                "cpuid:%s: no such directory; give a folder with hwloc-cpuid-info and puN files",
+                dir);
     char *info = host_text(dir, "hwloc-cpuid-info"), *pu = host_text(dir, "pu0");
-    bool ok = info != NULL && strstr(info, "Architecture: x86") != NULL && pu != NULL && strstr(pu, "=>") != NULL;
+    bool ok = info != NULL && strstr(info, "Architecture: x86") != NULL && pu != NULL &&
+              strstr(pu, "=>") != NULL;
     mem_free(info);
     mem_free(pu);
     if (!ok)
-        KT_FAIL(err, KT_E_FORMAT, "cpuid:%s: hwloc-cpuid-info or pu0 is missing or malformed; gather it again with hwloc-gather-cpuid", dir);
+        KT_FAIL(err, KT_E_FORMAT,
+                "cpuid:%s: hwloc-cpuid-info or pu0 is missing or malformed; gather it again with "
+                "hwloc-gather-cpuid",
+                dir);
     return KT_OK;
 }
 
@@ -126,11 +141,17 @@ static kt_status set_source(hwloc_topology_t t, const struct host_source *s, kt_
         if (st.st_size == 0 || st.st_size > XML_MAX)
             KT_FAIL(err, KT_E_FORMAT, "xml:%s: is empty or larger than 64 MiB", s->text);
         if (hwloc_topology_set_xml(t, s->text) != 0)
-            KT_FAIL(err, KT_E_FORMAT, "xml:%s: hwloc cannot read it (damaged, or newer than this hwloc: version 1 and 2 are read)", s->text);
+            KT_FAIL(err, KT_E_FORMAT,
+                    "xml:%s: hwloc cannot read it (damaged, or newer than this hwloc: version 1 "
+                    "and 2 are read)",
+                    s->text);
         return KT_OK;
     case HOST_SYNTHETIC:
         if (hwloc_topology_set_synthetic(t, s->text) != 0)
-            KT_FAIL(err, KT_E_FORMAT, "syn:%s: is no synthetic topology such as \"pack:2 [numa(memory=64GB)] core:8 pu:2\"", s->text);
+            KT_FAIL(err, KT_E_FORMAT,
+                    "syn:%s: is no synthetic topology such as \"pack:2 [numa(memory=64GB)] core:8 "
+                    "pu:2\"",
+                    s->text);
         return KT_OK;
     case HOST_FSROOT:
         return check_fsroot(s->fsroot, err);
@@ -153,20 +174,24 @@ static kt_status load(hwloc_topology_t t, const struct host_source *s, kt_err *e
     hwloc_topology_set_io_types_filter(t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
     errno = 0;
     if (hwloc_topology_load(t) != 0)
-        KT_FAIL_OS(err, KT_E_FORMAT, "topology cannot be loaded by hwloc (%s); check the source", strerror(errno));
+        KT_FAIL_OS(err, KT_E_FORMAT, "topology cannot be loaded by hwloc (%s); check the source",
+                   strerror(errno));
     bool native = s->kind == HOST_NATIVE;
     if ((hwloc_topology_is_thissystem(t) != 0) != native)
-        KT_FAIL(err, KT_E_FORMAT, "topology source was not used: hwloc loaded %s instead", native ? "another machine" : "the running machine");
+        KT_FAIL(err, KT_E_FORMAT, "topology source was not used: hwloc loaded %s instead",
+                native ? "another machine" : "the running machine");
     int n_pus = hwloc_get_nbobjs_by_type(t, HWLOC_OBJ_PU);
     if (n_pus < 1 || hwloc_get_nbobjs_by_type(t, HWLOC_OBJ_NUMANODE) < 1)
         KT_FAIL(err, KT_E_FORMAT, "topology has no CPU or no memory node");
     if (s->kind == HOST_CPUID && (uint32_t)n_pus != count_pu_files(s->cpuid))
-        KT_FAIL(err, KT_E_FORMAT, "cpuid:%s: %d CPUs were loaded but %u are described; gather it again", s->cpuid, n_pus,
-                count_pu_files(s->cpuid));
+        KT_FAIL(err, KT_E_FORMAT,
+                "cpuid:%s: %d CPUs were loaded but %u are described; gather it again", s->cpuid,
+                n_pus, count_pu_files(s->cpuid));
     return KT_OK;
 }
 
-kt_status host_topo_load(struct host *h, const struct host_source *s, hwloc_topology_t *out, kt_err *err)
+kt_status host_topo_load(struct host *h, const struct host_source *s, hwloc_topology_t *out,
+                         kt_err *err)
 {
     struct strbuf foreign = {0}, own = {0};
     hwloc_topology_t t = NULL;
@@ -178,7 +203,8 @@ kt_status host_topo_load(struct host *h, const struct host_source *s, hwloc_topo
     else
         st = load(t, s, err);
     env_clear(&own);
-    if (st == KT_OK && foreign.len > 0 && !host_warnf(h, "KT002", NULL, "ignored and unset: %s", foreign.data))
+    if (st == KT_OK && foreign.len > 0 &&
+        !host_warnf(h, "KT002", NULL, "ignored and unset: %s", foreign.data))
         st = err_set(err, KT_E_NOMEM, 0, __func__, "out of memory");
     sb_free(&foreign);
     sb_free(&own);
@@ -253,21 +279,26 @@ static bool within_tenth(double fast, double slow)
     return fast > 0 && slow > 0 && slow >= 0.9 * fast && slow <= fast / 0.9;
 }
 
-/* Kinds whose speed differs by less than 10 % are one class: hwloc splits by the last MHz. Unranked kinds are one class (KT014). */
+/* Kinds whose speed differs by less than 10 % are one class: hwloc splits by the last MHz. Unranked
+ * kinds are one class (KT014). */
 static bool merge_kinds(struct host *h)
 {
     uint32_t klass = 0;
     for (uint32_t i = 0; i < h->n_kinds; i++)
         if (h->kinds[i].rank < 0)
-            return h->n_kinds < 2 || host_warnf(h, "KT014", "topology.cpukinds",
-                                                "%u kinds of cores without an order of speed: all are treated alike", h->n_kinds);
+            return h->n_kinds < 2 ||
+                   host_warnf(h, "KT014", "topology.cpukinds",
+                              "%u kinds of cores without an order of speed: all are treated alike",
+                              h->n_kinds);
     struct host_kind *leader = NULL;
-    for (int32_t rank = (int32_t)h->n_kinds - 1; rank >= 0; rank--) /* hwloc ranks are 0..n-1, the highest is the fastest */
+    for (int32_t rank = (int32_t)h->n_kinds - 1; rank >= 0;
+         rank--) /* hwloc ranks are 0..n-1, the highest is the fastest */
         for (uint32_t i = 0; i < h->n_kinds; i++) {
             struct host_kind *k = &h->kinds[i];
             if (k->rank != rank)
                 continue;
-            if (leader != NULL && !within_tenth((double)leader->capacity, (double)k->capacity) && !within_tenth(leader->max_hz, k->max_hz)) {
+            if (leader != NULL && !within_tenth((double)leader->capacity, (double)k->capacity) &&
+                !within_tenth(leader->max_hz, k->max_hz)) {
                 klass++;
                 leader = NULL;
             }
@@ -293,7 +324,8 @@ static kt_status read_kinds(struct host *h, hwloc_topology_t t, kt_err *err)
             continue;
         h->n_kinds++;
         k->rank = rank;
-        const char *hz = kind_info(infos, n_infos, "FrequencyMaxMHz"), *cap = kind_info(infos, n_infos, "LinuxCapacity");
+        const char *hz = kind_info(infos, n_infos, "FrequencyMaxMHz"),
+                   *cap = kind_info(infos, n_infos, "LinuxCapacity");
         const char *type = kind_info(infos, n_infos, "CoreType");
         k->max_hz = hz != NULL ? (double)strtoul(hz, NULL, 10) * 1e6 : 0;
         k->capacity = cap != NULL ? strtol(cap, NULL, 10) : -1;
@@ -320,8 +352,9 @@ static kt_status read_devdax(struct host *h, hwloc_topology_t t, kt_err *err)
         h->devdax = p;
         p[h->n_devdax] = mem_strdup(o->name);
         if (p[h->n_devdax++] == NULL ||
-            !host_warnf(h, "KT028", o->name, "%s is a DAX device (%s), not a memory node: nothing is planned on it", o->name,
-                        o->subtype != NULL ? o->subtype : "kind unknown"))
+            !host_warnf(h, "KT028", o->name,
+                        "%s is a DAX device (%s), not a memory node: nothing is planned on it",
+                        o->name, o->subtype != NULL ? o->subtype : "kind unknown"))
             KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     }
     return KT_OK;
@@ -340,7 +373,8 @@ kt_status host_topo_facts(struct host *h, const char *root, hwloc_topology_t t, 
     KT_TRY(host_memory_facts(h, root, t, err));
     KT_TRY(read_devdax(h, t, err));
     if (!host_set_from_bitmap(&h->limits.affinity, hwloc_topology_get_allowed_cpuset(t)) ||
-        !host_set_from_bitmap(&h->limits.cpuset_mems, hwloc_topology_get_allowed_nodeset(t)) || h->hwloc_version == NULL)
+        !host_set_from_bitmap(&h->limits.cpuset_mems, hwloc_topology_get_allowed_nodeset(t)) ||
+        h->hwloc_version == NULL)
         KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     return KT_OK;
 }

@@ -1,6 +1,7 @@
-/* topo_memory.c - memory nodes: bytes, tiers, memory-side caches, what firmware claims about them, and distances.
- * Tier (host-profile section 7 rule 2): hwloc's subtype, else the MemoryTier info, else dram for a node that is the nearest of some core.
- * Firmware claims come from sysfs (access1 before access0, which may name a GPU or NIC) or from the memory attributes of a stored topology;
+/* topo_memory.c - memory nodes: bytes, tiers, memory-side caches, what firmware claims about them,
+ * and distances. Tier (host-profile section 7 rule 2): hwloc's subtype, else the MemoryTier info,
+ * else dram for a node that is the nearest of some core. Firmware claims come from sysfs (access1
+ * before access0, which may name a GPU or NIC) or from the memory attributes of a stored topology;
  * they are stored as claims and never as measurements. One thread: the caller of host_read.
  */
 #include <dirent.h>
@@ -34,7 +35,8 @@ const char *host_tier_name(enum host_tier t)
     return names[t <= HOST_TIER_UNKNOWN ? t : HOST_TIER_UNKNOWN];
 }
 
-/* Order of rule 3: small cpusets first, then the better tier (a node without subtype counts as dram), then OS index. */
+/* Order of rule 3: small cpusets first, then the better tier (a node without subtype counts as
+ * dram), then OS index. */
 static int node_order(const struct host_node *a, const struct host_node *b)
 {
     uint32_t na = host_set_count(&a->cpus), nb = host_set_count(&b->cpus);
@@ -49,7 +51,8 @@ static int node_order(const struct host_node *a, const struct host_node *b)
 
 void host_nodes_by_nearness(const struct host *h, uint32_t *order)
 {
-    for (uint32_t i = 0; i < h->n_nodes; i++) { /* insertion sort: nodes are few and mostly sorted */
+    for (uint32_t i = 0; i < h->n_nodes;
+         i++) { /* insertion sort: nodes are few and mostly sorted */
         uint32_t j = i;
         for (; j > 0 && node_order(&h->nodes[i], &h->nodes[order[j - 1]]) < 0; j--)
             order[j] = order[j - 1];
@@ -57,7 +60,8 @@ void host_nodes_by_nearness(const struct host *h, uint32_t *order)
     }
 }
 
-/* A node without any name of its kind is dram when it is the nearest node of a core; limits do not matter here: this is a fact. */
+/* A node without any name of its kind is dram when it is the nearest node of a core; limits do not
+ * matter here: this is a fact. */
 static bool name_plain_nodes(struct host *h)
 {
     uint32_t *order = mem_calloc(h->n_nodes, sizeof *order);
@@ -83,7 +87,8 @@ static bool clamp_bytes(struct host *h, const char *root)
 {
     uint64_t most = NODE_BYTES_MAX, sum = 0;
     char *info = host_text(root, "proc/meminfo"), *total = host_line_value(info, "MemTotal");
-    if (total != NULL && strtoull(total, NULL, 10) > 0 && strtoull(total, NULL, 10) < (NODE_BYTES_MAX >> 10))
+    if (total != NULL && strtoull(total, NULL, 10) > 0 &&
+        strtoull(total, NULL, 10) < (NODE_BYTES_MAX >> 10))
         most = strtoull(total, NULL, 10) << 10;
     mem_free(info);
     mem_free(total);
@@ -93,8 +98,9 @@ static bool clamp_bytes(struct host *h, const char *root)
         if (n->bytes > most) {
             char about[32];
             snprintf(about, sizeof about, "topology.nodes.%d", n->os);
-            ok = host_warnf(h, "KT007", about, "node %d claims %llu bytes: taken as %llu", n->os, (unsigned long long)n->bytes,
-                            (unsigned long long)most) && ok;
+            ok = host_warnf(h, "KT007", about, "node %d claims %llu bytes: taken as %llu", n->os,
+                            (unsigned long long)n->bytes, (unsigned long long)most) &&
+                 ok;
             n->bytes = most;
             n->clamped = true;
         }
@@ -103,7 +109,9 @@ static bool clamp_bytes(struct host *h, const char *root)
     for (uint32_t i = 0; i < h->n_nodes && sum == 0; i++)
         h->nodes[i].bytes = HOST_UNKNOWN_BYTES;
     if (sum == 0)
-        ok = host_warnf(h, "KT027", "topology.nodes", "the source does not say how large any memory node is") && ok;
+        ok = host_warnf(h, "KT027", "topology.nodes",
+                        "the source does not say how large any memory node is") &&
+             ok;
     return ok;
 }
 
@@ -125,14 +133,18 @@ static kt_status read_node(struct host *h, hwloc_obj_t o, kt_err *err)
     hwloc_obj_t part = o->parent;
     while (part != NULL && (part->cpuset == NULL || hwloc_bitmap_iszero(part->cpuset)))
         part = part->parent;
-    if (host_set_count(&n->cpus) == 0 && part != NULL && part->parent != NULL && !host_set_from_bitmap(&n->around, part->cpuset))
+    if (host_set_count(&n->cpus) == 0 && part != NULL && part->parent != NULL &&
+        !host_set_from_bitmap(&n->around, part->cpuset))
         KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     for (hwloc_obj_t p = o->parent; p != NULL && p->type == HWLOC_OBJ_MEMCACHE; p = p->parent)
         if (p->attr->cache.size > n->memcache_bytes)
             n->memcache_bytes = p->attr->cache.size;
-    bool plain = n->tier == HOST_DRAM || n->tier == HOST_TIER_UNKNOWN; /* such a cache is made of HBM and never in front of HBM */
+    bool plain =
+        n->tier == HOST_DRAM ||
+        n->tier == HOST_TIER_UNKNOWN; /* such a cache is made of HBM and never in front of HBM */
     for (uint32_t i = 0; i < h->n_l3 && plain; i++)
-        if (h->l3[i].memory_side && host_set_meets(&h->l3[i].cpus, &n->cpus) && h->l3[i].bytes > n->memcache_bytes)
+        if (h->l3[i].memory_side && host_set_meets(&h->l3[i].cpus, &n->cpus) &&
+            h->l3[i].bytes > n->memcache_bytes)
             n->memcache_bytes = h->l3[i].bytes;
     for (uint32_t c = 0; c < h->n_cores; c++)
         n->cores += host_set_meets(&h->cores[c].pus, &n->cpus);
@@ -178,20 +190,25 @@ static bool claim_sysfs(struct host_node *n, const char *root, int access)
     if (host_number(root, &v, "%s/write_latency", dir))
         n->claim.write_seconds = (double)v * 1e-9;
     struct host_claim *c = &n->claim;
-    c->present = c->firmware = c->n_initiators > 0 || c->read_bytes_per_second > 0 || c->read_seconds > 0;
+    c->present = c->firmware =
+        c->n_initiators > 0 || c->read_bytes_per_second > 0 || c->read_seconds > 0;
     c->access = c->present ? access : -1;
     return ok;
 }
 
-/* Best value that the stored topology has for this attribute and node; its initiator's CPUs go to `cpus` when asked. */
-static double memattr(hwloc_topology_t t, hwloc_memattr_id_t id, hwloc_obj_t node, struct host_set *cpus)
+/* Best value that the stored topology has for this attribute and node; its initiator's CPUs go to
+ * `cpus` when asked. */
+static double memattr(hwloc_topology_t t, hwloc_memattr_id_t id, hwloc_obj_t node,
+                      struct host_set *cpus)
 {
     struct hwloc_location where;
     hwloc_uint64_t v = 0;
     if (hwloc_memattr_get_best_initiator(t, id, node, 0, &where, &v) != 0)
         return 0;
     if (cpus != NULL && cpus->n_words == 0) {
-        hwloc_const_cpuset_t set = where.type == HWLOC_LOCATION_TYPE_CPUSET ? where.location.cpuset : where.location.object->cpuset;
+        hwloc_const_cpuset_t set = where.type == HWLOC_LOCATION_TYPE_CPUSET
+                                       ? where.location.cpuset
+                                       : where.location.object->cpuset;
         host_set_from_bitmap(cpus, set);
     }
     return (double)v;
@@ -200,15 +217,19 @@ static double memattr(hwloc_topology_t t, hwloc_memattr_id_t id, hwloc_obj_t nod
 static bool claim_stored(struct host *h, struct host_node *n, hwloc_topology_t t, hwloc_obj_t o)
 {
     struct host_set cpus = {0};
-    double bw = memattr(t, HWLOC_MEMATTR_ID_BANDWIDTH, o, &cpus), lat = memattr(t, HWLOC_MEMATTR_ID_LATENCY, o, &cpus);
-    double rbw = memattr(t, HWLOC_MEMATTR_ID_READ_BANDWIDTH, o, &cpus), wbw = memattr(t, HWLOC_MEMATTR_ID_WRITE_BANDWIDTH, o, &cpus);
-    double rlat = memattr(t, HWLOC_MEMATTR_ID_READ_LATENCY, o, &cpus), wlat = memattr(t, HWLOC_MEMATTR_ID_WRITE_LATENCY, o, &cpus);
+    double bw = memattr(t, HWLOC_MEMATTR_ID_BANDWIDTH, o, &cpus),
+           lat = memattr(t, HWLOC_MEMATTR_ID_LATENCY, o, &cpus);
+    double rbw = memattr(t, HWLOC_MEMATTR_ID_READ_BANDWIDTH, o, &cpus),
+           wbw = memattr(t, HWLOC_MEMATTR_ID_WRITE_BANDWIDTH, o, &cpus);
+    double rlat = memattr(t, HWLOC_MEMATTR_ID_READ_LATENCY, o, &cpus),
+           wlat = memattr(t, HWLOC_MEMATTR_ID_WRITE_LATENCY, o, &cpus);
     struct host_claim *c = &n->claim;
     c->read_bytes_per_second = (rbw > 0 ? rbw : bw) * 1e6;
     c->write_bytes_per_second = wbw * 1e6;
     c->read_seconds = (rlat > 0 ? rlat : lat) * 1e-9;
     c->write_seconds = wlat * 1e-9;
-    c->present = c->read_bytes_per_second > 0 || c->write_bytes_per_second > 0 || c->read_seconds > 0 || c->write_seconds > 0;
+    c->present = c->read_bytes_per_second > 0 || c->write_bytes_per_second > 0 ||
+                 c->read_seconds > 0 || c->write_seconds > 0;
     bool ok = true;
     for (uint32_t i = 0; c->present && i < h->n_nodes; i++)
         if (h->nodes[i].tier == HOST_DRAM && host_set_meets(&h->nodes[i].cpus, &cpus))
@@ -235,7 +256,8 @@ static kt_status read_claims(struct host *h, const char *root, hwloc_topology_t 
 
 /* ---- distances */
 
-static bool copy_distances(struct host_distances *d, hwloc_topology_t t, struct hwloc_distances_s *s, bool bandwidth)
+static bool copy_distances(struct host_distances *d, hwloc_topology_t t,
+                           struct hwloc_distances_s *s, bool bandwidth)
 {
     const char *name = hwloc_distances_get_name(t, s);
     d->name = mem_strdup(name != NULL && name[0] != '\0' ? name : "unnamed");
@@ -264,7 +286,8 @@ static kt_status read_distances(struct host *h, hwloc_topology_t t, kt_err *err)
     unsigned cap = n;
     if (ok && hwloc_distances_get_by_type(t, HWLOC_OBJ_NUMANODE, &cap, list, 0, 0) == 0)
         for (unsigned i = 0; i < n && i < cap; i++) {
-            ok = ok && copy_distances(&h->distances[h->n_distances++], t, list[i], (list[i]->kind & HWLOC_DISTANCES_KIND_MEANS_BANDWIDTH) != 0);
+            ok = ok && copy_distances(&h->distances[h->n_distances++], t, list[i],
+                                      (list[i]->kind & HWLOC_DISTANCES_KIND_MEANS_BANDWIDTH) != 0);
             hwloc_distances_release(t, list[i]);
         }
     mem_free(list);
@@ -281,7 +304,8 @@ kt_status host_memory_facts(struct host *h, const char *root, hwloc_topology_t t
         KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
     /* by OS index, whatever order hwloc has: logical 1 may be the HBM of node 0 */
     hwloc_const_bitmap_t set = hwloc_get_root_obj(t)->nodeset;
-    for (int os = hwloc_bitmap_first(set); os >= 0 && h->n_nodes < (uint32_t)n; os = hwloc_bitmap_next(set, os)) {
+    for (int os = hwloc_bitmap_first(set); os >= 0 && h->n_nodes < (uint32_t)n;
+         os = hwloc_bitmap_next(set, os)) {
         hwloc_obj_t o = hwloc_get_numanode_obj_by_os_index(t, (unsigned)os);
         if (o != NULL)
             KT_TRY(read_node(h, o, err));
@@ -294,7 +318,9 @@ kt_status host_memory_facts(struct host *h, const char *root, hwloc_topology_t t
         if (h->nodes[i].memcache_bytes > 0) {
             char about[32];
             snprintf(about, sizeof about, "topology.nodes.%d", h->nodes[i].os);
-            if (!host_warnf(h, "KT016", about, "node %d is behind a memory-side cache of %llu bytes: bandwidth falls when the working set exceeds it",
+            if (!host_warnf(h, "KT016", about,
+                            "node %d is behind a memory-side cache of %llu bytes: bandwidth falls "
+                            "when the working set exceeds it",
                             h->nodes[i].os, (unsigned long long)h->nodes[i].memcache_bytes))
                 KT_FAIL(err, KT_E_NOMEM, "topology: out of memory");
         }

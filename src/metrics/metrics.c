@@ -1,6 +1,7 @@
 /* metrics.c - the registry of metric families and their exposition.
- * Families keep the order of registration and their samples stay together. Numbers are written in the C locale with the fewest digits that
- * read back equal. Not here: which metrics exist (that is decided where the numbers arise). Threads: see metrics.h.
+ * Families keep the order of registration and their samples stay together. Numbers are written in
+ * the C locale with the fewest digits that read back equal. Not here: which metrics exist (that is
+ * decided where the numbers arise). Threads: see metrics.h.
  */
 #include "metrics/metrics.h"
 
@@ -173,7 +174,8 @@ void met_add(struct met *m, double v)
     if (m == NULL)
         return;
     uint64_t old = atomic_load_explicit(&m->bits, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&m->bits, &old, as_bits(as_double(old) + v), memory_order_relaxed, memory_order_relaxed))
+    while (!atomic_compare_exchange_weak_explicit(&m->bits, &old, as_bits(as_double(old) + v),
+                                                  memory_order_relaxed, memory_order_relaxed))
         ;
 }
 
@@ -268,7 +270,8 @@ static void expose_family(const struct family *f, enum met_format fmt, struct st
     static const char *const kind[] = {"counter", "gauge", "histogram"};
     const struct met_def *d = f->def;
     size_t n = strlen(d->name);
-    if (fmt == MET_OPENMETRICS && d->kind == MET_COUNTER && n > 6 && strcmp(d->name + n - 6, "_total") == 0)
+    if (fmt == MET_OPENMETRICS && d->kind == MET_COUNTER && n > 6 &&
+        strcmp(d->name + n - 6, "_total") == 0)
         n -= 6; /* there the family is declared without the suffix of its sample */
     sb_printf(b, "# HELP %.*s ", (int)n, d->name);
     add_escaped(b, d->help, fmt == MET_OPENMETRICS);
@@ -323,7 +326,8 @@ enum met_format met_negotiate(const char *accept)
         const char *end = s + strcspn(s, ",");
         double q = quality(s, end);
         if (contains(s, end, "application/openmetrics-text")) {
-            bool old = contains(s, end, "version=") && !contains(s, end, "version=1.0.0") && !contains(s, end, "version=\"1.0.0\"");
+            bool old = contains(s, end, "version=") && !contains(s, end, "version=1.0.0") &&
+                       !contains(s, end, "version=\"1.0.0\"");
             if (!old && q > open)
                 open = q;
         } else if (q > text) {
@@ -336,5 +340,6 @@ enum met_format met_negotiate(const char *accept)
 
 const char *met_content_type(enum met_format f)
 {
-    return f == MET_OPENMETRICS ? "application/openmetrics-text; version=1.0.0; charset=utf-8" : "text/plain; version=0.0.4; charset=utf-8";
+    return f == MET_OPENMETRICS ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                                : "text/plain; version=0.0.4; charset=utf-8";
 }

@@ -1,10 +1,12 @@
-/* metrics.h - counters, gauges and histograms with fixed label sets, and their text exposition (Prometheus 0.0.4 or OpenMetrics 1.0.0).
+/* metrics.h - counters, gauges and histograms with fixed label sets, and their text exposition
+ * (Prometheus 0.0.4 or OpenMetrics 1.0.0).
  *
- * A family is one name with help, kind and label keys; a series is one tuple of label values in it. All series are registered before they
- * are updated, so every label value is exported from zero on. Registration and exposition belong to one thread (the I/O thread); updates
- * may come from any thread. Values of counters and gauges are atomic doubles; a histogram's buckets, sum and count change under its own
- * lock. Registration failures (memory, a series that exists already) are remembered: check met_ok once. Updates of a NULL series are
- * ignored.
+ * A family is one name with help, kind and label keys; a series is one tuple of label values in it.
+ * All series are registered before they are updated, so every label value is exported from zero on.
+ * Registration and exposition belong to one thread (the I/O thread); updates may come from any
+ * thread. Values of counters and gauges are atomic doubles; a histogram's buckets, sum and count
+ * change under its own lock. Registration failures (memory, a series that exists already) are
+ * remembered: check met_ok once. Updates of a NULL series are ignored.
  */
 #ifndef KT_METRICS_H
 #define KT_METRICS_H
@@ -33,9 +35,10 @@ struct met; /* one series */
 struct met_registry *met_open(void); /* NULL when memory is short */
 void met_close(struct met_registry *r);
 bool met_ok(const struct met_registry *r);
-/* Add a series; values[] has one entry per label key and is copied (NULL for a family without labels). `def` must live as long as the
- * registry. */
-struct met *met_series(struct met_registry *r, const struct met_def *def, const char *const *values);
+/* Add a series; values[] has one entry per label key and is copied (NULL for a family without
+ * labels). `def` must live as long as the registry. */
+struct met *met_series(struct met_registry *r, const struct met_def *def,
+                       const char *const *values);
 /* Called at the start of each exposition to refresh gauges. At most 8. */
 void met_on_collect(struct met_registry *r, void (*fn)(void *user), void *user);
 
@@ -44,7 +47,8 @@ static inline void met_inc(struct met *m)
 {
     met_add(m, 1);
 }
-void met_set(struct met *m, double v); /* gauges, and counters that mirror a monotone total kept elsewhere */
+void met_set(struct met *m,
+             double v); /* gauges, and counters that mirror a monotone total kept elsewhere */
 double met_value(const struct met *m); /* histograms: their count */
 void met_observe(struct met *m, double v);
 

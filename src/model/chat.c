@@ -1,6 +1,7 @@
-/* chat.c - see chat.h. A template is compared token by token with the reference source of each shape: both run through the same small lexer, which
- * drops what Jinja would drop (white space inside tags, and around them as trim_blocks, lstrip_blocks and the dashes say) and decodes literals.
- * Text that Jinja would print between tags, comments and unknown escapes never match.
+/* chat.c - see chat.h. A template is compared token by token with the reference source of each
+ * shape: both run through the same small lexer, which drops what Jinja would drop (white space
+ * inside tags, and around them as trim_blocks, lstrip_blocks and the dashes say) and decodes
+ * literals. Text that Jinja would print between tags, comments and unknown escapes never match.
  */
 #include "model/chat.h"
 
@@ -9,10 +10,13 @@
 #include "base/mem.h"
 
 #define CAPTURE "\1" /* stands for any literal between the markers of a system message */
-static const char chatml[] = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-                             "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+static const char chatml[] =
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 static const char chatml_system[] =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '" CAPTURE "' }}{% endif %}"
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ "
+    "'" CAPTURE "' }}{% endif %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 static const char system_head[] = "<|im_start|>system\n", system_tail[] = "<|im_end|>\n";
@@ -38,7 +42,8 @@ static bool is_word(char c)
     return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* Text between tags [p, end), followed by a tag or (next NULL) the end of the source: would any of it be printed? */
+/* Text between tags [p, end), followed by a tag or (next NULL) the end of the source: would any of
+ * it be printed? */
 static bool prints(const struct lexer *x, const char *end, const char *next)
 {
     const char *p = x->p;
@@ -59,7 +64,8 @@ static bool prints(const struct lexer *x, const char *end, const char *next)
             q--;
         if ((q > p && q[-1] == '\n') || (q == p && line_start))
             end = q;
-    } else if (next == NULL && end > p && end[-1] == '\n') { /* one LF at the end of the source is dropped */
+    } else if (next == NULL && end > p &&
+               end[-1] == '\n') { /* one LF at the end of the source is dropped */
         end--;
     }
     return end > p;
@@ -68,7 +74,8 @@ static bool prints(const struct lexer *x, const char *end, const char *next)
 static enum lex_kind lex_text(struct lexer *x)
 {
     const char *next = x->p;
-    while (*next != '\0' && !(next[0] == '{' && (next[1] == '%' || next[1] == '{' || next[1] == '#')))
+    while (*next != '\0' &&
+           !(next[0] == '{' && (next[1] == '%' || next[1] == '{' || next[1] == '#')))
         next++;
     if (prints(x, next, *next != '\0' ? next : NULL))
         return LEX_OTHER;
@@ -91,7 +98,8 @@ static enum lex_kind lex_string(struct lexer *x)
     while (*x->p != quote) {
         char c = *x->p++;
         if (c == '\\') {
-            const char *from = "nt\\'\"", *to = "\n\t\\'\"", *at = *x->p != '\0' ? strchr(from, *x->p) : NULL;
+            const char *from = "nt\\'\"", *to = "\n\t\\'\"",
+                       *at = *x->p != '\0' ? strchr(from, *x->p) : NULL;
             if (at == NULL)
                 return LEX_OTHER;
             c = to[at - from];
@@ -139,13 +147,15 @@ static enum lex_kind lex(struct lexer *x)
     return LEX_MARK;
 }
 
-/* The literal is head + text + tail with a text free of control markers? Then *text is it, copied. */
+/* The literal is head + text + tail with a text free of control markers? Then *text is it, copied.
+ */
 static kt_status capture(const struct strbuf *s, char **text, bool *ok, kt_err *err)
 {
     size_t h = sizeof system_head - 1, t = sizeof system_tail - 1;
     const char *d = s->data != NULL ? s->data : "";
     *ok = false;
-    if (s->len < h + t || memcmp(d, system_head, h) != 0 || memcmp(d + s->len - t, system_tail, t) != 0)
+    if (s->len < h + t || memcmp(d, system_head, h) != 0 ||
+        memcmp(d + s->len - t, system_tail, t) != 0)
         return KT_OK;
     char *copy = mem_strndup(d + h, s->len - h - t);
     if (copy == NULL)
@@ -156,7 +166,8 @@ static kt_status capture(const struct strbuf *s, char **text, bool *ok, kt_err *
     return KT_OK;
 }
 
-static kt_status same(const char *source, const char *reference, char **text, bool *equal, kt_err *err)
+static kt_status same(const char *source, const char *reference, char **text, bool *equal,
+                      kt_err *err)
 {
     struct lexer a = {.p = source}, b = {.p = reference};
     kt_status st = KT_OK;
@@ -166,7 +177,8 @@ static kt_status same(const char *source, const char *reference, char **text, bo
         k = lex(&a);
         *equal = k == lex(&b) && k != LEX_OTHER;
         if (*equal && k == LEX_STRING) {
-            const char *x = a.str.data != NULL ? a.str.data : "", *y = b.str.data != NULL ? b.str.data : "";
+            const char *x = a.str.data != NULL ? a.str.data : "",
+                       *y = b.str.data != NULL ? b.str.data : "";
             if (strcmp(y, CAPTURE) == 0)
                 st = capture(&a.str, text, equal, err);
             else
@@ -185,7 +197,9 @@ static kt_status same(const char *source, const char *reference, char **text, bo
 kt_status chat_set(struct chat *c, const char *source, const char *override, kt_err *err)
 {
     if (override != NULL && strcmp(override, "chatml") != 0)
-        KT_FAIL(err, KT_E_INVALID, "chat template override \"%.60s\" is unknown; the only one is \"chatml\"", override);
+        KT_FAIL(err, KT_E_INVALID,
+                "chat template override \"%.60s\" is unknown; the only one is \"chatml\"",
+                override);
     if (source != NULL && (c->source = mem_strdup(source)) == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for the chat template");
     if (override != NULL) {
@@ -222,10 +236,13 @@ bool chat_is_chatml(const struct chat *c)
 kt_status chat_supported(const struct chat *c, kt_err *err)
 {
     if (c->shape == CHAT_NONE)
-        KT_FAIL(err, KT_E_UNSUPPORTED, "the model has no chat template; use completions, or --chat-template chatml if it was trained on ChatML");
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "the model has no chat template; use completions, or --chat-template chatml if it "
+                "was trained on ChatML");
     if (c->shape == CHAT_UNKNOWN)
         KT_FAIL(err, KT_E_UNSUPPORTED,
-                "the model's chat template is none of the built-in shapes (plain ChatML, or ChatML with a default system message); "
+                "the model's chat template is none of the built-in shapes (plain ChatML, or ChatML "
+                "with a default system message); "
                 "use completions, or --chat-template chatml if it was trained on ChatML");
     return KT_OK;
 }
@@ -238,14 +255,16 @@ static void add_input(struct strbuf *out, const char *s, struct tok_range *range
         ranges[(*n)++] = (struct tok_range){from, out->len};
 }
 
-kt_status chat_render(const struct chat *c, const kt_chat_message *m, size_t n, bool add_generation_prompt, struct strbuf *out,
-                      struct tok_range *ranges, size_t *n_ranges, kt_err *err)
+kt_status chat_render(const struct chat *c, const kt_chat_message *m, size_t n,
+                      bool add_generation_prompt, struct strbuf *out, struct tok_range *ranges,
+                      size_t *n_ranges, kt_err *err)
 {
     size_t used = 0;
     KT_TRY(chat_supported(c, err));
     for (size_t i = 0; i < n; i++) {
         if (m[i].role == NULL || m[i].content == NULL)
-            KT_FAIL(err, KT_E_INVALID, "message %zu has no %s", i, m[i].role == NULL ? "role" : "content");
+            KT_FAIL(err, KT_E_INVALID, "message %zu has no %s", i,
+                    m[i].role == NULL ? "role" : "content");
         if (i == 0 && c->shape == CHAT_CHATML_SYSTEM && strcmp(m[0].role, "system") != 0) {
             sb_puts(out, system_head);
             sb_puts(out, c->system);

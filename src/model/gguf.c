@@ -1,5 +1,6 @@
-/* gguf.c - GGUF models: open a file and the other shards of a split model, rules over all shards, and typed reads of metadata.
- * The walk through one file is gguf_shard.c. Immutable after gguf_open; any thread may read.
+/* gguf.c - GGUF models: open a file and the other shards of a split model, rules over all shards,
+ * and typed reads of metadata. The walk through one file is gguf_shard.c. Immutable after
+ * gguf_open; any thread may read.
  */
 #include "model/gguf.h"
 
@@ -29,14 +30,17 @@ const char *gguf_show(struct gguf_str s, char buf[GGUF_SHOW])
 const char *gguf_kv_type_name(const struct gguf_kv *kv)
 {
     static const char *const name[2][13] = {
-        {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"},
-        {"array of u8", "array of i8", "array of u16", "array of i16", "array of u32", "array of i32", "array of f32", "array of bool", "array of string",
-         "array of array", "array of u64", "array of i64", "array of f64"},
+        {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64",
+         "f64"},
+        {"array of u8", "array of i8", "array of u16", "array of i16", "array of u32",
+         "array of i32", "array of f32", "array of bool", "array of string", "array of array",
+         "array of u64", "array of i64", "array of f64"},
     };
     return name[kv->is_array][kv->type];
 }
 
-kt_status gguf_grow(void *table_ptr, uint64_t n, uint64_t *cap, size_t size, const char *path, kt_err *err)
+kt_status gguf_grow(void *table_ptr, uint64_t n, uint64_t *cap, size_t size, const char *path,
+                    kt_err *err)
 {
     void *old;
     if (n < *cap)
@@ -45,7 +49,8 @@ kt_status gguf_grow(void *table_ptr, uint64_t n, uint64_t *cap, size_t size, con
     memcpy(&old, table_ptr, sizeof old);
     void *p = checked_mul(want, size, &bytes) ? mem_realloc(old, (size_t)bytes) : NULL;
     if (p == NULL)
-        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory for a table of %llu entries", path, (unsigned long long)want);
+        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory for a table of %llu entries", path,
+                (unsigned long long)want);
     memset((char *)p + n * size, 0, (size_t)(want - n) * size);
     memcpy(table_ptr, &p, sizeof p);
     *cap = want;
@@ -59,12 +64,14 @@ static int by_str(const void *av, const void *bv)
     return c != 0 ? c : (a->len > b->len) - (a->len < b->len);
 }
 
-kt_status gguf_check_unique(const char *path, const char *what, const void *first, uint64_t n, size_t stride, kt_err *err)
+kt_status gguf_check_unique(const char *path, const char *what, const void *first, uint64_t n,
+                            size_t stride, kt_err *err)
 {
     char b[GGUF_SHOW];
     struct gguf_str *s = mem_calloc((size_t)n, sizeof *s);
     if (s == NULL)
-        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory for a table of %llu names", path, (unsigned long long)n);
+        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory for a table of %llu names", path,
+                (unsigned long long)n);
     for (uint64_t i = 0; i < n; i++)
         memcpy(&s[i], (const char *)first + i * stride, sizeof *s);
     qsort(s, (size_t)n, sizeof *s, by_str);
@@ -72,7 +79,9 @@ kt_status gguf_check_unique(const char *path, const char *what, const void *firs
         if (by_str(&s[i - 1], &s[i]) == 0) {
             gguf_show(s[i], b);
             mem_free(s);
-            KT_FAIL(err, KT_E_FORMAT, "%s: %s %s appears twice, names must be unique; the file is damaged", path, what, b);
+            KT_FAIL(err, KT_E_FORMAT,
+                    "%s: %s %s appears twice, names must be unique; the file is damaged", path,
+                    what, b);
         }
     mem_free(s);
     return KT_OK;
@@ -98,7 +107,8 @@ static bool split_name(const char *path, uint32_t *no, uint32_t *count)
 }
 
 /* split.* keys of a shard; the whole-model accessors look at shard 0 only. */
-static kt_status shard_u64(struct gguf_shard *s, const char *key, uint64_t def, uint64_t *out, kt_err *err)
+static kt_status shard_u64(struct gguf_shard *s, const char *key, uint64_t def, uint64_t *out,
+                           kt_err *err)
 {
     struct gguf one = {.shard = s, .n_shards = 1};
     return gguf_get_u64(&one, key, def, out, err);
@@ -111,9 +121,13 @@ static kt_status check_split(struct gguf *g, uint32_t i, uint32_t count, kt_err 
     KT_TRY(shard_u64(s, "split.count", 0, &n, err));
     KT_TRY(shard_u64(s, "split.no", UINT64_MAX, &no, err));
     if (n != count)
-        KT_FAIL(err, KT_E_FORMAT, "%s: key split.count is %llu, its name says %u; the parts are not of one model", s->map.path, (unsigned long long)n, count);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key split.count is %llu, its name says %u; the parts are not of one model",
+                s->map.path, (unsigned long long)n, count);
     if (no != i)
-        KT_FAIL(err, KT_E_FORMAT, "%s: key split.no is %lld, expected %u by its name; a part was renamed", s->map.path, (long long)no, i);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key split.no is %lld, expected %u by its name; a part was renamed",
+                s->map.path, (long long)no, i);
     return KT_OK;
 }
 
@@ -130,7 +144,9 @@ static kt_status open_parts(struct gguf *g, const char *path, uint32_t count, kt
         memcpy(p + n - strlen(SUFFIX) + 1, digits, 5);
         st = gguf_read_shard(g, p, err);
         if (st == KT_E_NOT_FOUND)
-            st = err_set(err, KT_E_NOT_FOUND, 0, __func__, "%s: part %u of %u is missing; all parts must lie in one directory", p, i + 1, count);
+            st = err_set(err, KT_E_NOT_FOUND, 0, __func__,
+                         "%s: part %u of %u is missing; all parts must lie in one directory", p,
+                         i + 1, count);
         if (st == KT_OK)
             st = check_split(g, i, count, err);
     }
@@ -147,11 +163,15 @@ static kt_status check_whole(const struct gguf *g, kt_err *err)
         KT_TRY(gguf_check_unique(path, "tensor", &g->t[0].name, g->n_t, sizeof *g->t, err));
     KT_TRY(gguf_get_str(g, "general.architecture", &arch, err));
     if (arch.s == NULL || arch.len == 0)
-        KT_FAIL(err, KT_E_FORMAT, "%s: key general.architecture is missing or empty; the file is damaged", path);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key general.architecture is missing or empty; the file is damaged", path);
     KT_TRY(gguf_get_u64(g, "general.quantization_version", 2, &v, err));
     for (uint64_t i = 0; v != 2 && i < g->n_t; i++)
         if (dtype_info(g->t[i].type)->block_elems > 1)
-            KT_FAIL(err, KT_E_UNSUPPORTED, "%s: key general.quantization_version is %llu, expected 2; convert the model again", path, (unsigned long long)v);
+            KT_FAIL(
+                err, KT_E_UNSUPPORTED,
+                "%s: key general.quantization_version is %llu, expected 2; convert the model again",
+                path, (unsigned long long)v);
     return KT_OK;
 }
 
@@ -164,10 +184,14 @@ static kt_status open_all(struct gguf *g, const char *path, kt_err *err)
     if (count <= 1)
         return check_whole(g, err);
     if (!split_name(path, &no, &of))
-        KT_FAIL(err, KT_E_FORMAT, "%s: key split.count is %llu, so the name must end in -NNNNN-of-%05llu.gguf to find the other parts; rename the parts", path,
-                (unsigned long long)count, (unsigned long long)count);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key split.count is %llu, so the name must end in -NNNNN-of-%05llu.gguf to "
+                "find the other parts; rename the parts",
+                path, (unsigned long long)count, (unsigned long long)count);
     if (of != count)
-        KT_FAIL(err, KT_E_FORMAT, "%s: key split.count is %llu, its name says %u; the parts are not of one model", path, (unsigned long long)count, of);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key split.count is %llu, its name says %u; the parts are not of one model",
+                path, (unsigned long long)count, of);
     /* begin again with part 1, so that shards and tensors are in order whichever part was named */
     file_unmap(&g->shard[0].map);
     mem_free(g->shard[0].kv);
@@ -176,8 +200,10 @@ static kt_status open_all(struct gguf *g, const char *path, kt_err *err)
     KT_TRY(open_parts(g, path, of, err));
     KT_TRY(gguf_get_u64(g, "split.tensors.count", g->n_t, &total, err));
     if (total != g->n_t)
-        KT_FAIL(err, KT_E_FORMAT, "%s: key split.tensors.count is %llu, the %u parts hold %llu tensors; a part is of another model", gguf_path(g, 0),
-                (unsigned long long)total, of, (unsigned long long)g->n_t);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key split.tensors.count is %llu, the %u parts hold %llu tensors; a part is of "
+                "another model",
+                gguf_path(g, 0), (unsigned long long)total, of, (unsigned long long)g->n_t);
     return check_whole(g, err);
 }
 
@@ -254,12 +280,16 @@ static bool is_int(enum gguf_type t)
     return t <= GGUF_I32 || t == GGUF_U64 || t == GGUF_I64;
 }
 
-static kt_status wrong_type(const struct gguf *g, const struct gguf_kv *kv, const char *key, const char *want, kt_err *err)
+static kt_status wrong_type(const struct gguf *g, const struct gguf_kv *kv, const char *key,
+                            const char *want, kt_err *err)
 {
-    KT_FAIL(err, KT_E_FORMAT, "%s: key %s has the value type %s, it must be %s; the file is damaged", gguf_path(g, 0), key, gguf_kv_type_name(kv), want);
+    KT_FAIL(err, KT_E_FORMAT,
+            "%s: key %s has the value type %s, it must be %s; the file is damaged", gguf_path(g, 0),
+            key, gguf_kv_type_name(kv), want);
 }
 
-kt_status gguf_get_u64(const struct gguf *g, const char *key, uint64_t def, uint64_t *out, kt_err *err)
+kt_status gguf_get_u64(const struct gguf *g, const char *key, uint64_t def, uint64_t *out,
+                       kt_err *err)
 {
     const struct gguf_kv *kv = gguf_find(g, key);
     *out = def;
@@ -269,7 +299,9 @@ kt_status gguf_get_u64(const struct gguf *g, const char *key, uint64_t def, uint
         return wrong_type(g, kv, key, "an integer", err);
     int64_t v = gguf_int_at(kv, 0);
     if (v < 0 && kv->type != GGUF_U64)
-        KT_FAIL(err, KT_E_FORMAT, "%s: key %s is %lld, it must not be negative; the file is damaged", gguf_path(g, 0), key, (long long)v);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: key %s is %lld, it must not be negative; the file is damaged", gguf_path(g, 0),
+                key, (long long)v);
     *out = (uint64_t)v;
     return KT_OK;
 }
@@ -284,7 +316,8 @@ kt_status gguf_get_f64(const struct gguf *g, const char *key, double def, double
         return wrong_type(g, kv, key, "a number", err);
     *out = gguf_float_at(kv, 0);
     if (!isfinite(*out))
-        KT_FAIL(err, KT_E_FORMAT, "%s: key %s is not a finite number; the file is damaged", gguf_path(g, 0), key);
+        KT_FAIL(err, KT_E_FORMAT, "%s: key %s is not a finite number; the file is damaged",
+                gguf_path(g, 0), key);
     return KT_OK;
 }
 

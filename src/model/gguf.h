@@ -1,5 +1,6 @@
-/* gguf.h - reader of GGUF v2 and v3, single and split (weight-formats section 1). Maps the files, checks every rule, decodes nothing.
- * Immutable after gguf_open; strings and arrays point into the mapping or into memory of the reader, until gguf_close.
+/* gguf.h - reader of GGUF v2 and v3, single and split (weight-formats section 1). Maps the files,
+ * checks every rule, decodes nothing. Immutable after gguf_open; strings and arrays point into the
+ * mapping or into memory of the reader, until gguf_close.
  */
 #ifndef KT_GGUF_H
 #define KT_GGUF_H
@@ -10,7 +11,21 @@
 #include "base/dtype.h"
 #include "base/status.h"
 
-enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64 };
+enum gguf_type {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
+};
 
 struct gguf_str {
     const char *s; /* not terminated */
@@ -21,8 +36,9 @@ struct gguf_kv {
     struct gguf_str key;
     enum gguf_type type; /* of the value, or of the elements when is_array */
     bool is_array;
-    uint64_t count;      /* 1 for scalars */
-    const uint8_t *data; /* first element, little endian, unaligned; strings: u64 length + bytes each */
+    uint64_t count; /* 1 for scalars */
+    const uint8_t
+        *data; /* first element, little endian, unaligned; strings: u64 length + bytes each */
 };
 
 struct gguf_tensor {
@@ -30,7 +46,7 @@ struct gguf_tensor {
     enum dtype type;
     uint32_t n_dims;
     uint64_t dims[4]; /* as stored: dims[0] is the fastest axis */
-    uint64_t offset; /* from the shard's data start */
+    uint64_t offset;  /* from the shard's data start */
     const uint8_t *data;
     uint64_t bytes;
     uint32_t shard;
@@ -51,9 +67,12 @@ const struct gguf_kv *gguf_kvs(const struct gguf *g, uint64_t *n);
 
 /* NULL when absent. */
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key);
-/* Typed reads with range checks. def / false when the key is absent; KT_E_FORMAT naming file and key when it has another type or is out of range. */
-kt_status gguf_get_u64(const struct gguf *g, const char *key, uint64_t def, uint64_t *out, kt_err *err); /* any integer width, non-negative */
-kt_status gguf_get_f64(const struct gguf *g, const char *key, double def, double *out, kt_err *err);     /* any float or integer */
+/* Typed reads with range checks. def / false when the key is absent; KT_E_FORMAT naming file and
+ * key when it has another type or is out of range. */
+kt_status gguf_get_u64(const struct gguf *g, const char *key, uint64_t def, uint64_t *out,
+                       kt_err *err); /* any integer width, non-negative */
+kt_status gguf_get_f64(const struct gguf *g, const char *key, double def, double *out,
+                       kt_err *err); /* any float or integer */
 kt_status gguf_get_bool(const struct gguf *g, const char *key, bool def, bool *out, kt_err *err);
 /* out->s = NULL when absent */
 kt_status gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *out, kt_err *err);

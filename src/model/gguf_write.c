@@ -1,4 +1,5 @@
-/* gguf_write.c - see gguf_write.h. Metadata is collected in memory, tensor data goes straight to the temp file. */
+/* gguf_write.c - see gguf_write.h. Metadata is collected in memory, tensor data goes straight to
+ * the temp file. */
 #include "model/gguf_write.h"
 
 #include <assert.h>
@@ -31,10 +32,10 @@ struct gguf_out {
     uint64_t n_kv;
     struct out_tensor *t;
     uint64_t n_t, cap_t;
-    uint64_t total;           /* padded bytes of all tensors */
-    uint64_t at, in_tensor;   /* tensor being written, bytes of it so far */
-    uint64_t done, reported;  /* bytes written, padding included */
-    uint8_t *buffer;          /* [BUFFER] */
+    uint64_t total;          /* padded bytes of all tensors */
+    uint64_t at, in_tensor;  /* tensor being written, bytes of it so far */
+    uint64_t done, reported; /* bytes written, padding included */
+    uint8_t *buffer;         /* [BUFFER] */
     size_t fill;
 };
 
@@ -82,7 +83,8 @@ kt_status gguf_out_open(const struct gguf_out_opts *opts, struct gguf_out **out,
     o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (o->fd < 0) {
         int e = errno;
-        kt_status st = err_set(err, KT_E_IO, e, __func__, "%s: cannot create: %s", o->tmp, strerror(e));
+        kt_status st =
+            err_set(err, KT_E_IO, e, __func__, "%s: cannot create: %s", o->tmp, strerror(e));
         gguf_out_close(o);
         return st;
     }
@@ -137,7 +139,8 @@ static uint64_t padded(const struct gguf_out *o, uint64_t n)
     return (n + o->alignment - 1) & ~(uint64_t)(o->alignment - 1);
 }
 
-void gguf_out_tensor(struct gguf_out *o, const char *name, enum dtype type, uint32_t n_dims, const uint64_t *dims)
+void gguf_out_tensor(struct gguf_out *o, const char *name, enum dtype type, uint32_t n_dims,
+                     const uint64_t *dims)
 {
     uint64_t rows = 1;
     if (o->n_t == o->cap_t) {

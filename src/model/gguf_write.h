@@ -1,8 +1,10 @@
-/* gguf_write.h - writer of GGUF v3 files: metadata, then tensors streamed in the order they were declared.
- * The file appears under its name only when it is whole (temp file in the same directory, fsync, rename). One thread owns a writer.
+/* gguf_write.h - writer of GGUF v3 files: metadata, then tensors streamed in the order they were
+ * declared. The file appears under its name only when it is whole (temp file in the same directory,
+ * fsync, rename). One thread owns a writer.
  *
- * Order of calls: gguf_out_open, metadata and gguf_out_tensor in any order, gguf_out_begin, gguf_out_data until every tensor is full, gguf_out_commit.
- * Failed allocations in metadata calls are remembered and reported by gguf_out_begin. gguf_out_close removes what was not committed.
+ * Order of calls: gguf_out_open, metadata and gguf_out_tensor in any order, gguf_out_begin,
+ * gguf_out_data until every tensor is full, gguf_out_commit. Failed allocations in metadata calls
+ * are remembered and reported by gguf_out_begin. gguf_out_close removes what was not committed.
  */
 #ifndef KT_GGUF_WRITE_H
 #define KT_GGUF_WRITE_H
@@ -36,7 +38,8 @@ void gguf_out_item_str(struct gguf_out *o, const char *v, size_t len);
 void gguf_out_item_i32(struct gguf_out *o, int32_t v);
 
 /* dims[0] is the fastest axis, a whole number of blocks. */
-void gguf_out_tensor(struct gguf_out *o, const char *name, enum dtype type, uint32_t n_dims, const uint64_t *dims);
+void gguf_out_tensor(struct gguf_out *o, const char *name, enum dtype type, uint32_t n_dims,
+                     const uint64_t *dims);
 /* Bytes of all tensors with padding. */
 uint64_t gguf_out_total(const struct gguf_out *o);
 

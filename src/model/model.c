@@ -1,5 +1,5 @@
-/* model.c - opening a model: which container a path means, one table of tensors for both, and its lifetime.
- * Numbers are read in traits_*.c, roles are found in weights.c. Immutable after mdl_open.
+/* model.c - opening a model: which container a path means, one table of tensors for both, and its
+ * lifetime. Numbers are read in traits_*.c, roles are found in weights.c. Immutable after mdl_open.
  */
 #include "model/model.h"
 
@@ -77,7 +77,8 @@ static kt_status set_names(struct mdl *m, const char *path, bool is_dir, kt_err 
     char real[PATH_MAX];
     uint32_t no;
     if (realpath(path, real) == NULL)
-        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path, strerror(errno));
+        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path,
+                   strerror(errno));
     const char *base = strrchr(real, '/');
     base = base != NULL && base[1] != '\0' ? base + 1 : real;
     size_t n = strlen(base);
@@ -92,7 +93,8 @@ static kt_status set_names(struct mdl *m, const char *path, bool is_dir, kt_err 
     else if (strrchr(path, '/') == NULL)
         m->dir = mdl_keep_str(m, ".", 1);
     else
-        m->dir = mdl_keep_str(m, path, strrchr(path, '/') == path ? 1 : (size_t)(strrchr(path, '/') - path));
+        m->dir = mdl_keep_str(m, path,
+                              strrchr(path, '/') == path ? 1 : (size_t)(strrchr(path, '/') - path));
     return m->name == NULL || m->path == NULL || m->dir == NULL ? no_memory(path, err) : KT_OK;
 }
 
@@ -139,14 +141,19 @@ static kt_status use_gguf(struct mdl *m, const char *path, kt_err *err)
     m->gguf = m->priv->gguf;
     const struct gguf_tensor *t = gguf_tensors(m->gguf, &n);
     if (n > UINT32_MAX)
-        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: has %llu tensors, at most 2^32 - 1 are supported", path, (unsigned long long)n);
+        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: has %llu tensors, at most 2^32 - 1 are supported", path,
+                (unsigned long long)n);
     m->n_tensors = (uint32_t)n;
     m->tensors = mdl_keep(m, (size_t)n * sizeof *m->tensors);
     if (m->tensors == NULL)
         return no_memory(path, err);
     for (uint32_t i = 0; i < n; i++) {
         struct mdl_tensor *d = &m->tensors[i];
-        *d = (struct mdl_tensor){.file = gguf_path(m->gguf, t[i].shard), .type = t[i].type, .n_dims = t[i].n_dims, .data = t[i].data, .bytes = t[i].bytes};
+        *d = (struct mdl_tensor){.file = gguf_path(m->gguf, t[i].shard),
+                                 .type = t[i].type,
+                                 .n_dims = t[i].n_dims,
+                                 .data = t[i].data,
+                                 .bytes = t[i].bytes};
         d->name = mdl_keep_str(m, t[i].name.s, (size_t)t[i].name.len);
         if (d->name == NULL)
             return no_memory(path, err);
@@ -190,7 +197,8 @@ static kt_status read_kept(struct mdl *m, const char *name, const char **out, kt
     return *out == NULL ? no_memory(m->path, err) : KT_OK;
 }
 
-/* The one GGUF model of a directory: single files and first parts count. *out: its path, kept; NULL when there is none. */
+/* The one GGUF model of a directory: single files and first parts count. *out: its path, kept; NULL
+ * when there is none. */
 static kt_status find_gguf(struct mdl *m, const char **out, kt_err *err)
 {
     uint32_t found = 0, no;
@@ -209,7 +217,9 @@ static kt_status find_gguf(struct mdl *m, const char **out, kt_err *err)
     }
     closedir(d);
     if (found > 1)
-        KT_FAIL(err, KT_E_INVALID, "%s: holds %u GGUF models (%s, %s ..); give the path of one file", m->dir, found, first, second);
+        KT_FAIL(err, KT_E_INVALID,
+                "%s: holds %u GGUF models (%s, %s ..); give the path of one file", m->dir, found,
+                first, second);
     if (found == 0)
         return KT_OK;
     struct strbuf b = {0};
@@ -232,7 +242,10 @@ static kt_status open_dir(struct mdl *m, kt_err *err)
     }
     KT_TRY(read_kept(m, "tokenizer.json", &tokenizer, err));
     if (m->config_json == NULL && tokenizer == NULL)
-        KT_FAIL(err, KT_E_NOT_FOUND, "%s: has neither *.safetensors nor *.gguf files; give the directory of a checkpoint or a GGUF file", m->path);
+        KT_FAIL(err, KT_E_NOT_FOUND,
+                "%s: has neither *.safetensors nor *.gguf files; give the directory of a "
+                "checkpoint or a GGUF file",
+                m->path);
     return index_names(m, err);
 }
 
@@ -240,17 +253,21 @@ static kt_status open_container(struct mdl *m, const char *path, kt_err *err)
 {
     struct stat sb;
     if (stat(path, &sb) != 0)
-        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path, strerror(errno));
+        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", path,
+                   strerror(errno));
     bool is_dir = S_ISDIR(sb.st_mode);
     KT_TRY(set_names(m, path, is_dir, err));
     if (is_dir)
         return open_dir(m, err);
     if (has_suffix(path, ".safetensors"))
-        KT_FAIL(err, KT_E_INVALID, "%s: is one file of a checkpoint; give its directory, which also holds config.json", path);
+        KT_FAIL(err, KT_E_INVALID,
+                "%s: is one file of a checkpoint; give its directory, which also holds config.json",
+                path);
     return use_gguf(m, path, err);
 }
 
-static kt_status open_with(kt_status (*how)(struct mdl *, const char *, kt_err *), const char *path, struct mdl **out, kt_err *err)
+static kt_status open_with(kt_status (*how)(struct mdl *, const char *, kt_err *), const char *path,
+                           struct mdl **out, kt_err *err)
 {
     *out = NULL;
     struct mdl *m = mem_calloc(1, sizeof *m);
@@ -299,9 +316,13 @@ const char *mdl_traits_file(const struct mdl *m)
 static kt_status describe(struct mdl *m, kt_err *err)
 {
     if (m->n_tensors == 0)
-        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: has no tensors, only a vocabulary or metadata; give a file or directory with weights", m->path);
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "%s: has no tensors, only a vocabulary or metadata; give a file or directory with "
+                "weights",
+                m->path);
     if (!m->is_gguf && m->config_json == NULL)
-        KT_FAIL(err, KT_E_NOT_FOUND, "%s: has no config.json; download it with the weights", m->path);
+        KT_FAIL(err, KT_E_NOT_FOUND, "%s: has no config.json; download it with the weights",
+                m->path);
     KT_TRY(m->is_gguf ? mdl_traits_gguf(m, err) : mdl_traits_hf(m, err));
     KT_TRY(mdl_traits_check(m, err));
     return mdl_map_weights(m, err);

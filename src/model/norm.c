@@ -1,5 +1,6 @@
-/* norm.c - see norm.h. Unicode normal forms: decomposition and properties from utf8proc one character at a time, canonical ordering here by a
- * counting sort per run of marks (utf8proc's own ordering is quadratic in the length of a run, and text is untrusted), composition by utf8proc.
+/* norm.c - see norm.h. Unicode normal forms: decomposition and properties from utf8proc one
+ * character at a time, canonical ordering here by a counting sort per run of marks (utf8proc's own
+ * ordering is quadratic in the length of a run, and text is untrusted), composition by utf8proc.
  */
 #include "model/norm.h"
 
@@ -11,7 +12,8 @@
 #include "model/pretok.h"
 #include "model/uni.h"
 
-kt_status norm_add(struct norm *n, enum norm_kind kind, const char *text, struct pretok_regex *find, kt_err *err)
+kt_status norm_add(struct norm *n, enum norm_kind kind, const char *text, struct pretok_regex *find,
+                   kt_err *err)
 {
     if (n->n == NORM_STEPS) {
         pretok_regex_free(find);
@@ -99,7 +101,8 @@ static void order(int32_t *v, size_t n, struct marks *m)
 }
 
 /* Code points of valid UTF-8, decomposed. *v is the caller's to free, also after an error. */
-static kt_status decompose(enum norm_kind kind, const char *s, size_t len, int32_t **v, size_t *n, kt_err *err)
+static kt_status decompose(enum norm_kind kind, const char *s, size_t len, int32_t **v, size_t *n,
+                           kt_err *err)
 {
     utf8proc_option_t opt = UTF8PROC_DECOMPOSE | (is_compat(kind) ? UTF8PROC_COMPAT : 0);
     size_t cap = len + 32, used = 0;
@@ -109,7 +112,8 @@ static kt_status decompose(enum norm_kind kind, const char *s, size_t len, int32
         i += uni_decode(s + i, len - i, &cp);
         for (;;) {
             int klass = 0;
-            utf8proc_ssize_t k = utf8proc_decompose_char((int32_t)cp, *v + used, (utf8proc_ssize_t)(cap - used), opt, &klass);
+            utf8proc_ssize_t k = utf8proc_decompose_char(
+                (int32_t)cp, *v + used, (utf8proc_ssize_t)(cap - used), opt, &klass);
             if (k < 0)
                 KT_FAIL(err, KT_E_INTERNAL, "utf8proc: %s", utf8proc_errmsg(k));
             if ((size_t)k <= cap - used) {
@@ -129,7 +133,8 @@ static kt_status decompose(enum norm_kind kind, const char *s, size_t len, int32
     return KT_OK;
 }
 
-static kt_status normal_form(enum norm_kind kind, const char *s, size_t len, struct strbuf *out, kt_err *err)
+static kt_status normal_form(enum norm_kind kind, const char *s, size_t len, struct strbuf *out,
+                             kt_err *err)
 {
     int32_t *v = NULL;
     size_t n = 0;
@@ -143,7 +148,8 @@ static kt_status normal_form(enum norm_kind kind, const char *s, size_t len, str
         mem_free(m.tmp);
     }
     if (st == KT_OK && (kind == NORM_NFC || kind == NORM_NFKC)) {
-        utf8proc_ssize_t k = utf8proc_normalize_utf32(v, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+        utf8proc_ssize_t k =
+            utf8proc_normalize_utf32(v, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
         n = k >= 0 ? (size_t)k : n;
         if (k < 0)
             st = err_set(err, KT_E_INTERNAL, 0, __func__, "utf8proc: %s", utf8proc_errmsg(k));
@@ -168,7 +174,8 @@ static void lowercase(const char *s, size_t len, struct strbuf *out)
     }
 }
 
-static kt_status run_valid(const struct norm_step *t, const char *s, size_t len, struct strbuf *out, kt_err *err)
+static kt_status run_valid(const struct norm_step *t, const char *s, size_t len, struct strbuf *out,
+                           kt_err *err)
 {
     switch (t->kind) {
     case NORM_LOWERCASE:
@@ -181,7 +188,8 @@ static kt_status run_valid(const struct norm_step *t, const char *s, size_t len,
     }
 }
 
-static kt_status run_step(const struct norm_step *t, const char *s, size_t len, struct strbuf *out, kt_err *err)
+static kt_status run_step(const struct norm_step *t, const char *s, size_t len, struct strbuf *out,
+                          kt_err *err)
 {
     if (t->kind == NORM_PREPEND) {
         if (len > 0)

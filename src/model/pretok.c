@@ -1,8 +1,10 @@
-/* pretok.c - see pretok.h: building a pre-tokeniser and running it. A piece goes depth first through the steps, so that nothing is kept but one
- * pending segment per step, whatever the length of the text.
+/* pretok.c - see pretok.h: building a pre-tokeniser and running it. A piece goes depth first
+ * through the steps, so that nothing is kept but one pending segment per step, whatever the length
+ * of the text.
  *
- * Owner of a struct pretok: the tokenizer; a struct pretok_run belongs to one call. Expressions see `shadow`, which equals the text except that
- * each invalid byte is U+0001, so offsets agree and PCRE2 may trust the UTF-8.
+ * Owner of a struct pretok: the tokenizer; a struct pretok_run belongs to one call. Expressions see
+ * `shadow`, which equals the text except that each invalid byte is U+0001, so offsets agree and
+ * PCRE2 may trust the UTF-8.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/pretok.h"
@@ -69,7 +71,8 @@ void pretok_regex_free(struct pretok_regex *x)
     mem_free(x);
 }
 
-static kt_status compile(struct pretok_regex *x, const char *pattern, const struct strbuf *text, kt_err *err)
+static kt_status compile(struct pretok_regex *x, const char *pattern, const struct strbuf *text,
+                         kt_err *err)
 {
     x->memory = pcre2_general_context_create(re_malloc, re_free, NULL);
     pcre2_compile_context *cc = x->memory != NULL ? pcre2_compile_context_create(x->memory) : NULL;
@@ -80,7 +83,9 @@ static kt_status compile(struct pretok_regex *x, const char *pattern, const stru
     int code = 0;
     PCRE2_SIZE at = 0;
     x->code = pcre2_compile((PCRE2_SPTR)(text->data != NULL ? text->data : ""), text->len,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_DOLLAR_ENDONLY |
+                                PCRE2_NEVER_BACKSLASH_C,
+                            &code, &at, cc);
     pcre2_compile_context_free(cc);
     if (x->code == NULL) {
         if (code == 121)
@@ -89,7 +94,8 @@ static kt_status compile(struct pretok_regex *x, const char *pattern, const stru
         pcre2_get_error_message(code, why, sizeof why);
         KT_FAIL(err, KT_E_FORMAT, "regular expression \"%.200s\": %s", pattern, (const char *)why);
     }
-    pcre2_jit_compile(x->code, PCRE2_JIT_COMPLETE); /* refused where executable memory is: the interpreter gives the same matches */
+    pcre2_jit_compile(x->code, PCRE2_JIT_COMPLETE); /* refused where executable memory is: the
+                                                       interpreter gives the same matches */
     return KT_OK;
 }
 
@@ -114,8 +120,8 @@ kt_status pretok_regex_new(const char *pattern, struct pretok_regex **out, kt_er
 }
 
 /* Next match at or after `at`: 1 found, 0 none, or an error. */
-static kt_status find(const struct pretok_regex *re, pcre2_match_data *md, pcre2_match_context *mc, const char *s, size_t n, size_t at, size_t *from,
-                      size_t *to, kt_err *err)
+static kt_status find(const struct pretok_regex *re, pcre2_match_data *md, pcre2_match_context *mc,
+                      const char *s, size_t n, size_t at, size_t *from, size_t *to, kt_err *err)
 {
     int rc = pcre2_match(re->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, md, mc);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its stack on the heap */
@@ -127,7 +133,10 @@ static kt_status find(const struct pretok_regex *re, pcre2_match_data *md, pcre2
     if (rc == PCRE2_ERROR_NOMEMORY)
         KT_FAIL(err, KT_E_NOMEM, "no memory to split a text of %zu bytes into words", n);
     if (rc == PCRE2_ERROR_MATCHLIMIT || rc == PCRE2_ERROR_DEPTHLIMIT || rc == PCRE2_ERROR_HEAPLIMIT)
-        KT_FAIL(err, KT_E_LIMIT, "splitting a text of %zu bytes into words exceeds the matching limit (PCRE2 error %d); shorten the text", n, rc);
+        KT_FAIL(err, KT_E_LIMIT,
+                "splitting a text of %zu bytes into words exceeds the matching limit (PCRE2 error "
+                "%d); shorten the text",
+                n, rc);
     if (rc < 0)
         KT_FAIL(err, KT_E_INTERNAL, "PCRE2 error %d at byte %zu of %zu", rc, at, n);
     const PCRE2_SIZE *ov = pcre2_get_ovector_pointer(md);
@@ -172,7 +181,8 @@ static kt_status new_step(struct pretok *p, struct step **out, kt_err *err)
     return KT_OK;
 }
 
-kt_status pretok_add_regex(struct pretok *p, const char *pattern, enum split_mode mode, bool invert, kt_err *err)
+kt_status pretok_add_regex(struct pretok *p, const char *pattern, enum split_mode mode, bool invert,
+                           kt_err *err)
 {
     struct step *s = NULL;
     struct strbuf source = {0};
@@ -191,14 +201,16 @@ kt_status pretok_add_regex(struct pretok *p, const char *pattern, enum split_mod
     s->source = sb_take(&source, NULL);
     if (s->source == NULL && *pattern != '\0')
         KT_FAIL(err, KT_E_NOMEM, "no memory for a pre-tokeniser");
-    if (strcmp(pattern, "\\s+$") == 0) { /* as an expression it takes quadratic time on runs of spaces */
+    if (strcmp(pattern, "\\s+$") ==
+        0) { /* as an expression it takes quadratic time on runs of spaces */
         s->kind = STEP_SPACES_AT_EOL;
         return KT_OK;
     }
     return pretok_regex_new(pattern, &s->re, err);
 }
 
-kt_status pretok_add_literal(struct pretok *p, const char *text, enum split_mode mode, bool invert, kt_err *err)
+kt_status pretok_add_literal(struct pretok *p, const char *text, enum split_mode mode, bool invert,
+                             kt_err *err)
 {
     struct strbuf b = {0};
     for (const char *c = text; *c != '\0'; c++) {
@@ -232,8 +244,9 @@ size_t pretok_steps(const struct pretok *p)
 
 bool pretok_step_is(const struct pretok *p, size_t i, const char *pattern)
 {
-    return i < p->n && p->step[i].kind != STEP_PREFIX_SPACE && p->step[i].mode == SPLIT_ISOLATED && !p->step[i].invert &&
-           p->step[i].source != NULL && strcmp(p->step[i].source, pattern) == 0;
+    return i < p->n && p->step[i].kind != STEP_PREFIX_SPACE && p->step[i].mode == SPLIT_ISOLATED &&
+           !p->step[i].invert && p->step[i].source != NULL &&
+           strcmp(p->step[i].source, pattern) == 0;
 }
 
 /* ---- running ---- */
@@ -290,7 +303,9 @@ static kt_status flush(struct segments *g)
     size_t a = g->from, b = g->to;
     bool any = g->pending && b > a;
     g->pending = false;
-    return any ? run_step(g->r, g->step + 1, (struct piece){g->in.shadow + a, g->in.text + a, b - a}) : KT_OK;
+    return any ? run_step(g->r, g->step + 1,
+                          (struct piece){g->in.shadow + a, g->in.text + a, b - a})
+               : KT_OK;
 }
 
 /* Next segment in order. Segments cover the piece; modes differ in which neighbours join. */
@@ -346,7 +361,8 @@ static kt_status split_regex(struct pretok_run *r, size_t i, struct piece in)
     return flush(&g);
 }
 
-/* \s+$ with lines: of each run of white space, all of it at the end of the text, else what stands before its last LF. */
+/* \s+$ with lines: of each run of white space, all of it at the end of the text, else what stands
+ * before its last LF. */
 static kt_status split_spaces(struct pretok_run *r, size_t i, struct piece in)
 {
     struct segments g = {.r = r, .step = i, .in = in};
@@ -406,7 +422,8 @@ static kt_status run_step(struct pretok_run *r, size_t i, struct piece in)
     }
 }
 
-kt_status pretok_split(struct pretok_run *r, const char *text, size_t n, const struct pretok_sink *sink, kt_err *err)
+kt_status pretok_split(struct pretok_run *r, const char *text, size_t n,
+                       const struct pretok_sink *sink, kt_err *err)
 {
     if (n == 0)
         return KT_OK;
@@ -426,11 +443,14 @@ kt_status pretok_split(struct pretok_run *r, const char *text, size_t n, const s
     return st;
 }
 
-kt_status pretok_regex_replace(const struct pretok_regex *x, const char *s, size_t n, const char *with, struct strbuf *out, kt_err *err)
+kt_status pretok_regex_replace(const struct pretok_regex *x, const char *s, size_t n,
+                               const char *with, struct strbuf *out, kt_err *err)
 {
     pcre2_match_data *md = pcre2_match_data_create(1, x->memory);
     pcre2_match_context *mc = pcre2_match_context_create(x->memory);
-    kt_status st = md != NULL && mc != NULL ? KT_OK : err_set(err, KT_E_NOMEM, 0, __func__, "no memory to normalise text");
+    kt_status st = md != NULL && mc != NULL
+                       ? KT_OK
+                       : err_set(err, KT_E_NOMEM, 0, __func__, "no memory to normalise text");
     size_t done = 0, at = 0;
     if (st == KT_OK)
         pcre2_set_heap_limit(mc, HEAP_LIMIT_KIB);

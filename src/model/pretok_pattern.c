@@ -1,9 +1,12 @@
-/* pretok_pattern.c - translation of regular expressions from the dialect of the `tokenizers` library (Oniguruma with Ruby syntax on Unicode text)
- * to PCRE2 with UTF, UCP and MULTILINE. The two agree on most of what tokenizers use; this file rewrites what would match something else
- * (\s, \w, \d, \v, \u, scripts, open intervals) and refuses, by name, what it does not know. Pure function of the pattern.
+/* pretok_pattern.c - translation of regular expressions from the dialect of the `tokenizers`
+ * library (Oniguruma with Ruby syntax on Unicode text) to PCRE2 with UTF, UCP and MULTILINE. The
+ * two agree on most of what tokenizers use; this file rewrites what would match something else
+ * (\s, \w, \d, \v, \u, scripts, open intervals) and refuses, by name, what it does not know. Pure
+ * function of the pattern.
  *
- * Known differences it exists for: PCRE2's \s has U+180E; its \w lacks marks and connectors; its \p{Han} means script extensions; \v is a class;
- * Ruby's {n}+ is not possessive; Ruby classes nest and intersect.
+ * Known differences it exists for: PCRE2's \s has U+180E; its \w lacks marks and connectors; its
+ * \p{Han} means script extensions; \v is a class; Ruby's {n}+ is not possessive; Ruby classes nest
+ * and intersect.
  */
 #include "model/pretok.h"
 
@@ -11,9 +14,12 @@
 
 #include "model/uni.h"
 
-#define SPACE "\\t-\\r\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-#define NOT_SPACE                                                                                                                          \
-    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}" \
+#define SPACE                                                                                      \
+    "\\t-\\r\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}" \
+    "\\x{3000}"
+#define NOT_SPACE                                                                                  \
+    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{"     \
+    "1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}"                                                  \
     "\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{10FFFF}"
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 
@@ -26,8 +32,10 @@ struct translation {
 
 static kt_status refuse(const struct translation *t, const char *at, size_t n)
 {
-    KT_FAIL(t->err, KT_E_UNSUPPORTED, "regular expression \"%.200s\": \"%.*s\" at byte %zu has no translation in this version", t->start, (int)n, at,
-            (size_t)(at - t->start));
+    KT_FAIL(
+        t->err, KT_E_UNSUPPORTED,
+        "regular expression \"%.200s\": \"%.*s\" at byte %zu has no translation in this version",
+        t->start, (int)n, at, (size_t)(at - t->start));
 }
 
 static bool is_hex(char c)
@@ -56,7 +64,8 @@ static kt_status property(struct translation *t)
         n++;
     if (n == 0 || name[n] != '}' || n > 40)
         return refuse(t, at, 3);
-    bool script = n > 2 && !(n == 3 && memcmp(name, "Any", 3) == 0) && !(n == 10 && memcmp(name, "Alphabetic", 10) == 0);
+    bool script = n > 2 && !(n == 3 && memcmp(name, "Any", 3) == 0) &&
+                  !(n == 10 && memcmp(name, "Alphabetic", 10) == 0);
     sb_printf(t->out, "\\%c{%s%.*s}", negated ? 'P' : 'p', script ? "sc:" : "", (int)n, name);
     t->p = name + n + 1;
     return KT_OK;
@@ -73,7 +82,8 @@ static kt_status code_point(struct translation *t)
     for (; n < want && is_hex(hex[n]); n++)
         cp = cp * 16 + (uint32_t)(hex[n] <= '9' ? hex[n] - '0' : (hex[n] | 32) - 'a' + 10);
     bool whole = braced ? n > 0 && hex[n] == '}' : n == want;
-    if (!whole || cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF) || (at[1] == 'x' && !braced && cp > 0x7f))
+    if (!whole || cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF) ||
+        (at[1] == 'x' && !braced && cp > 0x7f))
         return refuse(t, at, 2);
     sb_printf(t->out, "\\x{%X}", (unsigned)cp);
     t->p = hex + n + braced;
@@ -113,7 +123,8 @@ static kt_status escape(struct translation *t)
     case 'u':
         return code_point(t);
     default:
-        if (c == '\0' || (uint8_t)c >= 0x80 || (is_alnum(c) && strchr(t->in_class ? "nrtf" : "nrtfAz", c) == NULL))
+        if (c == '\0' || (uint8_t)c >= 0x80 ||
+            (is_alnum(c) && strchr(t->in_class ? "nrtf" : "nrtfAz", c) == NULL))
             return refuse(t, t->p, c == '\0' ? 1 : 2);
         sb_add(t->out, t->p, 2);
         t->p += 2;
@@ -150,7 +161,8 @@ static kt_status interval(struct translation *t)
 
 static kt_status group(struct translation *t)
 {
-    static const char *const plain[] = {"(?:", "(?i:", "(?i)", "(?-i)", "(?-i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
+    static const char *const plain[] = {
+        "(?:", "(?i:", "(?i)", "(?-i)", "(?-i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
     if (t->p[1] == '*')
         return refuse(t, t->p, 2);
     if (t->p[1] != '?') {

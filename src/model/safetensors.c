@@ -1,5 +1,6 @@
-/* safetensors.c - the files of a checkpoint: one file, a directory with an index, or a directory without; rules over all files.
- * The header of one file is read in st_header.c. Index: every mapped tensor is in its file, no tensor is in two files.
+/* safetensors.c - the files of a checkpoint: one file, a directory with an index, or a directory
+ * without; rules over all files. The header of one file is read in st_header.c. Index: every mapped
+ * tensor is in its file, no tensor is in two files.
  */
 #include "model/safetensors.h"
 
@@ -100,8 +101,12 @@ static kt_status finish(struct st *s, const char *path, kt_err *err)
         if (strcmp(a->name, b->name) != 0)
             continue;
         if (strcmp(a->file, b->file) == 0)
-            KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s appears twice; the file is damaged", a->file, a->name);
-        KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s is also in %s; remove the file that does not belong to the model", a->file, a->name, b->file);
+            KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s appears twice; the file is damaged",
+                    a->file, a->name);
+        KT_FAIL(
+            err, KT_E_FORMAT,
+            "%s: tensor %.128s is also in %s; remove the file that does not belong to the model",
+            a->file, a->name, b->file);
     }
     return KT_OK;
 }
@@ -109,7 +114,8 @@ static kt_status finish(struct st *s, const char *path, kt_err *err)
 static bool plain_name(const char *n)
 {
     size_t len = strlen(n);
-    return len > strlen(SUFFIX) && len < 256 && strchr(n, '/') == NULL && strstr(n, "..") == NULL && n[0] != '.' && strcmp(n + len - strlen(SUFFIX), SUFFIX) == 0;
+    return len > strlen(SUFFIX) && len < 256 && strchr(n, '/') == NULL && strstr(n, "..") == NULL &&
+           n[0] != '.' && strcmp(n + len - strlen(SUFFIX), SUFFIX) == 0;
 }
 
 /* The distinct file names of an index. */
@@ -119,11 +125,14 @@ static kt_status index_files(const char *path, const json_t *map, struct names *
     json_t *v;
     struct names all = {0};
     kt_status st = KT_OK;
-    json_object_foreach((json_t *)(uintptr_t)map, key, v) {
+    json_object_foreach((json_t *)(uintptr_t)map, key, v)
+    {
         const char *f = json_string_value(v);
         if (f == NULL || !plain_name(f))
-            st = err_set(err, KT_E_FORMAT, 0, __func__, "%s: tensor %.128s: its file must be a plain name ending in .safetensors, found %.64s; the index is damaged", path,
-                         key, f != NULL ? f : "no string");
+            st = err_set(err, KT_E_FORMAT, 0, __func__,
+                         "%s: tensor %.128s: its file must be a plain name ending in .safetensors, "
+                         "found %.64s; the index is damaged",
+                         path, key, f != NULL ? f : "no string");
         else
             st = names_add(&all, f, err);
         if (st != KT_OK)
@@ -143,11 +152,14 @@ static kt_status check_index(const struct st *s, const char *path, const json_t 
     const char *key;
     json_t *v, *map = json_object_get(root, "weight_map");
     uint64_t sum = 0;
-    json_object_foreach(map, key, v) {
+    json_object_foreach(map, key, v)
+    {
         const struct mdl_tensor *t = st_find(s, key);
         const char *base = t != NULL ? strrchr(t->file, '/') : NULL;
         if (t == NULL || base == NULL || strcmp(base + 1, json_string_value(v)) != 0)
-            KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s is not in %.64s; a file is of another version of the model", path, key, json_string_value(v));
+            KT_FAIL(err, KT_E_FORMAT,
+                    "%s: tensor %.128s is not in %.64s; a file is of another version of the model",
+                    path, key, json_string_value(v));
     }
     for (uint32_t i = 0; i < s->n_t; i++) {
         sum += s->t[i].bytes;
@@ -156,7 +168,8 @@ static kt_status check_index(const struct st *s, const char *path, const json_t 
     }
     const json_t *total = json_object_get(json_object_get(root, "metadata"), "total_size");
     if (json_is_integer(total) && (uint64_t)json_integer_value(total) != sum)
-        log_warn("%s: total_size is %lld, the tensors have %llu bytes", path, (long long)json_integer_value(total), (unsigned long long)sum);
+        log_warn("%s: total_size is %lld, the tensors have %llu bytes", path,
+                 (long long)json_integer_value(total), (unsigned long long)sum);
     return KT_OK;
 }
 
@@ -168,7 +181,9 @@ static kt_status open_files(struct st *s, const char *dir, const struct names *f
             KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", dir);
         kt_status st = add_file(s, p, err);
         if (st == KT_E_NOT_FOUND)
-            st = err_set(err, KT_E_NOT_FOUND, 0, __func__, "%s: is missing, though the index names it; the download is incomplete", p);
+            st =
+                err_set(err, KT_E_NOT_FOUND, 0, __func__,
+                        "%s: is missing, though the index names it; the download is incomplete", p);
         mem_free(p);
         KT_TRY(st);
     }
@@ -189,7 +204,8 @@ static kt_status open_indexed(struct st *s, const char *dir, const char *index, 
     const json_t *map = json_object_get(root, "weight_map");
     kt_status st = KT_OK;
     if (json_object_size(map) == 0)
-        st = err_set(err, KT_E_FORMAT, 0, __func__, "%s: key weight_map is missing or empty; the index is damaged", index);
+        st = err_set(err, KT_E_FORMAT, 0, __func__,
+                     "%s: key weight_map is missing or empty; the index is damaged", index);
     if (st == KT_OK)
         st = index_files(index, map, &files, err);
     if (st == KT_OK)
@@ -208,7 +224,8 @@ static kt_status list_dir(const char *dir, struct names *files, kt_err *err)
     kt_status st = KT_OK;
     bool single = false;
     if (d == NULL)
-        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", dir, strerror(errno));
+        KT_FAIL_OS(err, errno == ENOENT ? KT_E_NOT_FOUND : KT_E_IO, "%s: cannot open: %s", dir,
+                   strerror(errno));
     for (struct dirent *e; st == KT_OK && (e = readdir(d)) != NULL;) {
         if (!plain_name(e->d_name))
             continue;
@@ -255,7 +272,8 @@ static kt_status open_dir(struct st *s, const char *dir, kt_err *err)
     mem_free(index);
     kt_status st = list_dir(dir, &files, err);
     if (st == KT_OK && files.n == 0)
-        st = err_set(err, KT_E_NOT_FOUND, 0, __func__, "%s: has no *.safetensors file; give the directory of a checkpoint", dir);
+        st = err_set(err, KT_E_NOT_FOUND, 0, __func__,
+                     "%s: has no *.safetensors file; give the directory of a checkpoint", dir);
     if (st == KT_OK)
         st = open_files(s, dir, &files, err);
     names_free(&files);

@@ -1,5 +1,6 @@
-/* safetensors.h - reader of safetensors files: one file, or a checkpoint directory with or without an index (weight-formats section 5).
- * Maps the files, checks every rule, decodes nothing. Immutable after opening; names and data belong to the reader until st_close. Any thread may read.
+/* safetensors.h - reader of safetensors files: one file, or a checkpoint directory with or without
+ * an index (weight-formats section 5). Maps the files, checks every rule, decodes nothing.
+ * Immutable after opening; names and data belong to the reader until st_close. Any thread may read.
  */
 #ifndef KT_SAFETENSORS_H
 #define KT_SAFETENSORS_H
@@ -11,8 +12,8 @@
 struct st;
 
 kt_status st_open_file(const char *path, struct st **out, kt_err *err);
-/* Files of model.safetensors.index.json if there is one, else model.safetensors, else every *.safetensors of the directory.
- * KT_E_NOT_FOUND when the directory has none. */
+/* Files of model.safetensors.index.json if there is one, else model.safetensors, else every
+ * *.safetensors of the directory. KT_E_NOT_FOUND when the directory has none. */
 kt_status st_open_dir(const char *dir, struct st **out, kt_err *err);
 void st_close(struct st *s);
 /* All tensors, file after file, in the order of their data. */

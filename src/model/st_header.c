@@ -1,7 +1,8 @@
 /* st_header.c - the JSON header of one safetensors file.
  *
- * The outer object is walked by hand and each member given to jansson alone: a hostile header cannot become a document many times its own size,
- * and duplicate tensor names are found. Every tensor's extent is checked; sorted by begin they must tile the byte buffer exactly.
+ * The outer object is walked by hand and each member given to jansson alone: a hostile header
+ * cannot become a document many times its own size, and duplicate tensor names are found. Every
+ * tensor's extent is checked; sorted by begin they must tile the byte buffer exactly.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -13,8 +14,8 @@
 #include "model/st_priv.h"
 
 #define MAX_HEADER 100000000u
-#define MAX_ENTRY 4096u             /* bytes of one tensor's JSON */
-#define MAX_METADATA (4u << 20)     /* bytes of __metadata__ */
+#define MAX_ENTRY 4096u         /* bytes of one tensor's JSON */
+#define MAX_METADATA (4u << 20) /* bytes of __metadata__ */
 #define MAX_TENSORS 16777216u
 
 typedef unsigned long long ull;
@@ -30,14 +31,17 @@ static const struct {
     const char *name;
     enum dtype type;
 } dtypes[] = {
-    {"BF16", DT_BF16}, {"F32", DT_F32}, {"F16", DT_F16},       {"F8_E4M3", DT_F8_E4M3}, {"F8_E5M2", DT_F8_E5M2}, {"F8_E8M0", DT_F8_E8M0},
-    {"I8", DT_I8},     {"U8", DT_U8},   {"I16", DT_I16},       {"U16", DT_U16},         {"I32", DT_I32},         {"U32", DT_U32},
-    {"I64", DT_I64},   {"U64", DT_U64}, {"F64", DT_F64},       {"BOOL", DT_BOOL},       {"C64", DT_C64},
+    {"BF16", DT_BF16},       {"F32", DT_F32},         {"F16", DT_F16}, {"F8_E4M3", DT_F8_E4M3},
+    {"F8_E5M2", DT_F8_E5M2}, {"F8_E8M0", DT_F8_E8M0}, {"I8", DT_I8},   {"U8", DT_U8},
+    {"I16", DT_I16},         {"U16", DT_U16},         {"I32", DT_I32}, {"U32", DT_U32},
+    {"I64", DT_I64},         {"U64", DT_U64},         {"F64", DT_F64}, {"BOOL", DT_BOOL},
+    {"C64", DT_C64},
 };
 
 static kt_status bad_json(const struct walk *w, const char *what)
 {
-    KT_FAIL(w->err, KT_E_FORMAT, "%s: header, byte %llu: %s; the file is damaged", w->path, (ull)(w->p - w->base + 8), what);
+    KT_FAIL(w->err, KT_E_FORMAT, "%s: header, byte %llu: %s; the file is damaged", w->path,
+            (ull)(w->p - w->base + 8), what);
 }
 
 static void skip_space(struct walk *w)
@@ -116,13 +120,19 @@ static kt_status check_metadata(const struct walk *w, const char *s, size_t n)
     const char *key;
     json_t *v, *j;
     if (n > MAX_METADATA)
-        KT_FAIL(w->err, KT_E_LIMIT, "%s: __metadata__ has %zu bytes, at most %u are read; remove it from the file", w->path, n, MAX_METADATA);
+        KT_FAIL(w->err, KT_E_LIMIT,
+                "%s: __metadata__ has %zu bytes, at most %u are read; remove it from the file",
+                w->path, n, MAX_METADATA);
     j = json_loadb(s, n, JSON_REJECT_DUPLICATES, &je);
     if (j == NULL)
         KT_FAIL(w->err, KT_E_FORMAT, "%s: __metadata__: %s; the file is damaged", w->path, je.text);
-    json_object_foreach(j, key, v) {
+    json_object_foreach(j, key, v)
+    {
         if (!json_is_string(v)) {
-            kt_status st = err_set(w->err, KT_E_FORMAT, 0, __func__, "%s: __metadata__: the value of %.64s is not a string; the file is damaged", w->path, key);
+            kt_status st =
+                err_set(w->err, KT_E_FORMAT, 0, __func__,
+                        "%s: __metadata__: the value of %.64s is not a string; the file is damaged",
+                        w->path, key);
             json_decref(j);
             return st;
         }
@@ -135,13 +145,17 @@ static kt_status get_dtype(const struct walk *w, const json_t *j, struct mdl_ten
 {
     const char *name = json_string_value(json_object_get(j, "dtype"));
     if (name == NULL)
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s has no dtype; the file is damaged", w->path, t->name);
+        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s has no dtype; the file is damaged", w->path,
+                t->name);
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
         if (strcmp(dtypes[i].name, name) == 0) {
             t->type = dtypes[i].type;
             return KT_OK;
         }
-    KT_FAIL(w->err, KT_E_UNSUPPORTED, "%s: tensor %.128s has the dtype %.32s, which is not supported; convert the checkpoint to BF16", w->path, t->name, name);
+    KT_FAIL(w->err, KT_E_UNSUPPORTED,
+            "%s: tensor %.128s has the dtype %.32s, which is not supported; convert the checkpoint "
+            "to BF16",
+            w->path, t->name, name);
 }
 
 static bool get_count(const json_t *j, uint64_t *v)
@@ -152,45 +166,69 @@ static bool get_count(const json_t *j, uint64_t *v)
     return true;
 }
 
-static kt_status get_extent(const struct walk *w, const json_t *j, struct mdl_tensor *t, uint64_t *begin)
+static kt_status get_extent(const struct walk *w, const json_t *j, struct mdl_tensor *t,
+                            uint64_t *begin)
 {
     const json_t *shape = json_object_get(j, "shape"), *off = json_object_get(j, "data_offsets");
     uint64_t end, want = dtype_info(t->type)->block_bytes;
     if (!json_is_array(shape))
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s has no shape array; the file is damaged", w->path, t->name);
+        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s has no shape array; the file is damaged",
+                w->path, t->name);
     if (json_array_size(shape) > MDL_DIMS)
-        KT_FAIL(w->err, KT_E_UNSUPPORTED, "%s: tensor %.128s has %zu dimensions, at most %d are supported", w->path, t->name, json_array_size(shape), MDL_DIMS);
+        KT_FAIL(w->err, KT_E_UNSUPPORTED,
+                "%s: tensor %.128s has %zu dimensions, at most %d are supported", w->path, t->name,
+                json_array_size(shape), MDL_DIMS);
     t->n_dims = (uint32_t)json_array_size(shape);
     for (uint32_t d = 0; d < MDL_DIMS; d++)
         t->dims[d] = 1;
     for (uint32_t d = 0; d < t->n_dims; d++) {
         if (!get_count(json_array_get(shape, d), &t->dims[d]))
-            KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: shape entry %u is not a non-negative integer; the file is damaged", w->path, t->name, d);
+            KT_FAIL(w->err, KT_E_FORMAT,
+                    "%s: tensor %.128s: shape entry %u is not a non-negative integer; the file is "
+                    "damaged",
+                    w->path, t->name, d);
         if (!checked_mul(want, t->dims[d], &want))
-            KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: its size overflows 64 bits; the file is damaged", w->path, t->name);
+            KT_FAIL(w->err, KT_E_FORMAT,
+                    "%s: tensor %.128s: its size overflows 64 bits; the file is damaged", w->path,
+                    t->name);
     }
-    if (!json_is_array(off) || json_array_size(off) != 2 || !get_count(json_array_get(off, 0), begin) || !get_count(json_array_get(off, 1), &end) || *begin > end)
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: data_offsets must be two rising non-negative integers; the file is damaged", w->path, t->name);
+    if (!json_is_array(off) || json_array_size(off) != 2 ||
+        !get_count(json_array_get(off, 0), begin) || !get_count(json_array_get(off, 1), &end) ||
+        *begin > end)
+        KT_FAIL(w->err, KT_E_FORMAT,
+                "%s: tensor %.128s: data_offsets must be two rising non-negative integers; the "
+                "file is damaged",
+                w->path, t->name);
     t->bytes = end - *begin;
     if (t->bytes != want)
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: data_offsets give %llu bytes, shape and dtype need %llu; the file is damaged", w->path, t->name, (ull)t->bytes,
-                (ull)want);
+        KT_FAIL(w->err, KT_E_FORMAT,
+                "%s: tensor %.128s: data_offsets give %llu bytes, shape and dtype need %llu; the "
+                "file is damaged",
+                w->path, t->name, (ull)t->bytes, (ull)want);
     return KT_OK;
 }
 
-static kt_status read_tensor(const struct walk *w, const char *s, size_t n, struct mdl_tensor *t, uint64_t *begin)
+static kt_status read_tensor(const struct walk *w, const char *s, size_t n, struct mdl_tensor *t,
+                             uint64_t *begin)
 {
     json_error_t je;
     if (t->name[0] == '\0')
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: a tensor has an empty name; the file is damaged", w->path);
+        KT_FAIL(w->err, KT_E_FORMAT, "%s: a tensor has an empty name; the file is damaged",
+                w->path);
     for (const char *c = t->name; *c != '\0'; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            KT_FAIL(w->err, KT_E_FORMAT, "%s: a tensor name holds the control byte 0x%02x; the file is damaged", w->path, (unsigned char)*c);
+            KT_FAIL(w->err, KT_E_FORMAT,
+                    "%s: a tensor name holds the control byte 0x%02x; the file is damaged", w->path,
+                    (unsigned char)*c);
     if (n > MAX_ENTRY)
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: its header entry has %zu bytes, at most %u are allowed; the file is damaged", w->path, t->name, n, MAX_ENTRY);
+        KT_FAIL(w->err, KT_E_FORMAT,
+                "%s: tensor %.128s: its header entry has %zu bytes, at most %u are allowed; the "
+                "file is damaged",
+                w->path, t->name, n, MAX_ENTRY);
     json_t *j = json_loadb(s, n, JSON_REJECT_DUPLICATES, &je);
     if (j == NULL)
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: %s; the file is damaged", w->path, t->name, je.text);
+        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s: %s; the file is damaged", w->path, t->name,
+                je.text);
     kt_status st = get_dtype(w, j, t);
     if (st == KT_OK)
         st = get_extent(w, j, t, begin);
@@ -207,17 +245,22 @@ static int by_data(const void *a, const void *b)
 }
 
 /* Without gap or overlap from the buffer's first byte to the file's end. */
-static kt_status check_tiling(const struct st_file *f, const struct mdl_tensor *t, uint32_t n, const uint8_t *buffer, kt_err *err)
+static kt_status check_tiling(const struct st_file *f, const struct mdl_tensor *t, uint32_t n,
+                              const uint8_t *buffer, kt_err *err)
 {
     const uint8_t *at = buffer, *end = f->map.data + f->map.bytes;
     for (uint32_t i = 0; i < n; i++) {
         if (t[i].data != at)
-            KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s begins at byte %llu of the data, expected %llu: %s; the file is damaged", f->map.path, t[i].name,
-                    (ull)(t[i].data - buffer), (ull)(at - buffer), t[i].data < at ? "tensors overlap" : "there is a gap");
+            KT_FAIL(err, KT_E_FORMAT,
+                    "%s: tensor %.128s begins at byte %llu of the data, expected %llu: %s; the "
+                    "file is damaged",
+                    f->map.path, t[i].name, (ull)(t[i].data - buffer), (ull)(at - buffer),
+                    t[i].data < at ? "tensors overlap" : "there is a gap");
         at += t[i].bytes;
     }
     if (at != end)
-        KT_FAIL(err, KT_E_FORMAT, "%s: %llu bytes follow the last tensor; the file is damaged", f->map.path, (ull)(end - at));
+        KT_FAIL(err, KT_E_FORMAT, "%s: %llu bytes follow the last tensor; the file is damaged",
+                f->map.path, (ull)(end - at));
     return KT_OK;
 }
 
@@ -236,7 +279,8 @@ static kt_status append(struct st *s, struct walk *w, struct mdl_tensor *t)
 }
 
 /* One member of the outer object. `to` is where its name goes, moved past it. */
-static kt_status read_member(struct st *s, struct walk *w, const struct st_file *f, const uint8_t *buffer, char **to)
+static kt_status read_member(struct st *s, struct walk *w, const struct st_file *f,
+                             const uint8_t *buffer, char **to)
 {
     const char *key, *val;
     size_t nk = 0, nv = 0;
@@ -251,8 +295,10 @@ static kt_status read_member(struct st *s, struct walk *w, const struct st_file 
     t.name = *to;
     KT_TRY(read_tensor(w, val, nv, &t, &begin));
     if (begin > room || t.bytes > room - begin)
-        KT_FAIL(w->err, KT_E_FORMAT, "%s: tensor %.128s ends %llu bytes past the end of the file; the download is incomplete", w->path, t.name,
-                (ull)(begin + t.bytes - room));
+        KT_FAIL(w->err, KT_E_FORMAT,
+                "%s: tensor %.128s ends %llu bytes past the end of the file; the download is "
+                "incomplete",
+                w->path, t.name, (ull)(begin + t.bytes - room));
     t.data = buffer + begin;
     *to += strlen(*to) + 1;
     return append(s, w, &t);
@@ -264,12 +310,19 @@ kt_status st_read_header(struct st *s, uint32_t i, kt_err *err)
     const char *path = f->map.path;
     uint32_t first = s->n_t;
     if (f->map.bytes < 8)
-        KT_FAIL(err, KT_E_FORMAT, "%s: has %llu bytes, a safetensors file begins with an 8-byte length; the download is incomplete", path, (ull)f->map.bytes);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: has %llu bytes, a safetensors file begins with an 8-byte length; the download "
+                "is incomplete",
+                path, (ull)f->map.bytes);
     uint64_t n = load_u64(f->map.data);
     if (n < 2 || n > MAX_HEADER)
-        KT_FAIL(err, KT_E_FORMAT, "%s: the header length is %llu, it must be 2 to %u; this is not a safetensors file", path, (ull)n, MAX_HEADER);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: the header length is %llu, it must be 2 to %u; this is not a safetensors file",
+                path, (ull)n, MAX_HEADER);
     if (n > f->map.bytes - 8)
-        KT_FAIL(err, KT_E_FORMAT, "%s: the header takes %llu bytes, only %llu follow; the download is incomplete", path, (ull)n, (ull)(f->map.bytes - 8));
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: the header takes %llu bytes, only %llu follow; the download is incomplete",
+                path, (ull)n, (ull)(f->map.bytes - 8));
     const char *h = (const char *)f->map.data + 8;
     struct walk w = {.path = path, .p = h, .end = h + n, .base = h, .err = err};
     if (*h != '{')

@@ -1,4 +1,5 @@
-/* st_priv.h - what safetensors.c (files of a checkpoint, rules over all of them) and st_header.c (the header of one file) share. */
+/* st_priv.h - what safetensors.c (files of a checkpoint, rules over all of them) and st_header.c
+ * (the header of one file) share. */
 #ifndef KT_ST_PRIV_H
 #define KT_ST_PRIV_H
 
@@ -18,7 +19,8 @@ struct st {
     const struct mdl_tensor **by_name; /* [n_t], sorted */
 };
 
-/* Read the header of s->file[i], which is mapped, and append its tensors in data order; tensor data is contiguous and fills the file. */
+/* Read the header of s->file[i], which is mapped, and append its tensors in data order; tensor data
+ * is contiguous and fills the file. */
 kt_status st_read_header(struct st *s, uint32_t i, kt_err *err);
 
 #endif

@@ -1,8 +1,10 @@
-/* tok.c - the encoder: added tokens in raw text, normalisation, added tokens in normalised text, splits, BPE; and the parts of building that both
- * loaders share. File formats are tok_json.c's and tok_gguf.c's.
+/* tok.c - the encoder: added tokens in raw text, normalisation, added tokens in normalised text,
+ * splits, BPE; and the parts of building that both loaders share. File formats are tok_json.c's and
+ * tok_gguf.c's.
  *
- * A tokenizer is immutable after tok_open, so encoding takes no lock; what a call needs lives in a struct encoder on its stack.
- * Invariant: control tokens come out only where the caller allows it (flag, and no byte of a request inside), user-defined ones always.
+ * A tokenizer is immutable after tok_open, so encoding takes no lock; what a call needs lives in a
+ * struct encoder on its stack. Invariant: control tokens come out only where the caller allows it
+ * (flag, and no byte of a request inside), user-defined ones always.
  */
 #include "model/tok.h"
 
@@ -74,7 +76,8 @@ static kt_status encode_stretch(struct encoder *e, const char *s, size_t n, kt_e
     if (norm_unchanged(&e->t->norm, s, n))
         return encode_normalized(e, s, n, err);
     KT_TRY(norm_run(&e->t->norm, s, n, &e->normalized, err));
-    return encode_normalized(e, e->normalized.data != NULL ? e->normalized.data : "", e->normalized.len, err);
+    return encode_normalized(e, e->normalized.data != NULL ? e->normalized.data : "",
+                             e->normalized.len, err);
 }
 
 static kt_status encode_text(struct encoder *e, const char *s, size_t n, kt_err *err)
@@ -97,7 +100,8 @@ static kt_status push_all(struct tok_ids *ids, const struct tok_ids *more, kt_er
     return KT_OK;
 }
 
-static kt_status encode(const kt_tokenizer *t, const char *s, size_t n, const struct tok_guard *guard, struct tok_ids *ids, kt_err *err)
+static kt_status encode(const kt_tokenizer *t, const char *s, size_t n,
+                        const struct tok_guard *guard, struct tok_ids *ids, kt_err *err)
 {
     struct encoder e = {.t = t, .ids = ids, .guard = *guard};
     kt_status st = pretok_run_new(t->pre, &e.run, err);
@@ -109,7 +113,8 @@ static kt_status encode(const kt_tokenizer *t, const char *s, size_t n, const st
     return st;
 }
 
-kt_status tok_encode(const kt_tokenizer *t, const char *text, size_t len, unsigned flags, struct tok_ids *ids, kt_err *err)
+kt_status tok_encode(const kt_tokenizer *t, const char *text, size_t len, unsigned flags,
+                     struct tok_ids *ids, kt_err *err)
 {
     struct tok_guard guard = {.control = (flags & KT_TOK_PARSE_SPECIAL) != 0};
     if (flags & KT_TOK_ADD_SPECIAL)
@@ -121,7 +126,8 @@ kt_status tok_encode(const kt_tokenizer *t, const char *text, size_t len, unsign
     return KT_OK;
 }
 
-kt_status tok_encode_chat(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, struct tok_ids *ids, kt_err *err)
+kt_status tok_encode_chat(const kt_tokenizer *t, const kt_chat_message *m, size_t n,
+                          bool add_generation_prompt, struct tok_ids *ids, kt_err *err)
 {
     struct strbuf text = {0};
     struct tok_guard guard = {.control = true};
@@ -139,8 +145,10 @@ kt_status tok_encode_chat(const kt_tokenizer *t, const kt_chat_message *m, size_
 
 /* ---- building ---- */
 
-/* Does the token's spelling mean bytes of the printable alphabet? Not for added tokens (their text is text) nor for <0xHH>. */
-static kt_status token_bytes(const struct tok_source *s, uint32_t id, char *out, size_t *n, kt_err *err)
+/* Does the token's spelling mean bytes of the printable alphabet? Not for added tokens (their text
+ * is text) nor for <0xHH>. */
+static kt_status token_bytes(const struct tok_source *s, uint32_t id, char *out, size_t *n,
+                             kt_err *err)
 {
     const struct tok_item *x = &s->item[id];
     size_t k = SIZE_MAX;
@@ -148,9 +156,11 @@ static kt_status token_bytes(const struct tok_source *s, uint32_t id, char *out,
         k = bpe_unmap(x->text, x->len, out);
     } else if (x->kind == TOK_BYTE) {
         static const char hex[] = "0123456789ABCDEF";
-        const char *hi = x->len == 6 ? memchr(hex, x->text[3], 16) : NULL, *lo = x->len == 6 ? memchr(hex, x->text[4], 16) : NULL;
+        const char *hi = x->len == 6 ? memchr(hex, x->text[3], 16) : NULL,
+                   *lo = x->len == 6 ? memchr(hex, x->text[4], 16) : NULL;
         if (hi == NULL || lo == NULL || memcmp(x->text, "<0x", 3) != 0 || x->text[5] != '>')
-            KT_FAIL(err, KT_E_FORMAT, "%s: byte token %u is \"%.*s\", not <0xHH>", s->file, id, (int)(x->len < 40 ? x->len : 40), x->text);
+            KT_FAIL(err, KT_E_FORMAT, "%s: byte token %u is \"%.*s\", not <0xHH>", s->file, id,
+                    (int)(x->len < 40 ? x->len : 40), x->text);
         out[0] = (char)((hi - hex) << 4 | (lo - hex));
         k = 1;
     }
@@ -162,7 +172,8 @@ static kt_status token_bytes(const struct tok_source *s, uint32_t id, char *out,
     return KT_OK;
 }
 
-/* May BPE make this token? Control tokens never; user-defined ones only where text and bytes are the same thing. */
+/* May BPE make this token? Control tokens never; user-defined ones only where text and bytes are
+ * the same thing. */
 static bool bpe_may_make(const struct tok_item *x, char *scratch)
 {
     if (x->kind == TOK_BYTE)
@@ -170,13 +181,16 @@ static bool bpe_may_make(const struct tok_item *x, char *scratch)
     if (x->kind != TOK_NORMAL && x->kind != TOK_USER)
         return false;
     size_t n = bpe_unmap(x->text, x->len, scratch);
-    return n != SIZE_MAX && n > 0 && (x->kind == TOK_NORMAL || (n == x->len && memcmp(scratch, x->text, n) == 0));
+    return n != SIZE_MAX && n > 0 &&
+           (x->kind == TOK_NORMAL || (n == x->len && memcmp(scratch, x->text, n) == 0));
 }
 
-/* The markers of the built-in chat shapes are control tokens, also where a file calls them user-defined: text of a request must never forge a turn. */
+/* The markers of the built-in chat shapes are control tokens, also where a file calls them
+ * user-defined: text of a request must never forge a turn. */
 static bool chat_marker(const struct tok_item *x)
 {
-    return (x->len == 12 && memcmp(x->text, "<|im_start|>", 12) == 0) || (x->len == 10 && memcmp(x->text, "<|im_end|>", 10) == 0);
+    return (x->len == 12 && memcmp(x->text, "<|im_start|>", 12) == 0) ||
+           (x->len == 10 && memcmp(x->text, "<|im_end|>", 10) == 0);
 }
 
 static kt_status add_to_tree(kt_tokenizer *t, const struct tok_source *s, uint32_t id, kt_err *err)
@@ -186,8 +200,9 @@ static kt_status add_to_tree(kt_tokenizer *t, const struct tok_source *s, uint32
     if ((!control && x->kind != TOK_USER) || x->len == 0)
         return KT_OK;
     if (control || !(x->flags & TOK_NORMALIZED) || t->norm.n == 0)
-        return added_put(!control && (x->flags & TOK_NORMALIZED) ? &t->added.normalized : &t->added.raw, x->text, x->len, (int32_t)id, x->flags,
-                         control, err);
+        return added_put(!control && (x->flags & TOK_NORMALIZED) ? &t->added.normalized
+                                                                 : &t->added.raw,
+                         x->text, x->len, (int32_t)id, x->flags, control, err);
     struct strbuf b = {0};
     kt_status st = norm_run(&t->norm, x->text, x->len, &b, err);
     if (st == KT_OK && b.len > 0)
@@ -215,7 +230,8 @@ static kt_status fill(kt_tokenizer *t, const struct tok_source *s, char *scratch
         KT_TRY(add_to_tree(t, s, id, err));
     }
     if (doubles > 0)
-        log_warn("%s: %u tokens repeat the text of another; the lowest id counts", s->file, doubles);
+        log_warn("%s: %u tokens repeat the text of another; the lowest id counts", s->file,
+                 doubles);
     return KT_OK;
 }
 
@@ -224,7 +240,8 @@ kt_status tok_vocab_build(kt_tokenizer *t, const struct tok_source *s, kt_err *e
     uint64_t total = 0;
     size_t longest = 0;
     if (s->n == 0 || s->n > TOK_MAX_VOCAB)
-        KT_FAIL(err, KT_E_FORMAT, "%s: a vocabulary of %u tokens (1 to %u are allowed)", s->file, s->n, TOK_MAX_VOCAB);
+        KT_FAIL(err, KT_E_FORMAT, "%s: a vocabulary of %u tokens (1 to %u are allowed)", s->file,
+                s->n, TOK_MAX_VOCAB);
     for (uint32_t i = 0; i < s->n; i++) {
         total += s->item[i].len;
         longest = s->item[i].len > longest ? s->item[i].len : longest;
@@ -240,14 +257,16 @@ kt_status tok_vocab_build(kt_tokenizer *t, const struct tok_source *s, kt_err *e
     char *scratch = mem_alloc(longest + 1);
     kt_status st = KT_OK;
     if (t->arena == NULL || t->offset == NULL || t->kind == NULL || scratch == NULL)
-        st = err_set(err, KT_E_NOMEM, 0, __func__, "%s: no memory for a vocabulary of %u tokens", s->file, s->n);
+        st = err_set(err, KT_E_NOMEM, 0, __func__, "%s: no memory for a vocabulary of %u tokens",
+                     s->file, s->n);
     else
         st = fill(t, s, scratch, err);
     mem_free(scratch);
     return st;
 }
 
-kt_status tok_merge(kt_tokenizer *t, const struct tok_source *s, uint32_t rank, const char *a, size_t n_a, const char *b, size_t n_b, kt_err *err)
+kt_status tok_merge(kt_tokenizer *t, const struct tok_source *s, uint32_t rank, const char *a,
+                    size_t n_a, const char *b, size_t n_b, kt_err *err)
 {
     char small[512], *buf = small;
     if (n_a + n_b > sizeof small && (buf = mem_alloc(n_a + n_b)) == NULL)
@@ -257,16 +276,20 @@ kt_status tok_merge(kt_tokenizer *t, const struct tok_source *s, uint32_t rank, 
     if (buf != small)
         mem_free(buf);
     if (!ok)
-        KT_FAIL(err, KT_E_FORMAT, "%s: merge %u, \"%.*s\" with \"%.*s\", names tokens that the vocabulary does not have", s->file, rank,
-                (int)(n_a < 60 ? n_a : 60), a, (int)(n_b < 60 ? n_b : 60), b);
+        KT_FAIL(
+            err, KT_E_FORMAT,
+            "%s: merge %u, \"%.*s\" with \"%.*s\", names tokens that the vocabulary does not have",
+            s->file, rank, (int)(n_a < 60 ? n_a : 60), a, (int)(n_b < 60 ? n_b : 60), b);
     return KT_OK;
 }
 
-kt_status tok_merge_text(kt_tokenizer *t, const struct tok_source *s, uint32_t rank, const char *text, size_t len, kt_err *err)
+kt_status tok_merge_text(kt_tokenizer *t, const struct tok_source *s, uint32_t rank,
+                         const char *text, size_t len, kt_err *err)
 {
     const char *space = len > 1 ? memchr(text + 1, ' ', len - 1) : NULL;
     if (space == NULL)
-        KT_FAIL(err, KT_E_FORMAT, "%s: merge %u, \"%.*s\", is not two tokens with a space between", s->file, rank, (int)(len < 60 ? len : 60), text);
+        KT_FAIL(err, KT_E_FORMAT, "%s: merge %u, \"%.*s\", is not two tokens with a space between",
+                s->file, rank, (int)(len < 60 ? len : 60), text);
     size_t n_a = (size_t)(space - text);
     return tok_merge(t, s, rank, text, n_a, space + 1, len - n_a - 1, err);
 }
@@ -274,7 +297,8 @@ kt_status tok_merge_text(kt_tokenizer *t, const struct tok_source *s, uint32_t r
 kt_status tok_add_eos(kt_tokenizer *t, int64_t id, const char *file, const char *key, kt_err *err)
 {
     if (id < 0 || id >= t->n_vocab)
-        KT_FAIL(err, KT_E_FORMAT, "%s: %s is %lld, outside the vocabulary of %u tokens", file, key, (long long)id, t->n_vocab);
+        KT_FAIL(err, KT_E_FORMAT, "%s: %s is %lld, outside the vocabulary of %u tokens", file, key,
+                (long long)id, t->n_vocab);
     for (size_t i = 0; i < t->eos.n; i++)
         if (t->eos.v[i] == id)
             return KT_OK;
@@ -304,12 +328,15 @@ kt_status tok_use_known(kt_tokenizer *t, const struct pretok_known *k, kt_err *e
     return KT_OK;
 }
 
-kt_status tok_set_default(kt_tokenizer *t, const char *name, double v, const char *file, kt_err *err)
+kt_status tok_set_default(kt_tokenizer *t, const char *name, double v, const char *file,
+                          kt_err *err)
 {
-    bool temperature = strcmp(name, "temperature") == 0, top_k = strcmp(name, "top_k") == 0, top_p = strcmp(name, "top_p") == 0;
+    bool temperature = strcmp(name, "temperature") == 0, top_k = strcmp(name, "top_k") == 0,
+         top_p = strcmp(name, "top_p") == 0;
     double low = 0, high = temperature ? 5 : top_k ? 2147483647.0 : 1;
     if (!(v >= (top_k ? -1 : low) && v <= high) || (top_p && v <= 0))
-        KT_FAIL(err, KT_E_FORMAT, "%s: %s is %g, outside %s%g..%g", file, name, v, top_p ? "above " : "", top_k ? -1.0 : low, high);
+        KT_FAIL(err, KT_E_FORMAT, "%s: %s is %g, outside %s%g..%g", file, name, v,
+                top_p ? "above " : "", top_k ? -1.0 : low, high);
     if (temperature)
         t->defaults.temperature = (float)v;
     else if (top_k)
@@ -331,7 +358,9 @@ static kt_status finish(kt_tokenizer *t, const char *chat_override, kt_err *err)
     if (end >= 0)
         KT_TRY(tok_add_eos(t, end, "vocabulary", "<|im_end|>", err));
     if (chat_override != NULL && (start < 0 || end < 0))
-        KT_FAIL(err, KT_E_UNSUPPORTED, "chat template chatml was asked for, but the vocabulary has no token %s", start < 0 ? "<|im_start|>" : "<|im_end|>");
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "chat template chatml was asked for, but the vocabulary has no token %s",
+                start < 0 ? "<|im_start|>" : "<|im_end|>");
     return KT_OK;
 }
 
@@ -344,7 +373,8 @@ kt_status tok_open(const struct mdl *m, const char *chat_override, kt_tokenizer 
     t->defaults = (kt_sampling){.temperature = 1, .top_p = 1};
     kt_status st = pretok_new(&t->pre, err);
     if (st == KT_OK)
-        st = m->is_gguf ? tok_load_gguf(t, m, chat_override, err) : tok_load_json(t, m, chat_override, err);
+        st = m->is_gguf ? tok_load_gguf(t, m, chat_override, err)
+                        : tok_load_json(t, m, chat_override, err);
     if (st == KT_OK)
         st = finish(t, chat_override, err);
     if (st != KT_OK) {

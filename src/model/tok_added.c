@@ -1,5 +1,6 @@
-/* tok_added.c - see tok_added.h. The tree keeps children as sibling lists under a table of first bytes: thousands of added tokens share few first
- * bytes, and text without such a byte costs one look-up per byte. No recursion, no allocation while matching.
+/* tok_added.c - see tok_added.h. The tree keeps children as sibling lists under a table of first
+ * bytes: thousands of added tokens share few first bytes, and text without such a byte costs one
+ * look-up per byte. No recursion, no allocation while matching.
  */
 #include "model/tok_added.h"
 
@@ -32,10 +33,12 @@ static uint32_t child_of(const struct added_tree *t, uint32_t node, uint8_t byte
     return c;
 }
 
-kt_status added_put(struct added_tree *t, const char *text, size_t len, int32_t id, uint8_t flags, bool control, kt_err *err)
+kt_status added_put(struct added_tree *t, const char *text, size_t len, int32_t id, uint8_t flags,
+                    bool control, kt_err *err)
 {
     if (len == 0 || len > ADDED_MAX_LEN)
-        KT_FAIL(err, KT_E_FORMAT, "added token %d has %zu bytes (1 to %d are allowed)", id, len, ADDED_MAX_LEN);
+        KT_FAIL(err, KT_E_FORMAT, "added token %d has %zu bytes (1 to %d are allowed)", id, len,
+                ADDED_MAX_LEN);
     uint32_t node = 0;
     for (size_t i = 0; i < len; i++) {
         uint8_t b = (uint8_t)text[i];
@@ -135,7 +138,8 @@ static void strip(const char *s, size_t n, size_t at, uint8_t flags, struct adde
     }
 }
 
-bool added_next(const struct added_tree *t, const char *s, size_t n, const struct tok_guard *g, struct added_match *m)
+bool added_next(const struct added_tree *t, const char *s, size_t n, const struct tok_guard *g,
+                struct added_match *m)
 {
     size_t at = m->to;
     if (t->n == 0)

@@ -1,6 +1,6 @@
-/* tok_added.h - added tokens: the tokens that are looked for in text before it is split into words. Two byte trees: one for raw text, one for
- * normalised text. A match is the leftmost, and there the longest that is allowed. Not here: what a match becomes.
- * Immutable after building, any thread.
+/* tok_added.h - added tokens: the tokens that are looked for in text before it is split into words.
+ * Two byte trees: one for raw text, one for normalised text. A match is the leftmost, and there the
+ * longest that is allowed. Not here: what a match becomes. Immutable after building, any thread.
  */
 #ifndef KT_TOK_ADDED_H
 #define KT_TOK_ADDED_H
@@ -37,10 +37,12 @@ struct added {
 };
 
 /* Enter a token; of equal texts the first stays. 1 <= len <= ADDED_MAX_LEN. */
-kt_status added_put(struct added_tree *t, const char *text, size_t len, int32_t id, uint8_t flags, bool control, kt_err *err);
+kt_status added_put(struct added_tree *t, const char *text, size_t len, int32_t id, uint8_t flags,
+                    bool control, kt_err *err);
 void added_free(struct added *a);
 
-/* Byte ranges of the text that control tokens must not touch (text of a request), ascending and disjoint. */
+/* Byte ranges of the text that control tokens must not touch (text of a request), ascending and
+ * disjoint. */
 struct tok_range {
     size_t from, to;
 };
@@ -52,10 +54,12 @@ struct tok_guard {
 
 struct added_match {
     size_t from, to; /* with swallowed white space */
-    size_t end;      /* without: where the search goes on, so white space that a token swallowed may still begin the next one */
+    size_t end;      /* without: where the search goes on, so white space that a token swallowed may
+                        still begin the next one */
     int32_t id;
 };
 /* Next match after *m, whose `to` and `end` say where the last one ended (zero at first). */
-bool added_next(const struct added_tree *t, const char *s, size_t n, const struct tok_guard *g, struct added_match *m);
+bool added_next(const struct added_tree *t, const char *s, size_t n, const struct tok_guard *g,
+                struct added_match *m);
 
 #endif

@@ -1,5 +1,6 @@
-/* tok_api.c - the text section of kt.h: open, tokenize, token texts, chat, sampling defaults. Thin: checks arguments, copies results into the
- * caller's buffers. May be called from any thread; a tokenizer keeps no reference to the model's files.
+/* tok_api.c - the text section of kt.h: open, tokenize, token texts, chat, sampling defaults. Thin:
+ * checks arguments, copies results into the caller's buffers. May be called from any thread; a
+ * tokenizer keeps no reference to the model's files.
  */
 #include <string.h>
 
@@ -7,7 +8,8 @@
 #include "model/model.h"
 #include "model/tok_priv.h"
 
-kt_status kt_tokenizer_open(const char *model_path, const char *chat_override, kt_tokenizer **out, kt_err *err)
+kt_status kt_tokenizer_open(const char *model_path, const char *chat_override, kt_tokenizer **out,
+                            kt_err *err)
 {
     struct mdl *m = NULL;
     *out = NULL;
@@ -41,7 +43,8 @@ static kt_status give(kt_status st, struct tok_ids *v, int32_t *ids, size_t cap,
     return st;
 }
 
-kt_status kt_tokenize(const kt_tokenizer *t, const char *text, size_t len, unsigned flags, int32_t *ids, size_t cap, size_t *n, kt_err *err)
+kt_status kt_tokenize(const kt_tokenizer *t, const char *text, size_t len, unsigned flags,
+                      int32_t *ids, size_t cap, size_t *n, kt_err *err)
 {
     struct tok_ids v = {0};
     kt_status st = tok_encode(t, text, len, flags, &v, err);
@@ -59,7 +62,8 @@ size_t kt_token_bytes(const kt_tokenizer *t, int32_t id, const char **bytes)
 
 bool kt_token_is_control(const kt_tokenizer *t, int32_t id)
 {
-    return id >= 0 && (uint32_t)id < t->n_vocab && (t->kind[id] == TOK_CONTROL || t->kind[id] == TOK_UNKNOWN);
+    return id >= 0 && (uint32_t)id < t->n_vocab &&
+           (t->kind[id] == TOK_CONTROL || t->kind[id] == TOK_UNKNOWN);
 }
 
 bool kt_token_is_eos(const kt_tokenizer *t, int32_t id)
@@ -70,7 +74,8 @@ bool kt_token_is_eos(const kt_tokenizer *t, int32_t id)
     return false;
 }
 
-kt_status kt_chat_render(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, char **text, size_t *len, kt_err *err)
+kt_status kt_chat_render(const kt_tokenizer *t, const kt_chat_message *m, size_t n,
+                         bool add_generation_prompt, char **text, size_t *len, kt_err *err)
 {
     struct strbuf b = {0};
     *text = NULL;
@@ -83,7 +88,8 @@ kt_status kt_chat_render(const kt_tokenizer *t, const kt_chat_message *m, size_t
     return st;
 }
 
-kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool add_generation_prompt, int32_t *ids, size_t cap, size_t *n_ids,
+kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n,
+                         bool add_generation_prompt, int32_t *ids, size_t cap, size_t *n_ids,
                          kt_err *err)
 {
     struct tok_ids v = {0};

@@ -1,8 +1,10 @@
-/* tok_bpe.c - see tok_bpe.h. A word becomes a linked list of byte tokens; a heap holds the merges that are possible now, lowest rank first and
- * leftmost among equals. An entry is stale when its symbol's merge has another rank by now: it is dropped when it comes up, so a merge costs
- * O(log n) and a word O(n log n), also one of a million equal letters.
+/* tok_bpe.c - see tok_bpe.h. A word becomes a linked list of byte tokens; a heap holds the merges
+ * that are possible now, lowest rank first and leftmost among equals. An entry is stale when its
+ * symbol's merge has another rank by now: it is dropped when it comes up, so a merge costs O(log n)
+ * and a word O(n log n), also one of a million equal letters.
  *
- * Ids of a word are appended to the caller's list only; scratch grows and is kept. No function here reads a file or knows a file's format.
+ * Ids of a word are appended to the caller's list only; scratch grows and is kept. No function here
+ * reads a file or knows a file's format.
  */
 #include "model/tok_bpe.h"
 
@@ -18,8 +20,8 @@ static bool identity_byte(uint32_t b)
     return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
 }
 
-/* The byte that a character of the alphabet stands for, -1 for others. The 68 bytes that do not stand for themselves follow from 256 on, in order:
- * 0-32, 127-160, 173. */
+/* The byte that a character of the alphabet stands for, -1 for others. The 68 bytes that do not
+ * stand for themselves follow from 256 on, in order: 0-32, 127-160, 173. */
 static int byte_of_char(uint32_t cp)
 {
     if (cp < 256)
@@ -70,7 +72,8 @@ static uint32_t table_size(uint32_t n)
     return size;
 }
 
-kt_status bpe_init(struct bpe *b, const char *arena, const uint32_t *offset, uint32_t n_vocab, kt_err *err)
+kt_status bpe_init(struct bpe *b, const char *arena, const uint32_t *offset, uint32_t n_vocab,
+                   kt_err *err)
 {
     uint32_t size = table_size(n_vocab);
     b->arena = arena;
@@ -90,7 +93,8 @@ static uint32_t *find_slot(const struct bpe *b, const char *bytes, size_t len)
     uint32_t i = (uint32_t)hash_bytes(bytes, len) & b->slot_mask;
     while (b->slot[i] != 0) {
         uint32_t id = b->slot[i] - 1;
-        if (b->offset[id + 1] - b->offset[id] == len && memcmp(b->arena + b->offset[id], bytes, len) == 0)
+        if (b->offset[id + 1] - b->offset[id] == len &&
+            memcmp(b->arena + b->offset[id], bytes, len) == 0)
             break;
         i = (i + 1) & b->slot_mask;
     }
@@ -140,7 +144,8 @@ static struct bpe_pair *find_pair(const struct bpe *b, uint32_t left, uint32_t r
 
 bool bpe_add_merge(struct bpe *b, uint32_t rank, const char *bytes, size_t n_left, size_t n)
 {
-    int64_t l = bpe_find(b, bytes, n_left), r = bpe_find(b, bytes + n_left, n - n_left), id = bpe_find(b, bytes, n);
+    int64_t l = bpe_find(b, bytes, n_left), r = bpe_find(b, bytes + n_left, n - n_left),
+            id = bpe_find(b, bytes, n);
     if (l < 0 || r < 0 || id < 0)
         return false;
     b->result[rank] = (uint32_t)id;
@@ -157,7 +162,8 @@ kt_status bpe_finish(struct bpe *b, kt_err *err)
     for (uint32_t x = 0; x < 256; x++)
         for (uint32_t y = 0; y < 256; y++)
             if (b->byte_id[x] >= 0 && b->byte_id[y] >= 0)
-                b->byte_rank[x * 256 + y] = find_pair(b, (uint32_t)b->byte_id[x], (uint32_t)b->byte_id[y])->rank;
+                b->byte_rank[x * 256 + y] =
+                    find_pair(b, (uint32_t)b->byte_id[x], (uint32_t)b->byte_id[y])->rank;
     return KT_OK;
 }
 
@@ -178,7 +184,8 @@ void bpe_scratch_free(struct bpe_scratch *s)
     memset(s, 0, sizeof *s);
 }
 
-/* Room for a word of n bytes: every byte a symbol; the first pairs and two new pairs per merge are at most 3n heap entries. */
+/* Room for a word of n bytes: every byte a symbol; the first pairs and two new pairs per merge are
+ * at most 3n heap entries. */
 static bool reserve(struct bpe_scratch *s, size_t n)
 {
     if (n > s->sym_cap) {
@@ -282,7 +289,8 @@ static void merge_all(const struct bpe *b, struct bpe_scratch *s)
     }
 }
 
-static kt_status encode_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n, struct tok_ids *ids, kt_err *err)
+static kt_status encode_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n,
+                             struct tok_ids *ids, kt_err *err)
 {
     if (!reserve(s, n))
         KT_FAIL(err, KT_E_NOMEM, "no memory to tokenize a word of %zu bytes", n);
@@ -290,14 +298,17 @@ static kt_status encode_word(const struct bpe *b, struct bpe_scratch *s, const c
     uint32_t m = load_symbols(b, s, u, n);
     s->heap_len = 0;
     for (uint32_t i = 0; i + 1 < m; i++) /* without dropped bytes symbol i is byte i */
-        set_rank(s, i, m == n ? b->byte_rank[u[i] * 256u + u[i + 1]] : find_pair(b, s->sym[i].id, s->sym[i + 1].id)->rank);
+        set_rank(s, i,
+                 m == n ? b->byte_rank[u[i] * 256u + u[i + 1]]
+                        : find_pair(b, s->sym[i].id, s->sym[i + 1].id)->rank);
     merge_all(b, s);
     for (uint32_t i = 0; m > 0 && i != NONE; i = s->sym[i].next)
         KT_TRY(tok_ids_push(ids, (int32_t)s->sym[i].id, err));
     return KT_OK;
 }
 
-/* Where a word of the text may be remembered: a cache of 4096 words, made after 512 of them. Without memory for it there is none. */
+/* Where a word of the text may be remembered: a cache of 4096 words, made after 512 of them.
+ * Without memory for it there is none. */
 static struct bpe_cached *cache_slot(struct bpe_scratch *s, const char *w, size_t n)
 {
     if (n > BPE_CACHE_WORD)
@@ -312,7 +323,8 @@ static struct bpe_cached *cache_slot(struct bpe_scratch *s, const char *w, size_
     return &s->cache[hash_bytes(w, n) & 4095];
 }
 
-kt_status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n, struct tok_ids *ids, kt_err *err)
+kt_status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n,
+                     struct tok_ids *ids, kt_err *err)
 {
     if (n == 0)
         return KT_OK;

@@ -1,8 +1,11 @@
-/* tok_bpe.h - byte-level BPE on raw bytes: vocabulary by text, merge table by pair of ids, and the encoding of one pre-token.
+/* tok_bpe.h - byte-level BPE on raw bytes: vocabulary by text, merge table by pair of ids, and the
+ * encoding of one pre-token.
  *
- * The files spell tokens in the printable alphabet of GPT-2 (one character per byte); bpe_unmap turns that into bytes once, at load, so that encoding
- * never maps. Not here: splitting of text, added tokens, files. Immutable after bpe_finish; any number of threads encode, each with its own scratch.
- * Invariant: every id in the tables is < n_vocab, every result of a merge is a token whose bytes are the two parts.
+ * The files spell tokens in the printable alphabet of GPT-2 (one character per byte); bpe_unmap
+ * turns that into bytes once, at load, so that encoding never maps. Not here: splitting of text,
+ * added tokens, files. Immutable after bpe_finish; any number of threads encode, each with its own
+ * scratch. Invariant: every id in the tables is < n_vocab, every result of a merge is a token whose
+ * bytes are the two parts.
  */
 #ifndef KT_TOK_BPE_H
 #define KT_TOK_BPE_H
@@ -27,7 +30,8 @@ struct bpe {
     uint32_t pair_mask;
     uint32_t *result; /* [n_merges] id that a merge makes */
     uint32_t n_merges;
-    uint32_t *byte_rank; /* [256 * 256] rank of the merge of two byte tokens, UINT32_MAX if none: the first look-up of every pair */
+    uint32_t *byte_rank;  /* [256 * 256] rank of the merge of two byte tokens, UINT32_MAX if none:
+                             the first look-up of every pair */
     int32_t byte_id[256]; /* token of each byte, -1 if the vocabulary has none */
     int32_t unk_id;       /* stands for a byte without token; -1: such bytes are dropped */
     bool fuse_unk, ignore_merges;
@@ -48,7 +52,8 @@ struct bpe_cached {
 
 /* Scratch of one encoding thread; zero-initialise. */
 struct bpe_scratch {
-    struct bpe_cached *cache; /* direct-mapped by hash; NULL until a call has met enough words to pay for it */
+    /* direct-mapped by hash; NULL until a call has met enough words to pay for it */
+    struct bpe_cached *cache;
     uint32_t words;
     struct bpe_sym *sym;
     size_t sym_cap;
@@ -56,24 +61,29 @@ struct bpe_scratch {
     size_t heap_len, heap_cap;
 };
 
-/* Bytes that a token in the printable alphabet stands for; out has room for len. SIZE_MAX if a character is outside the alphabet. */
+/* Bytes that a token in the printable alphabet stands for; out has room for len. SIZE_MAX if a
+ * character is outside the alphabet. */
 size_t bpe_unmap(const char *text, size_t len, char *out);
 
 /* Vocabulary hash for n_vocab tokens. arena and offset must outlive b. */
-kt_status bpe_init(struct bpe *b, const char *arena, const uint32_t *offset, uint32_t n_vocab, kt_err *err);
-/* Enter token id under its bytes. Of equal texts the lowest id stays; returns false for the others. */
+kt_status bpe_init(struct bpe *b, const char *arena, const uint32_t *offset, uint32_t n_vocab,
+                   kt_err *err);
+/* Enter token id under its bytes. Of equal texts the lowest id stays; returns false for the others.
+ */
 bool bpe_add_token(struct bpe *b, uint32_t id);
 /* id of a token by its bytes, or -1 */
 int64_t bpe_find(const struct bpe *b, const char *bytes, size_t len);
 kt_status bpe_merges_begin(struct bpe *b, uint32_t n_merges, kt_err *err);
-/* Merge number `rank`: bytes[0..n_left) with bytes[n_left..n). false if a part or the result is no token. Of equal pairs the lowest rank stays. */
+/* Merge number `rank`: bytes[0..n_left) with bytes[n_left..n). false if a part or the result is no
+ * token. Of equal pairs the lowest rank stays. */
 bool bpe_add_merge(struct bpe *b, uint32_t rank, const char *bytes, size_t n_left, size_t n);
 /* After all merges: the table of byte pairs. */
 kt_status bpe_finish(struct bpe *b, kt_err *err);
 void bpe_free(struct bpe *b);
 
 /* Append the tokens of one pre-token. */
-kt_status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n, struct tok_ids *ids, kt_err *err);
+kt_status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t n,
+                     struct tok_ids *ids, kt_err *err);
 void bpe_scratch_free(struct bpe_scratch *s);
 
 #endif

@@ -1,7 +1,9 @@
-/* tok_config.c - the small files beside tokenizer.json: tokenizer_config.json (begin and end token, chat template), chat_template.jinja,
- * generation_config.json (end tokens, sampling defaults) and, for the end token only, config.json. All are optional; what they say is checked.
+/* tok_config.c - the small files beside tokenizer.json: tokenizer_config.json (begin and end token,
+ * chat template), chat_template.jinja, generation_config.json (end tokens, sampling defaults) and,
+ * for the end token only, config.json. All are optional; what they say is checked.
  *
- * Order of precedence: chat_template.jinja over the template in tokenizer_config.json; end tokens are the union.
+ * Order of precedence: chat_template.jinja over the template in tokenizer_config.json; end tokens
+ * are the union.
  */
 #include <string.h>
 
@@ -13,7 +15,8 @@
 #define MAX_TEMPLATE ((uint64_t)1 << 20)
 
 /* "tok" or {"content": "tok"}; *id = -1 when missing or null. */
-static kt_status special(const struct tok_json *j, const json_t *o, const char *key, const char *file, int32_t *id, kt_err *err)
+static kt_status special(const struct tok_json *j, const json_t *o, const char *key,
+                         const char *file, int32_t *id, kt_err *err)
 {
     const json_t *v = json_object_get(o, key);
     const char *text = json_string_value(v);
@@ -26,7 +29,8 @@ static kt_status special(const struct tok_json *j, const json_t *o, const char *
         KT_FAIL(err, KT_E_FORMAT, "%s: \"%s\" is neither a string nor an added token", file, key);
     *id = tok_find(j->t, text);
     if (*id < 0)
-        KT_FAIL(err, KT_E_FORMAT, "%s: \"%s\" is \"%.60s\", which is no token of %s", file, key, text, j->path);
+        KT_FAIL(err, KT_E_FORMAT, "%s: \"%s\" is \"%.60s\", which is no token of %s", file, key,
+                text, j->path);
     return KT_OK;
 }
 
@@ -45,7 +49,8 @@ static kt_status template_of(const json_t *config, const char *file, const char 
 }
 
 /* Without a TemplateProcessing the flags of tokenizer_config.json say what goes around a text. */
-static kt_status around(struct tok_json *j, const json_t *config, const char *file, int32_t bos, int32_t eos, kt_err *err)
+static kt_status around(struct tok_json *j, const json_t *config, const char *file, int32_t bos,
+                        int32_t eos, kt_err *err)
 {
     bool add_bos = false, add_eos = false;
     KT_TRY(tok_json_bool(config, "add_bos_token", false, file, &add_bos, err));
@@ -59,7 +64,8 @@ static kt_status around(struct tok_json *j, const json_t *config, const char *fi
     return KT_OK;
 }
 
-static kt_status tokenizer_config(struct tok_json *j, const json_t *config, const char *file, const char **template, kt_err *err)
+static kt_status tokenizer_config(struct tok_json *j, const json_t *config, const char *file,
+                                  const char **template, kt_err *err)
 {
     int32_t bos = -1, eos = -1;
     KT_TRY(special(j, config, "bos_token", file, &bos, err));
@@ -137,7 +143,8 @@ static kt_status template_file(const char *dir, char **out, kt_err *err)
     return st;
 }
 
-kt_status tok_json_configs(struct tok_json *j, const struct mdl *m, const char *chat_override, kt_err *err)
+kt_status tok_json_configs(struct tok_json *j, const struct mdl *m, const char *chat_override,
+                           kt_err *err)
 {
     char *path = NULL, *file = NULL;
     json_t *config = NULL;

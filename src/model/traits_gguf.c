@@ -1,6 +1,7 @@
-/* traits_gguf.c - the numbers of a model from GGUF metadata (models 3), for the architectures qwen3moe and llama (dense).
- * Reads and converts; relations between numbers are checked in traits.c, shapes in weights.c. A key that would change the arithmetic in a way that
- * nobody here computes is an error that names it; other unknown keys are ignored.
+/* traits_gguf.c - the numbers of a model from GGUF metadata (models 3), for the architectures
+ * qwen3moe and llama (dense). Reads and converts; relations between numbers are checked in
+ * traits.c, shapes in weights.c. A key that would change the arithmetic in a way that nobody here
+ * computes is an error that names it; other unknown keys are ignored.
  */
 #include <stdio.h>
 #include <string.h>
@@ -26,36 +27,46 @@ static const char *key_of(struct src *s, const char *suffix)
 
 static kt_status missing(const struct src *s)
 {
-    KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is missing; the file is damaged or was written by an old converter: convert the model again", s->file, s->key);
+    KT_FAIL(s->err, KT_E_FORMAT,
+            "%s: key %s is missing; the file is damaged or was written by an old converter: "
+            "convert the model again",
+            s->file, s->key);
 }
 
 static kt_status in_range(const struct src *s, uint64_t v, uint32_t max)
 {
     if (v < 1 || v > max)
-        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is %llu, it must be 1 to %u; the file is damaged", s->file, s->key, (unsigned long long)v, max);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is %llu, it must be 1 to %u; the file is damaged",
+                s->file, s->key, (unsigned long long)v, max);
     return KT_OK;
 }
 
-/* An integer that may also be an array with one value per layer; the values must agree (0 entries are skipped when zeros are allowed). */
+/* An integer that may also be an array with one value per layer; the values must agree (0 entries
+ * are skipped when zeros are allowed). */
 static kt_status layered(struct src *s, const struct gguf_kv *kv, bool zeros, uint64_t *v)
 {
     *v = 0;
     if (kv->type > GGUF_I32 && kv->type != GGUF_U64 && kv->type != GGUF_I64)
-        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s has the value type %s, it must be integer; the file is damaged", s->file, s->key, gguf_kv_type_name(kv));
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s: key %s has the value type %s, it must be integer; the file is damaged",
+                s->file, s->key, gguf_kv_type_name(kv));
     for (uint64_t i = 0; i < kv->count; i++) {
         int64_t x = gguf_int_at(kv, i);
         if (x == 0 && zeros)
             continue;
         if (x < 0 || (*v != 0 && (uint64_t)x != *v))
-            KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: key %s differs between layers (%lld and %lld); this version has one value for all", s->file, s->key, (long long)*v,
-                    (long long)x);
+            KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                    "%s: key %s differs between layers (%lld and %lld); this version has one value "
+                    "for all",
+                    s->file, s->key, (long long)*v, (long long)x);
         *v = (uint64_t)x;
     }
     return KT_OK;
 }
 
 /* A count of 1..max. def 0: required. */
-static kt_status count_of(struct src *s, const char *suffix, uint32_t def, uint32_t max, uint32_t *out)
+static kt_status count_of(struct src *s, const char *suffix, uint32_t def, uint32_t max,
+                          uint32_t *out)
 {
     uint64_t v;
     const struct gguf_kv *kv = gguf_find(s->g, key_of(s, suffix));
@@ -80,14 +91,39 @@ static const struct {
     const char *suffix;
     double neutral[2];
 } keys_at_rest[] = {
-    {"attention.sliding_window", {0, 0}}, {"attention.chunk_size", {0, 0}},     {"attention.max_alibi_bias", {0, 0}}, {"attention.clamp_kqv", {0, 0}},
-    {"attention.scale", {0, 0}},          {"attention.causal", {1, 1}},         {"attention.temperature_scale", {0, 0}}, {"attention.output_scale", {0, 1}},
-    {"attn_logit_softcapping", {0, 0}},   {"final_logit_softcapping", {0, 0}},  {"router_logit_softcapping", {0, 0}}, {"logit_scale", {0, 1}},
-    {"embedding_scale", {0, 1}},          {"residual_scale", {0, 1}},           {"use_parallel_residual", {0, 0}},    {"expert_weights_scale", {0, 1}},
-    {"expert_gating_func", {0, 1}},       {"expert_group_count", {0, 1}},       {"expert_shared_count", {0, 0}},      {"expert_shared_feed_forward_length", {0, 0}},
-    {"leading_dense_block_count", {0, 0}}, {"nextn_predict_layers", {0, 0}},    {"moe_every_n_layers", {0, 1}},       {"interleave_moe_layer_step", {0, 1}},
-    {"rope.scaling.yarn_ext_factor", {1, 1}}, {"rope.scaling.yarn_log_multiplier", {0, 0}}, {"rope.scale_linear", {0, 1}}, {"rope.scaling.alpha", {0, 1}}, {"pooling_type", {0, 0}},
-    {"attention.key_length_mla", {0, 0}}, {"attention.kv_lora_rank", {0, 0}},   {"attention.q_lora_rank", {0, 0}},    {"full_attention_interval", {0, 1}},
+    {"attention.sliding_window", {0, 0}},
+    {"attention.chunk_size", {0, 0}},
+    {"attention.max_alibi_bias", {0, 0}},
+    {"attention.clamp_kqv", {0, 0}},
+    {"attention.scale", {0, 0}},
+    {"attention.causal", {1, 1}},
+    {"attention.temperature_scale", {0, 0}},
+    {"attention.output_scale", {0, 1}},
+    {"attn_logit_softcapping", {0, 0}},
+    {"final_logit_softcapping", {0, 0}},
+    {"router_logit_softcapping", {0, 0}},
+    {"logit_scale", {0, 1}},
+    {"embedding_scale", {0, 1}},
+    {"residual_scale", {0, 1}},
+    {"use_parallel_residual", {0, 0}},
+    {"expert_weights_scale", {0, 1}},
+    {"expert_gating_func", {0, 1}},
+    {"expert_group_count", {0, 1}},
+    {"expert_shared_count", {0, 0}},
+    {"expert_shared_feed_forward_length", {0, 0}},
+    {"leading_dense_block_count", {0, 0}},
+    {"nextn_predict_layers", {0, 0}},
+    {"moe_every_n_layers", {0, 1}},
+    {"interleave_moe_layer_step", {0, 1}},
+    {"rope.scaling.yarn_ext_factor", {1, 1}},
+    {"rope.scaling.yarn_log_multiplier", {0, 0}},
+    {"rope.scale_linear", {0, 1}},
+    {"rope.scaling.alpha", {0, 1}},
+    {"pooling_type", {0, 0}},
+    {"attention.key_length_mla", {0, 0}},
+    {"attention.kv_lora_rank", {0, 0}},
+    {"attention.q_lora_rank", {0, 0}},
+    {"full_attention_interval", {0, 1}},
 };
 
 static kt_status check_at_rest(struct src *s)
@@ -97,13 +133,19 @@ static kt_status check_at_rest(struct src *s)
         if (kv == NULL)
             continue;
         for (uint64_t e = 0; e < kv->count; e++) {
-            double v = kv->type == GGUF_STRING ? -1 : kv->type == GGUF_BOOL ? (double)gguf_int_at(kv, e) : gguf_float_at(kv, e);
+            double v = kv->type == GGUF_STRING ? -1
+                       : kv->type == GGUF_BOOL ? (double)gguf_int_at(kv, e)
+                                               : gguf_float_at(kv, e);
             if (v != keys_at_rest[i].neutral[0] && v != keys_at_rest[i].neutral[1])
-                KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: key %s is %g: this version does not compute that; use another model", s->file, s->key, v);
+                KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                        "%s: key %s is %g: this version does not compute that; use another model",
+                        s->file, s->key, v);
         }
     }
     if (gguf_find(s->g, key_of(s, "rope.dimension_sections")) != NULL)
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: key %s: sectioned rope is not supported by this version; use another model", s->file, s->key);
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s: key %s: sectioned rope is not supported by this version; use another model",
+                s->file, s->key);
     return KT_OK;
 }
 
@@ -122,7 +164,9 @@ static kt_status scaling_kind(struct src *s, struct mdl_rope *r)
     else if (gguf_str_is(type, "yarn"))
         r->scaling = MDL_ROPE_YARN;
     else
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: key %s is '%s', supported are none, linear and yarn; use another model", s->file, s->key, gguf_show(type, b));
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s: key %s is '%s', supported are none, linear and yarn; use another model",
+                s->file, s->key, gguf_show(type, b));
     if (r->scaling != MDL_ROPE_NONE && r->factor == 0) {
         key_of(s, "rope.scaling.factor");
         return missing(s);
@@ -137,17 +181,25 @@ static kt_status rope_table(struct src *s, struct mdl_rope *r)
     if (t == NULL || strcmp(s->arch, "llama") != 0)
         return KT_OK;
     if (t->type != DT_F32 || t->n_dims != 1 || t->dims[0] != r->dims / 2)
-        KT_FAIL(s->err, KT_E_FORMAT, "%s: tensor rope_freqs.weight: expected %u f32 divisors, found %llu values of type %s; the file is damaged", t->file, r->dims / 2,
-                (unsigned long long)t->dims[0], dtype_name(t->type));
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s: tensor rope_freqs.weight: expected %u f32 divisors, found %llu values of type "
+                "%s; the file is damaged",
+                t->file, r->dims / 2, (unsigned long long)t->dims[0], dtype_name(t->type));
     if (r->scaling != MDL_ROPE_NONE)
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: tensor rope_freqs.weight beside rope.scaling.type: only one of them is supported; use another model", t->file);
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s: tensor rope_freqs.weight beside rope.scaling.type: only one of them is "
+                "supported; use another model",
+                t->file);
     float *d = mdl_keep(s->m, (size_t)t->bytes);
     if (d == NULL)
         KT_FAIL(s->err, KT_E_NOMEM, "%s: out of memory", s->file);
     memcpy(d, t->data, (size_t)t->bytes);
     for (uint32_t i = 0; i < r->dims / 2; i++)
         if (!(d[i] > 0 && d[i] < 1e30f))
-            KT_FAIL(s->err, KT_E_FORMAT, "%s: tensor rope_freqs.weight: divisor %u is %g, it must be above 0; the file is damaged", t->file, i, (double)d[i]);
+            KT_FAIL(s->err, KT_E_FORMAT,
+                    "%s: tensor rope_freqs.weight: divisor %u is %g, it must be above 0; the file "
+                    "is damaged",
+                    t->file, i, (double)d[i]);
     r->divisors = d;
     r->scaling = MDL_ROPE_TABLE;
     return KT_OK;
@@ -194,7 +246,9 @@ static kt_status read_experts(struct src *s, struct mdl_traits *t)
     KT_TRY(gguf_get_u64(s->g, key_of(s, "expert_count"), 0, &n, s->err));
     if (strcmp(s->arch, "llama") == 0) {
         if (n > 0)
-            KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: key %s is %llu: llama with experts (Mixtral) is not supported by this version; use a Qwen3-MoE or a dense llama model",
+            KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                    "%s: key %s is %llu: llama with experts (Mixtral) is not supported by this "
+                    "version; use a Qwen3-MoE or a dense llama model",
                     s->file, s->key, (unsigned long long)n);
         return KT_OK;
     }
@@ -227,14 +281,19 @@ static kt_status read_vocab(struct src *s, struct mdl_traits *t)
     const struct mdl_tensor *e = mdl_tensor_by_name(s->m, "token_embd.weight");
     const struct gguf_kv *tokens = gguf_find(s->g, "tokenizer.ggml.tokens");
     if (e == NULL || e->n_dims != 2 || e->dims[0] > INT32_MAX)
-        KT_FAIL(s->err, KT_E_FORMAT, "%s: tensor token_embd.weight is missing or not a matrix; the file is damaged", s->file);
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s: tensor token_embd.weight is missing or not a matrix; the file is damaged",
+                s->file);
     KT_TRY(count_of(s, "vocab_size", (uint32_t)e->dims[0], INT32_MAX, &t->vocab));
     if (t->vocab != e->dims[0])
-        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is %u, but tensor token_embd.weight has %llu rows; the file is damaged", s->file, s->key, t->vocab,
-                (unsigned long long)e->dims[0]);
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s: key %s is %u, but tensor token_embd.weight has %llu rows; the file is damaged",
+                s->file, s->key, t->vocab, (unsigned long long)e->dims[0]);
     if (tokens != NULL && tokens->is_array && tokens->count > t->vocab)
-        KT_FAIL(s->err, KT_E_FORMAT, "%s: key tokenizer.ggml.tokens has %llu tokens, but tensor token_embd.weight only %u rows; the file is damaged", s->file,
-                (unsigned long long)tokens->count, t->vocab);
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s: key tokenizer.ggml.tokens has %llu tokens, but tensor token_embd.weight only "
+                "%u rows; the file is damaged",
+                s->file, (unsigned long long)tokens->count, t->vocab);
     return KT_OK;
 }
 
@@ -247,7 +306,9 @@ static kt_status read_attention(struct src *s, struct mdl_traits *t)
     KT_TRY(count_of(s, "attention.key_length", t->hidden / t->n_heads, 65535, &t->head_dim));
     KT_TRY(count_of(s, "attention.value_length", t->hidden / t->n_heads, 65535, &v_dim));
     if (v_dim != t->head_dim)
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s: key %s is %u, but keys have %u dimensions; this version needs both equal", s->file, s->key, v_dim, t->head_dim);
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s: key %s is %u, but keys have %u dimensions; this version needs both equal",
+                s->file, s->key, v_dim, t->head_dim);
     if (gguf_find(s->g, key_of(s, "attention.layer_norm_rms_epsilon")) == NULL)
         return missing(s);
     KT_TRY(gguf_get_f64(s->g, s->key, 0, &eps, s->err));
@@ -268,7 +329,10 @@ kt_status mdl_traits_gguf(struct mdl *m, kt_err *err)
     else if (gguf_str_is(arch, "llama"))
         t->arch = "llama";
     else
-        KT_FAIL(err, KT_E_UNSUPPORTED, "%s: key general.architecture is '%s', this version computes qwen3moe and llama; use another model", s.file, gguf_show(arch, b));
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "%s: key general.architecture is '%s', this version computes qwen3moe and llama; "
+                "use another model",
+                s.file, gguf_show(arch, b));
     s.arch = t->arch;
     KT_TRY(check_at_rest(&s));
     KT_TRY(count_of(&s, "block_count", 0, MDL_MAX_LAYERS, &t->n_layers));

@@ -1,6 +1,8 @@
-/* traits_hf.c - the numbers of a model from config.json (models 3), for Qwen3MoeForCausalLM and LlamaForCausalLM.
- * Both spellings are read: transformers 5 (rope_parameters, num_local_experts) and the older keys of published checkpoints. A key that would change
- * the arithmetic in a way that nobody here computes is an error that names it; relations are checked in traits.c, shapes in weights.c.
+/* traits_hf.c - the numbers of a model from config.json (models 3), for Qwen3MoeForCausalLM and
+ * LlamaForCausalLM. Both spellings are read: transformers 5 (rope_parameters, num_local_experts)
+ * and the older keys of published checkpoints. A key that would change the arithmetic in a way that
+ * nobody here computes is an error that names it; relations are checked in traits.c, shapes in
+ * weights.c.
  */
 #include <jansson.h>
 #include <math.h>
@@ -23,20 +25,25 @@ static const json_t *key_of(const struct src *s, const char *key)
 
 static kt_status missing(const struct src *s, const char *key)
 {
-    KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is missing; download the file again", s->dir, key);
+    KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is missing; download the file again",
+            s->dir, key);
 }
 
 /* An integer of 1..max. def 0: required. */
-static kt_status count_of(const struct src *s, const char *key, uint32_t def, uint32_t max, uint32_t *out)
+static kt_status count_of(const struct src *s, const char *key, uint32_t def, uint32_t max,
+                          uint32_t *out)
 {
     const json_t *v = key_of(s, key);
     if (v == NULL && def == 0)
         return missing(s, key);
     if (v != NULL && !json_is_integer(v))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an integer; correct the file", s->dir, key);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an integer; correct the file",
+                s->dir, key);
     json_int_t n = v != NULL ? json_integer_value(v) : (json_int_t)def;
     if (n < 1 || n > (json_int_t)max)
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is %lld, it must be 1 to %u; correct the file", s->dir, key, (long long)n, max);
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s/config.json: key %s is %lld, it must be 1 to %u; correct the file", s->dir, key,
+                (long long)n, max);
     *out = (uint32_t)n;
     return KT_OK;
 }
@@ -48,7 +55,8 @@ static kt_status real_of(const struct src *s, const char *key, double def, doubl
     if (v == NULL)
         return KT_OK;
     if (!json_is_number(v) || !isfinite(json_number_value(v)))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not a number; correct the file", s->dir, key);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not a number; correct the file",
+                s->dir, key);
     *out = json_number_value(v);
     return KT_OK;
 }
@@ -60,7 +68,8 @@ static kt_status bool_of(const struct src *s, const char *key, bool def, bool *o
     if (v == NULL)
         return KT_OK;
     if (!json_is_boolean(v))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not true or false; correct the file", s->dir, key);
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s/config.json: key %s is not true or false; correct the file", s->dir, key);
     *out = json_is_true(v);
     return KT_OK;
 }
@@ -71,11 +80,26 @@ static const struct {
     double neutral;
     const char *text; /* a string that is fine */
 } keys_at_rest[] = {
-    {"attention_bias", 0, NULL},          {"mlp_bias", 0, NULL},             {"hidden_act", 0, "silu"},           {"shared_expert_intermediate_size", 0, NULL},
-    {"n_shared_experts", 0, NULL},        {"routed_scaling_factor", 1, NULL}, {"scoring_func", 0, "softmax"},     {"n_group", 1, NULL},
-    {"num_nextn_predict_layers", 0, NULL}, {"final_logit_softcapping", 0, NULL}, {"attn_logit_softcapping", 0, NULL}, {"logit_scale", 1, NULL},
-    {"embedding_multiplier", 1, NULL},    {"residual_multiplier", 1, NULL},  {"attention_multiplier", 0, NULL},   {"logits_scaling", 1, NULL},
-    {"attn_output_gate", 0, NULL},        {"first_k_dense_replace", 0, NULL}, {"rope_interleave", 0, NULL},       {"query_pre_attn_scalar", 0, NULL},
+    {"attention_bias", 0, NULL},
+    {"mlp_bias", 0, NULL},
+    {"hidden_act", 0, "silu"},
+    {"shared_expert_intermediate_size", 0, NULL},
+    {"n_shared_experts", 0, NULL},
+    {"routed_scaling_factor", 1, NULL},
+    {"scoring_func", 0, "softmax"},
+    {"n_group", 1, NULL},
+    {"num_nextn_predict_layers", 0, NULL},
+    {"final_logit_softcapping", 0, NULL},
+    {"attn_logit_softcapping", 0, NULL},
+    {"logit_scale", 1, NULL},
+    {"embedding_multiplier", 1, NULL},
+    {"residual_multiplier", 1, NULL},
+    {"attention_multiplier", 0, NULL},
+    {"logits_scaling", 1, NULL},
+    {"attn_output_gate", 0, NULL},
+    {"first_k_dense_replace", 0, NULL},
+    {"rope_interleave", 0, NULL},
+    {"query_pre_attn_scalar", 0, NULL},
 };
 
 static kt_status check_at_rest(const struct src *s)
@@ -83,13 +107,16 @@ static kt_status check_at_rest(const struct src *s)
     for (size_t i = 0; i < sizeof keys_at_rest / sizeof keys_at_rest[0]; i++) {
         const char *key = keys_at_rest[i].key, *text = keys_at_rest[i].text;
         const json_t *v = key_of(s, key);
-        bool fine = v == NULL || json_is_false(v) || (json_is_number(v) && json_number_value(v) == keys_at_rest[i].neutral) ||
+        bool fine = v == NULL || json_is_false(v) ||
+                    (json_is_number(v) && json_number_value(v) == keys_at_rest[i].neutral) ||
                     (json_is_string(v) && text != NULL && strcmp(json_string_value(v), text) == 0);
         if (fine)
             continue;
         char *shown = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-        kt_status st = err_set(s->err, KT_E_UNSUPPORTED, 0, __func__, "%s/config.json: key %s is %.64s: this version does not compute that; use another model", s->dir, key,
-                               shown != NULL ? shown : "?");
+        kt_status st = err_set(s->err, KT_E_UNSUPPORTED, 0, __func__,
+                               "%s/config.json: key %s is %.64s: this version does not compute "
+                               "that; use another model",
+                               s->dir, key, shown != NULL ? shown : "?");
         json_free_t release;
         json_get_alloc_funcs(NULL, &release);
         release(shown);
@@ -106,20 +133,32 @@ static kt_status check_layers_kind(const struct src *s)
     size_t i;
     if (q != NULL) {
         const char *method = json_string_value(json_object_get(q, "quant_method"));
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key quantization_config has quant_method %.32s, this version reads unquantised checkpoints; use the BF16 one or a GGUF file",
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s/config.json: key quantization_config has quant_method %.32s, this version "
+                "reads unquantised checkpoints; use the BF16 one or a GGUF file",
                 s->dir, method != NULL ? method : "(none)");
     }
     KT_TRY(bool_of(s, "use_sliding_window", false, &window));
     if (window && key_of(s, "sliding_window") != NULL)
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key use_sliding_window is true: windowed attention is not supported by this version", s->dir);
-    json_array_foreach((json_t *)(uintptr_t)types, i, v) {
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s/config.json: key use_sliding_window is true: windowed attention is not "
+                "supported by this version",
+                s->dir);
+    json_array_foreach((json_t *)(uintptr_t)types, i, v)
+    {
         const char *t = json_string_value(v);
         if (t == NULL || strcmp(t, "full_attention") != 0)
-            KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key layer_types: layer %zu is %.32s, this version computes full_attention only", s->dir, i, t != NULL ? t : "?");
+            KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                    "%s/config.json: key layer_types: layer %zu is %.32s, this version computes "
+                    "full_attention only",
+                    s->dir, i, t != NULL ? t : "?");
     }
     KT_TRY(bool_of(s, "use_qk_norm", s->m->t.qk_norm, &norm));
     if (norm != s->m->t.qk_norm)
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key use_qk_norm differs from what %s models do; this version does not compute that", s->dir, s->m->t.arch);
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s/config.json: key use_qk_norm differs from what %s models do; this version does "
+                "not compute that",
+                s->dir, s->m->t.arch);
     return KT_OK;
 }
 
@@ -131,17 +170,23 @@ static kt_status read_yarn(const struct src *s, struct mdl_rope *r)
     KT_TRY(bool_of(s, "truncate", true, &r->truncate));
     KT_TRY(real_of(s, "mscale", 0, &mscale));
     KT_TRY(real_of(s, "mscale_all_dim", 0, &all));
-    double def = mscale != 0 && all != 0 ? mdl_yarn_mscale(r->factor, mscale) / mdl_yarn_mscale(r->factor, all) : mdl_yarn_mscale(r->factor, 1);
+    double def = mscale != 0 && all != 0
+                     ? mdl_yarn_mscale(r->factor, mscale) / mdl_yarn_mscale(r->factor, all)
+                     : mdl_yarn_mscale(r->factor, 1);
     return real_of(s, "attention_factor", def, &r->attention_factor);
 }
 
 /* s->j is rope_scaling or rope_parameters. */
 static kt_status read_scaling(const struct src *s, struct mdl_rope *r)
 {
-    const json_t *kind = key_of(s, "rope_type") != NULL ? key_of(s, "rope_type") : key_of(s, "type");
+    const json_t *kind =
+        key_of(s, "rope_type") != NULL ? key_of(s, "rope_type") : key_of(s, "type");
     const char *type = kind == NULL ? "default" : json_string_value(kind);
     if (key_of(s, "mrope_section") != NULL)
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key mrope_section: sectioned rope is not supported by this version", s->dir);
+        KT_FAIL(
+            s->err, KT_E_UNSUPPORTED,
+            "%s/config.json: key mrope_section: sectioned rope is not supported by this version",
+            s->dir);
     if (type != NULL && strcmp(type, "default") == 0)
         return KT_OK;
     if (type != NULL && strcmp(type, "linear") == 0)
@@ -151,7 +196,10 @@ static kt_status read_scaling(const struct src *s, struct mdl_rope *r)
     else if (type != NULL && strcmp(type, "llama3") == 0)
         r->scaling = MDL_ROPE_LLAMA3;
     else
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key rope_type is %.32s, supported are default, linear, yarn and llama3", s->dir, type != NULL ? type : "not a string");
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s/config.json: key rope_type is %.32s, supported are default, linear, yarn and "
+                "llama3",
+                s->dir, type != NULL ? type : "not a string");
     if (key_of(s, "factor") == NULL)
         return missing(s, "factor (of the rope scaling)");
     KT_TRY(real_of(s, "factor", 0, &r->factor));
@@ -167,8 +215,10 @@ static kt_status read_rope(const struct src *s, struct mdl_traits *t)
     const json_t *params = key_of(s, "rope_parameters"), *scaling = key_of(s, "rope_scaling");
     double part, dims;
     struct src sub = *s;
-    if ((params != NULL && !json_is_object(params)) || (scaling != NULL && !json_is_object(scaling)))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an object; correct the file", s->dir,
+    if ((params != NULL && !json_is_object(params)) ||
+        (scaling != NULL && !json_is_object(scaling)))
+        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an object; correct the file",
+                s->dir,
                 params != NULL && !json_is_object(params) ? "rope_parameters" : "rope_scaling");
     r->attention_factor = 1;
     r->truncate = true;
@@ -186,7 +236,10 @@ static kt_status read_rope(const struct src *s, struct mdl_traits *t)
     }
     dims = floor(t->head_dim * part);
     if (!(part > 0 && part <= 1))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key partial_rotary_factor is %g, it must be above 0 and at most 1; correct the file", s->dir, part);
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s/config.json: key partial_rotary_factor is %g, it must be above 0 and at most "
+                "1; correct the file",
+                s->dir, part);
     r->dims = (uint32_t)dims;
     return KT_OK;
 }
@@ -200,7 +253,8 @@ static kt_status find_moe_layers(const struct src *s, struct mdl_traits *t)
     KT_TRY(mdl_layers_check(s->m, s->err));
     bool *moe = mdl_keep(s->m, t->n_layers);
     if (moe == NULL)
-        KT_FAIL(s->err, KT_E_NOMEM, "%s/config.json: out of memory for %u layers", s->dir, t->n_layers);
+        KT_FAIL(s->err, KT_E_NOMEM, "%s/config.json: out of memory for %u layers", s->dir,
+                t->n_layers);
     t->layer_is_moe = moe;
     if (t->n_experts == 0)
         return KT_OK;
@@ -208,11 +262,16 @@ static kt_status find_moe_layers(const struct src *s, struct mdl_traits *t)
     for (uint32_t l = 0; l < t->n_layers; l++)
         moe[l] = (l + 1) % step == 0;
     if (only != NULL && !json_is_array(only))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key mlp_only_layers is not an array; correct the file", s->dir);
-    json_array_foreach((json_t *)(uintptr_t)only, i, v) {
+        KT_FAIL(s->err, KT_E_FORMAT,
+                "%s/config.json: key mlp_only_layers is not an array; correct the file", s->dir);
+    json_array_foreach((json_t *)(uintptr_t)only, i, v)
+    {
         json_int_t l = json_is_integer(v) ? json_integer_value(v) : -1;
         if (l < 0 || l >= (json_int_t)t->n_layers)
-            KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key mlp_only_layers names a layer that does not exist; the model has %u; correct the file", s->dir, t->n_layers);
+            KT_FAIL(s->err, KT_E_FORMAT,
+                    "%s/config.json: key mlp_only_layers names a layer that does not exist; the "
+                    "model has %u; correct the file",
+                    s->dir, t->n_layers);
         moe[l] = false;
     }
     for (uint32_t l = 0; l < t->n_layers; l++)
@@ -225,7 +284,9 @@ static kt_status read_architecture(const struct src *s, struct mdl_traits *t)
     const json_t *a = json_array_get(key_of(s, "architectures"), 0);
     const char *name = json_string_value(a), *type = json_string_value(key_of(s, "model_type"));
     if (name == NULL && type != NULL)
-        name = strcmp(type, "qwen3_moe") == 0 ? "Qwen3MoeForCausalLM" : strcmp(type, "llama") == 0 ? "LlamaForCausalLM" : type;
+        name = strcmp(type, "qwen3_moe") == 0 ? "Qwen3MoeForCausalLM"
+               : strcmp(type, "llama") == 0   ? "LlamaForCausalLM"
+                                              : type;
     if (name == NULL)
         return missing(s, "architectures");
     if (strcmp(name, "Qwen3MoeForCausalLM") == 0)
@@ -233,8 +294,10 @@ static kt_status read_architecture(const struct src *s, struct mdl_traits *t)
     else if (strcmp(name, "LlamaForCausalLM") == 0)
         t->arch = "llama";
     else
-        KT_FAIL(s->err, KT_E_UNSUPPORTED, "%s/config.json: key architectures is %.64s, this version computes Qwen3MoeForCausalLM and LlamaForCausalLM; use another model", s->dir,
-                name);
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s/config.json: key architectures is %.64s, this version computes "
+                "Qwen3MoeForCausalLM and LlamaForCausalLM; use another model",
+                s->dir, name);
     t->qk_norm = strcmp(t->arch, "qwen3moe") == 0;
     return KT_OK;
 }
@@ -278,10 +341,13 @@ kt_status mdl_traits_hf(struct mdl *m, kt_err *err)
     json_error_t je;
     json_t *root = json_loads(m->config_json, JSON_REJECT_DUPLICATES, &je);
     if (root == NULL)
-        KT_FAIL(err, KT_E_FORMAT, "%s/config.json: line %d: %s; correct the file", m->dir, je.line, je.text);
+        KT_FAIL(err, KT_E_FORMAT, "%s/config.json: line %d: %s; correct the file", m->dir, je.line,
+                je.text);
     struct src s = {.m = m, .dir = m->dir, .j = root, .err = err};
-    kt_status st = json_is_object(root) ? read_numbers(&s, &m->t)
-                                        : err_set(err, KT_E_FORMAT, 0, __func__, "%s/config.json: is not a JSON object; correct the file", m->dir);
+    kt_status st = json_is_object(root)
+                       ? read_numbers(&s, &m->t)
+                       : err_set(err, KT_E_FORMAT, 0, __func__,
+                                 "%s/config.json: is not a JSON object; correct the file", m->dir);
     json_decref(root);
     return st;
 }

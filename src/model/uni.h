@@ -1,6 +1,7 @@
-/* uni.h - UTF-8 by hand: strict decoding of one code point, encoding, White_Space. Used by the tokenizer, where text may hold invalid bytes
- * that must survive, so that nothing here ever replaces a byte. No tables: properties beyond White_Space come from utf8proc and PCRE2.
- * Pure functions, any thread.
+/* uni.h - UTF-8 by hand: strict decoding of one code point, encoding, White_Space. Used by the
+ * tokenizer, where text may hold invalid bytes that must survive, so that nothing here ever
+ * replaces a byte. No tables: properties beyond White_Space come from utf8proc and PCRE2. Pure
+ * functions, any thread.
  */
 #ifndef KT_UNI_H
 #define KT_UNI_H
@@ -9,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Length 1..4 of the code point at s (n > 0 bytes left), 0 if the bytes are no UTF-8: overlong, surrogate, above U+10FFFF or cut. */
+/* Length 1..4 of the code point at s (n > 0 bytes left), 0 if the bytes are no UTF-8: overlong,
+ * surrogate, above U+10FFFF or cut. */
 static inline size_t uni_decode(const char *s, size_t n, uint32_t *cp)
 {
     const uint8_t *p = (const uint8_t *)s;
@@ -84,11 +86,13 @@ static inline size_t uni_valid(const char *s, size_t n)
 /* The White_Space property (25 code points; U+180E is not one). */
 static inline bool uni_space(uint32_t c)
 {
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
 }
 
-/* Start of the code point that ends at s[end), end > 0; a byte that belongs to none counts as one of its own (*cp = U+FFFD). */
+/* Start of the code point that ends at s[end), end > 0; a byte that belongs to none counts as one
+ * of its own (*cp = U+FFFD). */
 static inline size_t uni_back(const char *s, size_t end, uint32_t *cp)
 {
     for (size_t k = 1; k <= 4 && k <= end; k++)

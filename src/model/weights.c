@@ -1,6 +1,7 @@
-/* weights.c - every tensor of the file gets a role, every role a tensor: names of both schemes (models 4), shapes against the traits, types.
- * A tensor that has no role and is not on the ignore list is an error that names it: a model is computed whole or not at all.
- * After success mdl_weight cannot leave a tensor's bounds.
+/* weights.c - every tensor of the file gets a role, every role a tensor: names of both schemes
+ * (models 4), shapes against the traits, types. A tensor that has no role and is not on the ignore
+ * list is an error that names it: a model is computed whole or not at all. After success mdl_weight
+ * cannot leave a tensor's bounds.
  */
 #include <stdio.h>
 #include <string.h>
@@ -34,8 +35,11 @@ static const struct {
     {"ffn_gate_up_exps.weight", NULL, MDL_GATE, STACKED_GATE_UP},
 };
 
-static const char *const role_name[MDL_ROLE_COUNT] = {"embedding", "final norm", "head",     "attention norm", "q",    "k",  "v",   "attention output",
-                                                      "q norm",    "k norm",     "FFN norm", "router",         "gate", "up", "down"};
+static const char *const role_name[MDL_ROLE_COUNT] = {
+    "embedding", "final norm", "head",     "attention norm",
+    "q",         "k",          "v",        "attention output",
+    "q norm",    "k norm",     "FFN norm", "router",
+    "gate",      "up",         "down"};
 
 static bool is_expert_role(enum mdl_role r)
 {
@@ -43,7 +47,8 @@ static bool is_expert_role(enum mdl_role r)
 }
 
 /* Rows and columns that a role must have (of one expert). */
-static void role_shape(const struct mdl_traits *t, enum mdl_role role, bool moe, uint64_t *rows, uint64_t *cols)
+static void role_shape(const struct mdl_traits *t, enum mdl_role role, bool moe, uint64_t *rows,
+                       uint64_t *cols)
 {
     uint32_t inter = moe ? t->expert_inter : t->dense_inter;
     uint64_t q = (uint64_t)t->n_heads * t->head_dim, kv = (uint64_t)t->n_kv_heads * t->head_dim;
@@ -85,11 +90,13 @@ static void role_shape(const struct mdl_traits *t, enum mdl_role role, bool moe,
     }
 }
 
-bool mdl_role_shape(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, uint32_t *rows, uint32_t *cols)
+bool mdl_role_shape(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, uint32_t *rows,
+                    uint32_t *cols)
 {
     uint64_t r, c;
     bool per_layer = role > MDL_HEAD;
-    if (role >= MDL_ROLE_COUNT || (per_layer && layer >= t->n_layers) || (role == MDL_ROUTER && !t->layer_is_moe[layer]) ||
+    if (role >= MDL_ROLE_COUNT || (per_layer && layer >= t->n_layers) ||
+        (role == MDL_ROUTER && !t->layer_is_moe[layer]) ||
         (!t->qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
         return false;
     role_shape(t, role, per_layer && t->layer_is_moe[layer], &r, &c);
@@ -98,7 +105,8 @@ bool mdl_role_shape(const struct mdl_traits *t, enum mdl_role role, uint32_t lay
     return true;
 }
 
-const char *mdl_gguf_name(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, char buf[64])
+const char *mdl_gguf_name(const struct mdl_traits *t, enum mdl_role role, uint32_t layer,
+                          char buf[64])
 {
     static const char *const top[] = {"token_embd.weight", "output_norm.weight", "output.weight"};
     bool stacked = role > MDL_HEAD && is_expert_role(role) && t->layer_is_moe[layer];
@@ -111,7 +119,8 @@ const char *mdl_gguf_name(const struct mdl_traits *t, enum mdl_role role, uint32
 
 bool mdl_role_is_plain(enum mdl_role role)
 {
-    return role == MDL_FINAL_NORM || role == MDL_ATTN_NORM || role == MDL_Q_NORM || role == MDL_K_NORM || role == MDL_FFN_NORM || role == MDL_ROUTER;
+    return role == MDL_FINAL_NORM || role == MDL_ATTN_NORM || role == MDL_Q_NORM ||
+           role == MDL_K_NORM || role == MDL_FFN_NORM || role == MDL_ROUTER;
 }
 
 static kt_status check_type(const struct mdl_tensor *t, enum mdl_role role, kt_err *err)
@@ -119,12 +128,17 @@ static kt_status check_type(const struct mdl_tensor *t, enum mdl_role role, kt_e
     bool plain = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16;
     if (plain || (!mdl_role_is_plain(role) && dtype_info(t->type)->block_elems > 1))
         return KT_OK;
-    KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %.128s (%s) has the type %s, which no kernel takes there; convert the model to %s", t->file, t->name, role_name[role],
-            dtype_name(t->type), mdl_role_is_plain(role) ? "f32, f16 or bf16 for this tensor" : "f32, f16, bf16 or a block format");
+    KT_FAIL(err, KT_E_UNSUPPORTED,
+            "%s: tensor %.128s (%s) has the type %s, which no kernel takes there; convert the "
+            "model to %s",
+            t->file, t->name, role_name[role], dtype_name(t->type),
+            mdl_role_is_plain(role) ? "f32, f16 or bf16 for this tensor"
+                                    : "f32, f16, bf16 or a block format");
 }
 
 /* want: outermost first. */
-static kt_status check_shape(const struct mdl_tensor *t, const uint64_t *want, uint32_t n, kt_err *err)
+static kt_status check_shape(const struct mdl_tensor *t, const uint64_t *want, uint32_t n,
+                             kt_err *err)
 {
     bool same = t->n_dims == n;
     for (uint32_t i = 0; same && i < n; i++)
@@ -133,30 +147,43 @@ static kt_status check_shape(const struct mdl_tensor *t, const uint64_t *want, u
         return KT_OK;
     char w[96] = "", f[200] = "";
     for (uint32_t i = 0, k = 0; i < n; i++)
-        k += (uint32_t)snprintf(w + k, sizeof w - k, "%s%llu", i > 0 ? " x " : "", (unsigned long long)want[i]);
+        k += (uint32_t)snprintf(w + k, sizeof w - k, "%s%llu", i > 0 ? " x " : "",
+                                (unsigned long long)want[i]);
     for (uint32_t i = 0, k = 0; i < t->n_dims; i++)
-        k += (uint32_t)snprintf(f + k, sizeof f - k, "%s%llu", i > 0 ? " x " : "", (unsigned long long)t->dims[i]);
-    KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s has the shape [%s], the model's numbers need [%s]; the file is damaged or belongs to another config", t->file, t->name, f, w);
+        k += (uint32_t)snprintf(f + k, sizeof f - k, "%s%llu", i > 0 ? " x " : "",
+                                (unsigned long long)t->dims[i]);
+    KT_FAIL(err, KT_E_FORMAT,
+            "%s: tensor %.128s has the shape [%s], the model's numbers need [%s]; the file is "
+            "damaged or belongs to another config",
+            t->file, t->name, f, w);
 }
 
-static kt_status put(struct mdl_ref *ref, const struct mdl_tensor *t, uint32_t row0, uint32_t stride, kt_err *err)
+static kt_status put(struct mdl_ref *ref, const struct mdl_tensor *t, uint32_t row0,
+                     uint32_t stride, kt_err *err)
 {
     if (ref->t != NULL)
-        KT_FAIL(err, KT_E_FORMAT, "%s: tensors %.96s and %.96s have the same role; the file is damaged", t->file, ref->t->name, t->name);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: tensors %.96s and %.96s have the same role; the file is damaged", t->file,
+                ref->t->name, t->name);
     *ref = (struct mdl_ref){t, row0, stride};
     return KT_OK;
 }
 
 static kt_status unknown(const struct mdl *m, const struct mdl_tensor *t, kt_err *err)
 {
-    KT_FAIL(err, KT_E_UNSUPPORTED, "%s: tensor %.128s is not part of a %s model as this version computes it; use another model or version", t->file, t->name, m->t.arch);
+    KT_FAIL(err, KT_E_UNSUPPORTED,
+            "%s: tensor %.128s is not part of a %s model as this version computes it; use another "
+            "model or version",
+            t->file, t->name, m->t.arch);
 }
 
-static kt_status put_plain(struct mdl *m, uint32_t layer, enum mdl_role role, const struct mdl_tensor *t, kt_err *err)
+static kt_status put_plain(struct mdl *m, uint32_t layer, enum mdl_role role,
+                           const struct mdl_tensor *t, kt_err *err)
 {
     uint64_t want[2];
     bool moe = m->t.layer_is_moe[layer];
-    if ((moe && is_expert_role(role)) || (!moe && role == MDL_ROUTER) || (!m->t.qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
+    if ((moe && is_expert_role(role)) || (!moe && role == MDL_ROUTER) ||
+        (!m->t.qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
         return unknown(m, t, err);
     role_shape(&m->t, role, false, &want[0], &want[1]);
     bool vector = mdl_role_is_plain(role) && role != MDL_ROUTER;
@@ -180,7 +207,8 @@ static kt_status put_qkv(struct mdl *m, uint32_t layer, const struct mdl_tensor 
     return put(&r[MDL_V], t, (uint32_t)(q + kv), 0, err);
 }
 
-static kt_status put_stacked(struct mdl *m, uint32_t layer, size_t i, const struct mdl_tensor *t, kt_err *err)
+static kt_status put_stacked(struct mdl *m, uint32_t layer, size_t i, const struct mdl_tensor *t,
+                             kt_err *err)
 {
     uint64_t want[3], rows;
     struct mdl_ref *r = m->priv->layer[layer].r;
@@ -211,7 +239,8 @@ static bool number(const char **s, uint32_t *v)
 }
 
 /* mlp.experts.E.{gate,up,down}_proj.weight */
-static kt_status put_expert(struct mdl *m, uint32_t layer, const char *rest, const struct mdl_tensor *t, kt_err *err)
+static kt_status put_expert(struct mdl *m, uint32_t layer, const char *rest,
+                            const struct mdl_tensor *t, kt_err *err)
 {
     static const char *const part[] = {".gate_proj.weight", ".up_proj.weight", ".down_proj.weight"};
     uint64_t want[2];
@@ -237,7 +266,10 @@ static kt_status put_layer(struct mdl *m, const char *rest, const struct mdl_ten
     if (!number(&rest, &layer) || *rest++ != '.')
         return unknown(m, t, err);
     if (layer >= m->t.n_layers)
-        KT_FAIL(err, KT_E_FORMAT, "%s: tensor %.128s: the model's numbers say %u layers; the file is damaged or belongs to another config", t->file, t->name, m->t.n_layers);
+        KT_FAIL(err, KT_E_FORMAT,
+                "%s: tensor %.128s: the model's numbers say %u layers; the file is damaged or "
+                "belongs to another config",
+                t->file, t->name, m->t.n_layers);
     if (!m->is_gguf && strncmp(rest, "mlp.experts.", 12) == 0 && m->priv->expert != NULL)
         return put_expert(m, layer, rest + 12, t, err);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -272,8 +304,9 @@ static kt_status put_top(struct mdl *m, enum mdl_role role, const struct mdl_ten
 
 static kt_status put_tensor(struct mdl *m, const struct mdl_tensor *t, kt_err *err)
 {
-    static const char *const top[2][MDL_HEAD + 1] = {{"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"},
-                                                     {"token_embd.weight", "output_norm.weight", "output.weight"}};
+    static const char *const top[2][MDL_HEAD + 1] = {
+        {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"},
+        {"token_embd.weight", "output_norm.weight", "output.weight"}};
     const char *prefix = m->is_gguf ? "blk." : "model.layers.";
     if (strncmp(t->name, prefix, strlen(prefix)) == 0)
         return put_layer(m, t->name + strlen(prefix), t, err);
@@ -288,16 +321,19 @@ static kt_status put_tensor(struct mdl *m, const struct mdl_tensor *t, kt_err *e
 static kt_status lacks(const struct mdl *m, enum mdl_role role, uint32_t layer, kt_err *err)
 {
     if (role <= MDL_HEAD)
-        KT_FAIL(err, KT_E_FORMAT, "%s: the %s weight is missing; the download is incomplete", mdl_traits_file(m), role_name[role]);
+        KT_FAIL(err, KT_E_FORMAT, "%s: the %s weight is missing; the download is incomplete",
+                mdl_traits_file(m), role_name[role]);
     const char *name = "";
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].role == role && names[i].form != QKV && names[i].form != STACKED_GATE_UP &&
-            (names[i].form == STACKED) == (m->is_gguf && is_expert_role(role) && m->t.layer_is_moe[layer]))
+            (names[i].form == STACKED) ==
+                (m->is_gguf && is_expert_role(role) && m->t.layer_is_moe[layer]))
             name = m->is_gguf ? names[i].gguf : names[i].hf;
     if (!m->is_gguf && is_expert_role(role) && m->t.layer_is_moe[layer])
         name = "mlp.experts.*";
-    KT_FAIL(err, KT_E_FORMAT, "%s: layer %u has no %s weight (%s%u.%s); the download is incomplete", mdl_traits_file(m), layer, role_name[role],
-            m->is_gguf ? "blk." : "model.layers.", layer, name);
+    KT_FAIL(err, KT_E_FORMAT, "%s: layer %u has no %s weight (%s%u.%s); the download is incomplete",
+            mdl_traits_file(m), layer, role_name[role], m->is_gguf ? "blk." : "model.layers.",
+            layer, name);
 }
 
 static kt_status check_complete(const struct mdl *m, kt_err *err)
@@ -310,9 +346,11 @@ static kt_status check_complete(const struct mdl *m, kt_err *err)
         bool moe = m->t.layer_is_moe[l];
         for (int r = MDL_ATTN_NORM; r < MDL_ROLE_COUNT; r++) {
             enum mdl_role role = (enum mdl_role)r;
-            if ((role == MDL_ROUTER && !moe) || (!m->t.qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
+            if ((role == MDL_ROUTER && !moe) ||
+                (!m->t.qk_norm && (role == MDL_Q_NORM || role == MDL_K_NORM)))
                 continue;
-            uint32_t n = moe && is_expert_role(role) && m->priv->expert != NULL ? m->t.n_experts : 1;
+            uint32_t n =
+                moe && is_expert_role(role) && m->priv->expert != NULL ? m->t.n_experts : 1;
             for (uint32_t e = 0; e < n; e++)
                 if (!mdl_weight(m, role, l, e, &s))
                     return lacks(m, role, l, err);
@@ -329,13 +367,17 @@ kt_status mdl_map_weights(struct mdl *m, kt_err *err)
     bool ok = p->layer != NULL;
     if (!m->is_gguf && m->t.n_moe_layers > 0) {
         if (!checked_mul((uint64_t)m->t.n_moe_layers * 3, m->t.n_experts, &n) || n > m->n_tensors)
-            KT_FAIL(err, KT_E_FORMAT, "%s: %u layers of %u experts need %llu tensors, the model has %u; the download is incomplete or the config is of another model",
-                    mdl_traits_file(m), m->t.n_moe_layers, m->t.n_experts, (unsigned long long)n, m->n_tensors);
+            KT_FAIL(err, KT_E_FORMAT,
+                    "%s: %u layers of %u experts need %llu tensors, the model has %u; the download "
+                    "is incomplete or the config is of another model",
+                    mdl_traits_file(m), m->t.n_moe_layers, m->t.n_experts, (unsigned long long)n,
+                    m->n_tensors);
         p->expert = mdl_keep(m, (size_t)n * sizeof *p->expert);
         ok = ok && p->expert != NULL;
     }
     if (!ok)
-        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory for %u layers", mdl_traits_file(m), m->t.n_layers);
+        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory for %u layers", mdl_traits_file(m),
+                m->t.n_layers);
     for (uint32_t l = 0, moe = 0; l < m->t.n_layers; l++)
         if (m->t.layer_is_moe[l])
             p->layer[l].moe_index = moe++;
@@ -344,7 +386,8 @@ kt_status mdl_map_weights(struct mdl *m, kt_err *err)
     return check_complete(m, err);
 }
 
-bool mdl_weight(const struct mdl *m, enum mdl_role role, uint32_t layer, uint32_t expert, struct mdl_slice *out)
+bool mdl_weight(const struct mdl *m, enum mdl_role role, uint32_t layer, uint32_t expert,
+                struct mdl_slice *out)
 {
     const struct mdl_priv *p = m->priv;
     struct mdl_ref ref;
@@ -361,11 +404,19 @@ bool mdl_weight(const struct mdl *m, enum mdl_role role, uint32_t layer, uint32_
     if (moe && expert >= m->t.n_experts)
         return false;
     if (moe && p->expert != NULL)
-        ref = (struct mdl_ref){p->expert[((size_t)p->layer[layer].moe_index * m->t.n_experts + expert) * 3 + (size_t)(role - MDL_GATE)], 0, 0};
+        ref = (struct mdl_ref){
+            p->expert[((size_t)p->layer[layer].moe_index * m->t.n_experts + expert) * 3 +
+                      (size_t)(role - MDL_GATE)],
+            0, 0};
     if (ref.t == NULL)
         return false;
     role_shape(&m->t, role, moe, &rows, &cols);
-    *out = (struct mdl_slice){.tensor = ref.t->name, .file = ref.t->file, .type = ref.t->type, .rows = (uint32_t)rows, .cols = (uint32_t)cols};
-    out->data = ref.t->data + (ref.row0 + (uint64_t)(moe ? expert : 0) * ref.stride) * dtype_row_bytes(ref.t->type, cols);
+    *out = (struct mdl_slice){.tensor = ref.t->name,
+                              .file = ref.t->file,
+                              .type = ref.t->type,
+                              .rows = (uint32_t)rows,
+                              .cols = (uint32_t)cols};
+    out->data = ref.t->data + (ref.row0 + (uint64_t)(moe ? expert : 0) * ref.stride) *
+                                  dtype_row_bytes(ref.t->type, cols);
     return true;
 }

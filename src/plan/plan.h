@@ -1,5 +1,6 @@
-/* plan.h - choices from facts: pools, threads and their reasons. Pure: same inputs, same plan; no I/O, no clock, no randomness.
- * The model-dependent part (memory budget, KV pages) is plan_memory.h.
+/* plan.h - choices from facts: pools, threads and their reasons. Pure: same inputs, same plan; no
+ * I/O, no clock, no randomness. The model-dependent part (memory budget, KV pages) is
+ * plan_memory.h.
  */
 #ifndef KT_PLAN_H
 #define KT_PLAN_H
@@ -14,25 +15,26 @@
 /* What a matching profile measured about one node, handed in by whoever reads profiles. */
 struct plan_measured {
     int32_t node;
-    uint32_t knee_threads;                          /* smallest T with >= 97 % of the best read rate; 0: no curve */
-    double knee_bytes_per_second;                   /* read rate at the knee; 0: unknown */
-    double read_bytes_per_second;                   /* best read rate; 0: unknown. Row shares follow it */
-    uint32_t best_threads;                          /* T of the best rate; 0: unknown */
-    const char *const *because;                     /* measurement ids */
+    uint32_t knee_threads;        /* smallest T with >= 97 % of the best read rate; 0: no curve */
+    double knee_bytes_per_second; /* read rate at the knee; 0: unknown */
+    double read_bytes_per_second; /* best read rate; 0: unknown. Row shares follow it */
+    uint32_t best_threads;        /* T of the best rate; 0: unknown */
+    const char *const *because;   /* measurement ids */
     uint32_t n_because;
 };
 
 struct plan_pool {
-    int32_t node; /* OS index of its memory; -1 when the pool spans all nodes */
+    int32_t node;  /* OS index of its memory; -1 when the pool spans all nodes */
     int32_t *mems; /* nodes that its memory is bound to */
     uint32_t n_mems;
     int32_t *cpus; /* one PU (P#) per core of the pool, in the order threads are placed */
     uint32_t n_cpus;
-    double *weights; /* [n_cpus] speed of each core relative to the fastest class: 1 unless core classes are mixed */
+    double *weights;     /* [n_cpus] speed of each core relative to the fastest class: 1 unless core
+                            classes are mixed */
     struct host_set pus; /* all allowed PUs of its cores */
     uint32_t threads;
-    double share; /* of output rows, sums to 1 over pools */
-    bool local;   /* its CPUs are near its memory */
+    double share;   /* of output rows, sums to 1 over pools */
+    bool local;     /* its CPUs are near its memory */
     uint64_t bytes; /* of its memory; HOST_UNKNOWN_BYTES */
 };
 
@@ -59,8 +61,8 @@ struct plan_alternative {
 
 struct plan_decision { /* one row of host.json decisions */
     char id[64];
-    char *value_json; /* JSON text of the value */
-    const char *unit; /* NULL: none */
+    char *value_json;   /* JSON text of the value */
+    const char *unit;   /* NULL: none */
     const char *origin; /* "measured", "model", "interpolated", "default", "limit", "user" */
     char *why;
     char **because; /* measurement ids */
@@ -76,13 +78,14 @@ struct plan_decision { /* one row of host.json decisions */
 struct plan {
     struct plan_pool *pools;
     uint32_t n_pools, n_threads;
-    uint32_t threads_max; /* T of host-profile section 6: the sum over pools may be smaller (knees) but never larger */
+    uint32_t threads_max; /* T of host-profile section 6: the sum over pools may be smaller (knees)
+                             but never larger */
     struct plan_tier *tiers;
     uint32_t n_tiers;
     struct plan_gpu *gpus; /* CUDA devices only */
     uint32_t n_gpus;
     struct host_set homeless; /* allowed PUs of no pool */
-    uint32_t isa; /* HOST_ISA_* (= KERN_ISA_*) bits that kernels may use */
+    uint32_t isa;             /* HOST_ISA_* (= KERN_ISA_*) bits that kernels may use */
     struct plan_decision *decisions;
     uint32_t n_decisions;
     struct host_warning *warnings; /* codes that only the plan can know: KT004, KT005, KT006.. */
@@ -90,17 +93,20 @@ struct plan {
 };
 
 struct plan_opts {
-    uint32_t threads;   /* 0: choose */
-    int reserve;        /* cores kept for server and copy threads; -1: by the rule */
-    uint32_t isa_mask;  /* ISA bits allowed by the user; UINT32_MAX: all */
+    uint32_t threads;  /* 0: choose */
+    int reserve;       /* cores kept for server and copy threads; -1: by the rule */
+    uint32_t isa_mask; /* ISA bits allowed by the user; UINT32_MAX: all */
     const struct plan_measured *measured; /* NULL: no profile */
     uint32_t n_measured;
 };
 void plan_opts_init(struct plan_opts *o);
 
-/* Topology, limits and (when a matching profile has curves) measured knees into pools and threads. o may be NULL (defaults).
- * @return KT_OK with *out owned by the caller; KT_E_INVALID when o->threads exceeds the allowed cores; KT_E_NOMEM */
-kt_status plan_host(const struct host *h, const struct plan_opts *o, struct plan **out, kt_err *err);
+/* Topology, limits and (when a matching profile has curves) measured knees into pools and threads.
+ * o may be NULL (defaults).
+ * @return KT_OK with *out owned by the caller; KT_E_INVALID when o->threads exceeds the allowed
+ * cores; KT_E_NOMEM */
+kt_status plan_host(const struct host *h, const struct plan_opts *o, struct plan **out,
+                    kt_err *err);
 void plan_free(struct plan *p);
 /* Human-readable lines: "threads.node0 = 12   why: ..". */
 void plan_print(const struct plan *p, struct strbuf *out);

@@ -1,6 +1,7 @@
-/* plan_explain.c - the reasons: one decision row per choice (value, origin, why, because, runner-up, what would change it) and one warning per
- * code, then the same as lines for people. Texts state numbers of this host, so that a reader can check them; wording is fixed, because plans are
- * compared byte for byte. Pure; owner: plan_host.
+/* plan_explain.c - the reasons: one decision row per choice (value, origin, why, because,
+ * runner-up, what would change it) and one warning per code, then the same as lines for people.
+ * Texts state numbers of this host, so that a reader can check them; wording is fixed, because
+ * plans are compared byte for byte. Pure; owner: plan_host.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -21,16 +22,20 @@ void plan_warn(struct work *w, const char *code, const char *about, const char *
     va_end(ap);
     snprintf(fix, sizeof fix, "%s", c != NULL ? c->fix : "");
     snprintf(subject, sizeof subject, "%s", about != NULL ? about : "");
-    struct host_warning in = {.severity = c != NULL ? c->severity : "warning", .text = text, .fix = c != NULL ? fix : NULL,
+    struct host_warning in = {.severity = c != NULL ? c->severity : "warning",
+                              .text = text,
+                              .fix = c != NULL ? fix : NULL,
                               .about = about != NULL ? subject : NULL};
     snprintf(in.code, sizeof in.code, "%s", code);
     w->oom = !host_warning_add(&w->p->warnings, &w->p->n_warnings, &in) || w->oom;
 }
 
 /* A new row; value and why are taken over. NULL when memory is short. */
-static struct plan_decision *decide(struct work *w, const char *id, struct strbuf *value, struct strbuf *why, const char *origin)
+static struct plan_decision *decide(struct work *w, const char *id, struct strbuf *value,
+                                    struct strbuf *why, const char *origin)
 {
-    struct plan_decision *list = mem_realloc(w->p->decisions, (w->p->n_decisions + (size_t)1) * sizeof *list);
+    struct plan_decision *list =
+        mem_realloc(w->p->decisions, (w->p->n_decisions + (size_t)1) * sizeof *list);
     char *v = sb_take(value, NULL), *y = sb_take(why, NULL);
     if (list != NULL)
         w->p->decisions = list;
@@ -65,7 +70,8 @@ static void append(struct work *w, char ***list, uint32_t *n, const char *text)
     p[(*n)++] = s;
 }
 
-static void change_if(struct work *w, struct plan_decision *d, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void change_if(struct work *w, struct plan_decision *d, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static void change_if(struct work *w, struct plan_decision *d, const char *fmt, ...)
 {
     char text[200];
@@ -115,7 +121,11 @@ static void explain_pools(struct work *w)
     } else {
         sb_puts(&y, w->p->n_pools > 1 ? "nodes " : "node ");
         for (uint32_t i = 0; i < w->p->n_pools; i++)
-            sb_printf(&y, "%s%d", i == 0 ? "" : i + 1 == w->p->n_pools ? " and " : ", ", w->p->pools[i].node);
+            sb_printf(&y, "%s%d",
+                      i == 0                   ? ""
+                      : i + 1 == w->p->n_pools ? " and "
+                                               : ", ",
+                      w->p->pools[i].node);
         sb_puts(&y, w->p->n_pools > 1 ? " have cores and memory" : " has cores and memory");
     }
     for (uint32_t i = 0; i < w->p->n_tiers; i++) {
@@ -126,8 +136,12 @@ static void explain_pools(struct work *w)
         if (dropped)
             sb_printf(&y, "; node %d is left out: fewer threads than pools", t->node);
         else
-            sb_printf(&y, "; node %d has no cores of its own and is %s tier", t->node, t->tier == HOST_TIER_UNKNOWN ? "an unknown" : t->tier == HOST_HBM ? "an hbm"
-                      : t->tier == HOST_NVM ? "an nvm" : t->tier == HOST_CXL ? "a cxl" : "a dram");
+            sb_printf(&y, "; node %d has no cores of its own and is %s tier", t->node,
+                      t->tier == HOST_TIER_UNKNOWN ? "an unknown"
+                      : t->tier == HOST_HBM        ? "an hbm"
+                      : t->tier == HOST_NVM        ? "an nvm"
+                      : t->tier == HOST_CXL        ? "a cxl"
+                                                   : "a dram");
     }
     if (w->fast_only)
         sb_puts(&y, "; only the fastest class of cores works");
@@ -158,7 +172,8 @@ static void explain_total(struct work *w)
         if (w->pool_cores < l->cores_allowed)
             sb_printf(&y, ", %u in pools", w->pool_cores);
     }
-    struct plan_decision *d = decide(w, "threads.total", &v, &y, w->o.threads > 0 ? "user" : "limit");
+    struct plan_decision *d =
+        decide(w, "threads.total", &v, &y, w->o.threads > 0 ? "user" : "limit");
     if (d == NULL)
         return;
     d->unit = "threads";
@@ -169,11 +184,13 @@ static void explain_total(struct work *w)
     change_if(w, d, "cpuset changes");
 }
 
-static void explain_measured(struct work *w, struct plan_decision *d, const struct plan_pool *q, const struct plan_measured *m)
+static void explain_measured(struct work *w, struct plan_decision *d, const struct plan_pool *q,
+                             const struct plan_measured *m)
 {
     for (uint32_t k = 0; k < m->n_because; k++)
         append(w, &d->because, &d->n_because, m->because[k]);
-    if (m->best_threads == 0 || m->best_threads == q->threads || m->knee_threads != q->threads || m->read_bytes_per_second <= 0)
+    if (m->best_threads == 0 || m->best_threads == q->threads || m->knee_threads != q->threads ||
+        m->read_bytes_per_second <= 0)
         return;
     d->margin = 1 - m->knee_bytes_per_second / m->read_bytes_per_second;
     d->alternatives = mem_calloc(1, sizeof *d->alternatives);
@@ -183,28 +200,34 @@ static void explain_measured(struct work *w, struct plan_decision *d, const stru
     }
     d->n_alternatives = 1;
     snprintf(d->alternatives[0].value, sizeof d->alternatives[0].value, "%u", m->best_threads);
-    d->alternatives[0].loss = -d->margin; /* the read rate alone would gain a little; barriers cost more */
+    d->alternatives[0].loss =
+        -d->margin; /* the read rate alone would gain a little; barriers cost more */
     d->alternatives[0].distinguishable = d->margin > 0.03;
 }
 
 static void explain_pool(struct work *w, const struct plan_pool *q)
 {
     const struct plan_measured *m = plan_measured_of(&w->o, q->node);
-    bool knee = w->o.threads == 0 && m != NULL && m->knee_threads == q->threads && m->knee_threads > 0;
+    bool knee =
+        w->o.threads == 0 && m != NULL && m->knee_threads == q->threads && m->knee_threads > 0;
     struct strbuf v = {0}, y = {0};
     char id[64];
     snprintf(id, sizeof id, q->node >= 0 ? "threads.node%d" : "threads.all", q->node);
     sb_printf(&v, "%u", q->threads);
     if (knee && m->read_bytes_per_second > 0 && m->knee_bytes_per_second > 0)
-        sb_printf(&y, "%u threads give %.1f %% of the best read rate of node %d", q->threads, 100 * m->knee_bytes_per_second / m->read_bytes_per_second,
-                  q->node);
+        sb_printf(&y, "%u threads give %.1f %% of the best read rate of node %d", q->threads,
+                  100 * m->knee_bytes_per_second / m->read_bytes_per_second, q->node);
     else if (knee)
         sb_printf(&y, "%u threads are enough for the read rate of node %d", q->threads, q->node);
     else if (q->threads == q->n_cpus)
         sb_printf(&y, "one per core, %u core%s", q->n_cpus, q->n_cpus == 1 ? "" : "s");
     else
-        sb_printf(&y, "%u of %u cores: %u threads over %u pool%s", q->threads, q->n_cpus, w->p->threads_max, w->p->n_pools, w->p->n_pools == 1 ? "" : "s");
-    struct plan_decision *d = decide(w, id, &v, &y, knee && m->n_because > 0 ? "measured" : w->o.threads > 0 ? "user" : "model");
+        sb_printf(&y, "%u of %u cores: %u threads over %u pool%s", q->threads, q->n_cpus,
+                  w->p->threads_max, w->p->n_pools, w->p->n_pools == 1 ? "" : "s");
+    struct plan_decision *d = decide(w, id, &v, &y,
+                                     knee && m->n_because > 0 ? "measured"
+                                     : w->o.threads > 0       ? "user"
+                                                              : "model");
     if (d == NULL)
         return;
     d->unit = "threads";
@@ -231,7 +254,8 @@ static void explain_gpu(struct work *w, const struct plan_gpu *q)
     if (g->node < 0)
         sb_printf(&y, "the source does not say which node %s is near", g->pci);
     else if (q->moved)
-        sb_printf(&y, "%s is near node %d, which is forbidden: nearest allowed pool", g->pci, g->node);
+        sb_printf(&y, "%s is near node %d, which is forbidden: nearest allowed pool", g->pci,
+                  g->node);
     else if (q->node != g->node)
         sb_printf(&y, "%s is near node %d, which is no pool: nearest pool", g->pci, g->node);
     else
@@ -263,8 +287,10 @@ static void explain_isa(struct work *w)
     else if (w->p->isa == 0)
         sb_puts(&y, "the CPU has no usable AVX2 with FMA and F16C: plain C kernels only");
     else
-        sb_printf(&y, "the highest level that CPU and operating system support%s%s%s", (w->p->isa & HOST_ISA_AVX512BF16) != 0 ? ", with bf16" : "",
-                  (w->p->isa & HOST_ISA_AVXVNNI) != 0 ? ", with avxvnni" : "", (w->p->isa & HOST_ISA_AMX) != 0 ? ", with amx" : "");
+        sb_printf(&y, "the highest level that CPU and operating system support%s%s%s",
+                  (w->p->isa & HOST_ISA_AVX512BF16) != 0 ? ", with bf16" : "",
+                  (w->p->isa & HOST_ISA_AVXVNNI) != 0 ? ", with avxvnni" : "",
+                  (w->p->isa & HOST_ISA_AMX) != 0 ? ", with amx" : "");
     struct plan_decision *d = decide(w, "isa", &v, &y, i->kern_isa != w->p->isa ? "user" : "model");
     if (d != NULL && !i->known)
         d->confidence = "low";
@@ -276,7 +302,8 @@ static void explain_rest(struct work *w)
     struct strbuf v = {0}, y = {0};
     bool never = w->h->env.thp_enabled != NULL && strcmp(w->h->env.thp_enabled, "never") == 0;
     if (w->p->n_pools > 1) {
-        bool measured = true, named = true; /* a measured decision names its measurements, or it is none */
+        bool measured = true,
+             named = true; /* a measured decision names its measurements, or it is none */
         struct json_out j;
         jo_init(&j, &v);
         jo_array(&j);
@@ -287,8 +314,10 @@ static void explain_rest(struct work *w)
             jo_real(&j, w->p->pools[i].share);
         }
         jo_array_end(&j);
-        sb_puts(&y, measured ? "output rows follow the measured read rate of each pool" : "no measured rates: output rows follow threads");
-        struct plan_decision *d = decide(w, "rows.share", &v, &y, measured && named ? "measured" : "model");
+        sb_puts(&y, measured ? "output rows follow the measured read rate of each pool"
+                             : "no measured rates: output rows follow threads");
+        struct plan_decision *d =
+            decide(w, "rows.share", &v, &y, measured && named ? "measured" : "model");
         if (d != NULL && !measured)
             d->confidence = "medium";
         for (uint32_t i = 0; d != NULL && measured && i < w->p->n_pools; i++) {
@@ -299,7 +328,11 @@ static void explain_rest(struct work *w)
     }
     struct strbuf pv = {0}, py = {0};
     sb_puts(&pv, never ? "\"base\"" : "\"thp\"");
-    sb_puts(&py, never ? "transparent huge pages are off on this host" : "no gain proved for reserved huge pages; transparent ones are available on request");
+    sb_puts(
+        &py,
+        never
+            ? "transparent huge pages are off on this host"
+            : "no gain proved for reserved huge pages; transparent ones are available on request");
     struct plan_decision *d = decide(w, "pages", &pv, &py, "default");
     if (d != NULL)
         d->confidence = "low";
@@ -310,25 +343,32 @@ static void explain_warnings(struct work *w)
     const struct host_limits *l = &w->h->limits;
     struct host_set stray = {0};
     if (l->quota_cores > 0 && l->quota_cores < l->cores_allowed)
-        plan_warn(w, "KT008", "environment.limits", "CPU quota of %.6g cores is below the %u allowed cores: more threads would be throttled",
+        plan_warn(w, "KT008", "environment.limits",
+                  "CPU quota of %.6g cores is below the %u allowed cores: more threads would be "
+                  "throttled",
                   l->quota_cores, l->cores_allowed);
     if (w->remote)
-        plan_warn(w, "KT006", "pools", "no allowed core is near allowed memory: every read crosses nodes");
+        plan_warn(w, "KT006", "pools",
+                  "no allowed core is near allowed memory: every read crosses nodes");
     for (uint32_t i = 0; i < w->p->n_tiers; i++) {
         char about[32];
         snprintf(about, sizeof about, "topology.nodes.%d", w->p->tiers[i].node);
         if (!w->p->tiers[i].usable)
-            plan_warn(w, "KT004", about, "node %d has memory of unknown kind and no cores of its own: not used until measured or named",
+            plan_warn(w, "KT004", about,
+                      "node %d has memory of unknown kind and no cores of its own: not used until "
+                      "measured or named",
                       w->p->tiers[i].node);
     }
-    /* stray: allowed, but in no allowed node with memory; cores that are idle by choice do not count */
+    /* stray: allowed, but in no allowed node with memory; cores that are idle by choice do not
+     * count */
     w->oom = !host_set_copy(&stray, &w->p->homeless) || w->oom;
     for (uint32_t i = 0; i < w->h->n_nodes; i++)
         if (w->h->nodes[i].allowed && w->h->nodes[i].bytes > 0)
             host_set_minus(&stray, &w->h->nodes[i].cpus);
     char *text = host_set_format(&stray);
     if (text != NULL && text[0] != '\0')
-        plan_warn(w, "KT005", "topology", "CPUs %s have no allowed memory near them: they serve the reserve", text);
+        plan_warn(w, "KT005", "topology",
+                  "CPUs %s have no allowed memory near them: they serve the reserve", text);
     mem_free(text);
     host_set_free(&stray);
 }
@@ -352,9 +392,11 @@ static void print_pools(const struct plan *p, struct strbuf *out)
         const struct plan_pool *q = &p->pools[i];
         char *cpus = host_set_format(&q->pus);
         if (q->node >= 0)
-            sb_printf(out, "%snode%d (%u cores, cpus %s)", i == 0 ? "plan  pools = " : ", ", q->node, q->n_cpus, cpus != NULL ? cpus : "?");
+            sb_printf(out, "%snode%d (%u cores, cpus %s)", i == 0 ? "plan  pools = " : ", ",
+                      q->node, q->n_cpus, cpus != NULL ? cpus : "?");
         else
-            sb_printf(out, "plan  pools = all (%u cores, cpus %s)", q->n_cpus, cpus != NULL ? cpus : "?");
+            sb_printf(out, "plan  pools = all (%u cores, cpus %s)", q->n_cpus,
+                      cpus != NULL ? cpus : "?");
         mem_free(cpus);
     }
 }
@@ -370,12 +412,15 @@ void plan_print(const struct plan *p, struct strbuf *out)
         sb_printf(out, "   why: %s\n", d->why);
         for (uint32_t k = 0; k < d->n_alternatives; k++) {
             const struct plan_alternative *a = &d->alternatives[k];
-            sb_printf(out, "      runner-up %s (%+.1f %%, %sdistinguishable)\n", a->value, -100 * a->loss, a->distinguishable ? "" : "not ");
+            sb_printf(out, "      runner-up %s (%+.1f %%, %sdistinguishable)\n", a->value,
+                      -100 * a->loss, a->distinguishable ? "" : "not ");
         }
         for (uint32_t k = 0; k < d->n_would_change_if; k++)
-            sb_printf(out, "%s%s%s", k == 0 ? "      would change if: " : ", ", d->would_change_if[k], k + 1 == d->n_would_change_if ? "\n" : "");
+            sb_printf(out, "%s%s%s", k == 0 ? "      would change if: " : ", ",
+                      d->would_change_if[k], k + 1 == d->n_would_change_if ? "\n" : "");
     }
     for (uint32_t i = 0; i < p->n_warnings; i++)
-        sb_printf(out, "warn  %s %s%s%s\n", p->warnings[i].code, p->warnings[i].text, p->warnings[i].fix != NULL ? "; fix: " : "",
+        sb_printf(out, "warn  %s %s%s%s\n", p->warnings[i].code, p->warnings[i].text,
+                  p->warnings[i].fix != NULL ? "; fix: " : "",
                   p->warnings[i].fix != NULL ? p->warnings[i].fix : "");
 }

@@ -1,7 +1,8 @@
-/* plan_host.c - pools and threads from topology and limits (host-profile sections 6 and 7). A pool is a worker team with its cores and memory;
- * a node with memory but without cores of its own is a tier. Counts come from core objects, never from CPU numbers or cache counts.
- * Pure: the same facts, options and measured knees give the same plan, in every field and byte; no I/O, clock or randomness.
- * Sizes follow the host: no array has a fixed number of nodes, CPUs or GPUs.
+/* plan_host.c - pools and threads from topology and limits (host-profile sections 6 and 7). A pool
+ * is a worker team with its cores and memory; a node with memory but without cores of its own is a
+ * tier. Counts come from core objects, never from CPU numbers or cache counts. Pure: the same
+ * facts, options and measured knees give the same plan, in every field and byte; no I/O, clock or
+ * randomness. Sizes follow the host: no array has a fixed number of nodes, CPUs or GPUs.
  */
 #include <math.h>
 #include <string.h>
@@ -10,13 +11,18 @@
 #include "kern.h"
 #include "plan/plan_int.h"
 
-_Static_assert((int)HOST_ISA_AVX2 == (int)KERN_ISA_AVX2 && (int)HOST_ISA_AVX512 == (int)KERN_ISA_AVX512 &&
-                   (int)HOST_ISA_AVX512VNNI == (int)KERN_ISA_AVX512VNNI && (int)HOST_ISA_AVX512BF16 == (int)KERN_ISA_AVX512BF16 &&
-                   (int)HOST_ISA_AVXVNNI == (int)KERN_ISA_AVXVNNI && (int)HOST_ISA_AMX == (int)KERN_ISA_AMX,
+_Static_assert((int)HOST_ISA_AVX2 == (int)KERN_ISA_AVX2 &&
+                   (int)HOST_ISA_AVX512 == (int)KERN_ISA_AVX512 &&
+                   (int)HOST_ISA_AVX512VNNI == (int)KERN_ISA_AVX512VNNI &&
+                   (int)HOST_ISA_AVX512BF16 == (int)KERN_ISA_AVX512BF16 &&
+                   (int)HOST_ISA_AVXVNNI == (int)KERN_ISA_AVXVNNI &&
+                   (int)HOST_ISA_AMX == (int)KERN_ISA_AMX,
                "a plan hands ISA bits from host to kernels: both rooms must number them alike");
 
 #define FAST_CLASS_MIN 4 /* fewer fast cores than this: all classes work, weighted */
-#define UNKNOWN_CLASS_WEIGHT 0.6 /* of a slower class without frequency or capacity: an efficiency core beside a performance core, until measured */
+#define UNKNOWN_CLASS_WEIGHT                                                                       \
+    0.6 /* of a slower class without frequency or capacity: an efficiency core beside a            \
+           performance core, until measured */
 
 void plan_opts_init(struct plan_opts *o)
 {
@@ -47,7 +53,8 @@ static uint32_t klass_of(const struct host *h, uint32_t core)
     return k >= 0 && (uint32_t)k < h->n_kinds ? h->kinds[k].klass : 0;
 }
 
-/* Speed of a core relative to the fastest kind: an equal split over mixed classes would run at the speed of the slowest. */
+/* Speed of a core relative to the fastest kind: an equal split over mixed classes would run at the
+ * speed of the slowest. */
 static double weight_of(const struct host *h, uint32_t core)
 {
     double best_hz = 0, best_capacity = 0;
@@ -102,15 +109,19 @@ static void pool_mem(struct work *w, struct plan_pool *q, const struct host_node
     }
     q->mems = p;
     p[q->n_mems++] = n->os;
-    q->bytes = n->bytes == HOST_UNKNOWN_BYTES || q->bytes == HOST_UNKNOWN_BYTES ? HOST_UNKNOWN_BYTES : q->bytes + n->bytes;
+    q->bytes = n->bytes == HOST_UNKNOWN_BYTES || q->bytes == HOST_UNKNOWN_BYTES
+                   ? HOST_UNKNOWN_BYTES
+                   : q->bytes + n->bytes;
 }
 
 static bool candidate(const struct work *w, const struct host_node *n)
 {
-    return n->allowed && n->bytes > 0 && n->tier != HOST_GPU && host_set_meets(&n->cpus, &w->h->limits.allowed_pus);
+    return n->allowed && n->bytes > 0 && n->tier != HOST_GPU &&
+           host_set_meets(&n->cpus, &w->h->limits.allowed_pus);
 }
 
-/* Rule 3: in order of nearness each node takes the working cores whose first allowed PU is inside it and that nobody took. */
+/* Rule 3: in order of nearness each node takes the working cores whose first allowed PU is inside
+ * it and that nobody took. */
 static void assign_cores(struct work *w)
 {
     const struct host *h = w->h;
@@ -123,11 +134,13 @@ static void assign_cores(struct work *w)
     for (uint32_t i = 0; i < h->n_nodes; i++) {
         const struct host_node *n = &h->nodes[order[i]];
         for (uint32_t c = 0; c < h->n_cores && candidate(w, n); c++)
-            if (w->eligible[c] && w->owner[c] < 0 && host_set_has(&n->cpus, (uint32_t)h->cores[c].first_pu))
+            if (w->eligible[c] && w->owner[c] < 0 &&
+                host_set_has(&n->cpus, (uint32_t)h->cores[c].first_pu))
                 w->owner[c] = (int32_t)order[i];
     }
     mem_free(order);
-    for (uint32_t i = 0; i < h->n_nodes; i++) { /* node indexes become pool indexes, in order of P# */
+    for (uint32_t i = 0; i < h->n_nodes;
+         i++) { /* node indexes become pool indexes, in order of P# */
         int32_t pool = -1;
         for (uint32_t c = 0; c < h->n_cores; c++) {
             if (w->owner[c] != (int32_t)i)
@@ -174,7 +187,8 @@ static double bandwidth_of(const struct work *w, int32_t node)
     return m != NULL ? m->read_bytes_per_second : 0;
 }
 
-/* Index of the pool that is given up first: least bandwidth when all are measured, else fewest cores; ties: the highest P#. */
+/* Index of the pool that is given up first: least bandwidth when all are measured, else fewest
+ * cores; ties: the highest P#. */
 static uint32_t weakest(const struct work *w)
 {
     bool measured = true;
@@ -209,7 +223,8 @@ static void drop_pool(struct work *w, uint32_t pool)
     d[w->n_dropped++] = w->p->pools[pool].node;
     pool_free(&w->p->pools[pool]);
     w->p->n_pools--;
-    memmove(&w->p->pools[pool], &w->p->pools[pool + 1], (w->p->n_pools - pool) * sizeof *w->p->pools);
+    memmove(&w->p->pools[pool], &w->p->pools[pool + 1],
+            (w->p->n_pools - pool) * sizeof *w->p->pools);
     for (uint32_t c = 0; c < w->h->n_cores; c++)
         if (w->owner[c] == (int32_t)pool)
             w->owner[c] = -1;
@@ -228,8 +243,10 @@ static kt_status budget(struct work *w, kt_err *err)
     if (w->cap > w->pool_cores)
         w->cap = w->pool_cores;
     if (w->o.threads > w->pool_cores)
-        KT_FAIL(err, KT_E_INVALID, "%u threads are more than the %u cores that may work here; ask for fewer, or allow more cores", w->o.threads,
-                w->pool_cores);
+        KT_FAIL(err, KT_E_INVALID,
+                "%u threads are more than the %u cores that may work here; ask for fewer, or allow "
+                "more cores",
+                w->o.threads, w->pool_cores);
     w->p->threads_max = w->o.threads > 0 ? w->o.threads : w->cap;
     return KT_OK;
 }
@@ -257,13 +274,15 @@ static void spread_threads(struct work *w)
     }
 }
 
-/* Cores of a pool in the order in which threads are placed: fast classes first, then one core of every L3 in turn, so that fewer threads than
- * cores still use every cache and its link to memory. */
+/* Cores of a pool in the order in which threads are placed: fast classes first, then one core of
+ * every L3 in turn, so that fewer threads than cores still use every cache and its link to memory.
+ */
 static void place_cores(struct work *w, uint32_t pool)
 {
     const struct host *h = w->h;
     struct plan_pool *q = &w->p->pools[pool];
-    uint32_t n = cores_of(w, pool), *rank = mem_calloc(h->n_cores, sizeof *rank), *used = mem_calloc(h->n_l3 + (size_t)1, sizeof *used);
+    uint32_t n = cores_of(w, pool), *rank = mem_calloc(h->n_cores, sizeof *rank),
+             *used = mem_calloc(h->n_l3 + (size_t)1, sizeof *used);
     q->cpus = mem_calloc(n > 0 ? n : 1, sizeof *q->cpus);
     q->weights = mem_calloc(n > 0 ? n : 1, sizeof *q->weights);
     if (q->cpus == NULL || q->weights == NULL || rank == NULL || used == NULL) {
@@ -272,7 +291,9 @@ static void place_cores(struct work *w, uint32_t pool)
     }
     for (uint32_t c = 0; n > 0 && c < h->n_cores; c++)
         if (w->owner[c] == (int32_t)pool)
-            rank[c] = used[h->cores[c].l3 >= 0 ? h->cores[c].l3 : (int32_t)h->n_l3]++; /* how many cores of its L3 come before it */
+            rank[c] = used[h->cores[c].l3 >= 0
+                               ? h->cores[c].l3
+                               : (int32_t)h->n_l3]++; /* how many cores of its L3 come before it */
     for (uint32_t klass = 0; q->n_cpus < n && klass < w->n_classes; klass++)
         for (uint32_t r = 0; r < n; r++)
             for (uint32_t c = 0; c < h->n_cores; c++)
@@ -300,7 +321,9 @@ static void share_rows(struct work *w)
         for (uint32_t t = 0; t < q->threads && t < q->n_cpus; t++)
             q->share += q->weights[t];
         if (measured)
-            q->share = m->knee_threads == q->threads && m->knee_bytes_per_second > 0 ? m->knee_bytes_per_second : m->read_bytes_per_second;
+            q->share = m->knee_threads == q->threads && m->knee_bytes_per_second > 0
+                           ? m->knee_bytes_per_second
+                           : m->read_bytes_per_second;
         sum += q->share;
     }
     for (uint32_t i = 0; i < w->p->n_pools; i++)

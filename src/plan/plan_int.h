@@ -1,5 +1,6 @@
-/* plan_int.h - what the files that plan a host share: the plan under construction and text for its reasons.
- * Not for other rooms. Owner: plan_host's caller; `oom` remembers a failed allocation until the end, where it becomes KT_E_NOMEM.
+/* plan_int.h - what the files that plan a host share: the plan under construction and text for its
+ * reasons. Not for other rooms. Owner: plan_host's caller; `oom` remembers a failed allocation
+ * until the end, where it becomes KT_E_NOMEM.
  */
 #ifndef KT_PLAN_INT_H
 #define KT_PLAN_INT_H
@@ -16,8 +17,8 @@ struct work {
     uint32_t pool_cores; /* cores in pools before pools were dropped */
     uint32_t cap;        /* T before the user's wish */
     uint32_t n_classes;
-    bool fast_only;  /* only the fastest class works */
-    bool remote;     /* no local pool (KT006) */
+    bool fast_only;   /* only the fastest class works */
+    bool remote;      /* no local pool (KT006) */
     int32_t *dropped; /* nodes of pools that were dropped for want of threads */
     uint32_t n_dropped;
     bool oom;
@@ -32,5 +33,6 @@ void plan_tiers(struct work *w);
 void plan_gpus(struct work *w);
 /* plan_explain.c: the rows of `decisions` and `warnings` */
 void plan_explain(struct work *w);
-void plan_warn(struct work *w, const char *code, const char *about, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+void plan_warn(struct work *w, const char *code, const char *about, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 #endif

@@ -1,6 +1,8 @@
-/* plan_tiers.c - memory that no pool works from by default, and the memory node of each GPU's staging buffers (host-profile section 7 rule 4,
- * section 9). A tier belongs to the pools whose CPUs it shares; without CPUs to the initiators that firmware names, else to the nearest pools by
- * distance. Firmware distances only break ties here; measured rates decide once a profile has them. Pure; owner: plan_host.
+/* plan_tiers.c - memory that no pool works from by default, and the memory node of each GPU's
+ * staging buffers (host-profile section 7 rule 4, section 9). A tier belongs to the pools whose
+ * CPUs it shares; without CPUs to the initiators that firmware names, else to the nearest pools by
+ * distance. Firmware distances only break ties here; measured rates decide once a profile has them.
+ * Pure; owner: plan_host.
  */
 #include <string.h>
 
@@ -64,7 +66,8 @@ static void find_pools(struct work *w, struct plan_tier *t, const struct host_no
         if (host_set_meets(&n->cpus, &p->pools[i].pus))
             tier_pool(w, t, p->pools[i].node);
     bool none = t->n_pools == 0;
-    /* no allowed CPU of its own: initiators, then the part of the machine it is in, then distance */
+    /* no allowed CPU of its own: initiators, then the part of the machine it is in, then distance
+     */
     for (uint32_t i = 0; i < p->n_pools && n->claim.present; i++)
         if (none && named(w->h, &n->claim, &p->pools[i]))
             tier_pool(w, t, p->pools[i].node);
@@ -90,7 +93,8 @@ void plan_tiers(struct work *w)
         const struct host_node *n = &w->h->nodes[i];
         if (!n->allowed || n->bytes == 0 || n->tier == HOST_GPU || is_pool(w->p, n->os))
             continue;
-        struct plan_tier *list = mem_realloc(w->p->tiers, (w->p->n_tiers + (size_t)1) * sizeof *list);
+        struct plan_tier *list =
+            mem_realloc(w->p->tiers, (w->p->n_tiers + (size_t)1) * sizeof *list);
         if (list == NULL) {
             w->oom = true;
             return;
@@ -106,7 +110,8 @@ void plan_tiers(struct work *w)
     }
 }
 
-/* The pool node nearest to `node`: itself, one that shares its CPUs, the least distance, the lowest P#. -1 for the remote pool. */
+/* The pool node nearest to `node`: itself, one that shares its CPUs, the least distance, the lowest
+ * P#. -1 for the remote pool. */
 static int32_t nearest_pool(const struct work *w, int32_t node)
 {
     const struct host_node *n = plan_node(w->h, node);
@@ -147,7 +152,8 @@ void plan_gpus(struct work *w)
         q->node = g->node < 0 ? -1 : nearest_pool(w, g->node);
         q->moved = g->node_forbidden;
         if (g->node_forbidden)
-            plan_warn(w, "KT030", g->pci, "gpu%u (%s) is near node %d, which is forbidden: its buffers go to node %d", g->index, g->pci, g->node,
-                      q->node);
+            plan_warn(w, "KT030", g->pci,
+                      "gpu%u (%s) is near node %d, which is forbidden: its buffers go to node %d",
+                      g->index, g->pci, g->node, q->node);
     }
 }

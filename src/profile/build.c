@@ -1,4 +1,5 @@
-/* build.c - a new profile from a host's facts, and the setters that the measuring program uses. The document stays valid after each of them. */
+/* build.c - a new profile from a host's facts, and the setters that the measuring program uses. The
+ * document stays valid after each of them. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,7 +40,9 @@ static kt_status fingerprint(const struct host *h, json_t *root, const char *cre
     for (int i = 0; i < 2; i++) {
         json_t *o = json_object();
         if (st == KT_OK)
-            st = parts[i] != NULL ? profile_fields_id(parts[i], id[i], err) : err_set(err, KT_E_NOMEM, 0, __func__, "no memory for a fingerprint");
+            st = parts[i] != NULL
+                     ? profile_fields_id(parts[i], id[i], err)
+                     : err_set(err, KT_E_NOMEM, 0, __func__, "no memory for a fingerprint");
         if (st == KT_OK)
             json_object_set_new(o, "id", json_string(id[i]));
         json_object_set_new(o, "fields", parts[i]);
@@ -52,7 +55,8 @@ static kt_status fingerprint(const struct host *h, json_t *root, const char *cre
     return KT_OK;
 }
 
-kt_status profile_build(const struct host *h, const struct profile_tool *t, struct profile **out, kt_err *err)
+kt_status profile_build(const struct host *h, const struct profile_tool *t, struct profile **out,
+                        kt_err *err)
 {
     char created[40];
     time_t now = time(NULL);
@@ -74,7 +78,8 @@ kt_status profile_build(const struct host *h, const struct profile_tool *t, stru
     json_object_set_new(r, "tool", tool_section(h, t));
     kt_status st = fingerprint(h, r, created, err);
     bool ok = facts_environment(h, r) && facts_topology(h, r) && facts_isa(h, r);
-    json_t *counters = json_pack("{s:{s:s,s:s,s:[]}}", "papi", "status", "unsupported", "reason", "not tested", "events");
+    json_t *counters = json_pack("{s:{s:s,s:s,s:[]}}", "papi", "status", "unsupported", "reason",
+                                 "not tested", "events");
     ok = ok && json_object_set_new(r, "counters", counters) == 0;
     static const char *const arrays[] = {"measurements", "decisions", "tunings", "warnings"};
     for (int i = 0; i < 4; i++)
@@ -127,19 +132,23 @@ void profile_clear(struct profile *p, const char *section)
     json_array_clear(json_object_get(p->root, section));
 }
 
-kt_status profile_warn(struct profile *p, const char *code, const char *severity, const char *about, const char *fix, const char *text, kt_err *err)
+kt_status profile_warn(struct profile *p, const char *code, const char *severity, const char *about,
+                       const char *fix, const char *text, kt_err *err)
 {
     json_t *a = json_object_get(p->root, "warnings");
     for (size_t i = 0; i < json_array_size(a); i++) {
         const json_t *w = json_array_get(a, i);
-        const char *c = json_string_value(json_object_get(w, "code")), *ab = json_string_value(json_object_get(w, "about"));
-        if (c != NULL && strcmp(c, code) == 0 && strcmp(ab != NULL ? ab : "", about != NULL ? about : "") == 0)
+        const char *c = json_string_value(json_object_get(w, "code")),
+                   *ab = json_string_value(json_object_get(w, "about"));
+        if (c != NULL && strcmp(c, code) == 0 &&
+            strcmp(ab != NULL ? ab : "", about != NULL ? about : "") == 0)
             return KT_OK;
     }
     json_t *w = json_object();
     json_object_set_new(w, "code", json_string(code));
     json_object_set_new(w, "severity", json_string(severity != NULL ? severity : "warning"));
-    json_object_set_new(w, "text", text != NULL && *text != '\0' ? facts_text(text) : json_string(code));
+    json_object_set_new(w, "text",
+                        text != NULL && *text != '\0' ? facts_text(text) : json_string(code));
     json_object_set_new(w, "fix", facts_text(fix));
     if (about != NULL && *about != '\0')
         json_object_set_new(w, "about", facts_text(about));

@@ -1,5 +1,6 @@
-/* facts.c - struct host as the fact sections of host.json. Only renaming and null for what is not known: no choice is made here.
- * Privacy: device uuids and host names never enter; the boot id is a hash already. */
+/* facts.c - struct host as the fact sections of host.json. Only renaming and null for what is not
+ * known: no choice is made here. Privacy: device uuids and host names never enter; the boot id is a
+ * hash already. */
 #include "profile/facts.h"
 
 #include <limits.h>
@@ -57,8 +58,9 @@ static json_t *word(const char *v, const char *const *words)
 
 /* ---- isa ---- */
 
-static const char *const kernel_flags[] = {"amxbf16", "amxint8", "amxtile", "avx2", "avx512bf16", "avx512bw", "avx512dq", "avx512f",
-                                           "avx512vl", "avx512vnni", "avxvnni", "f16c", "fma"};
+static const char *const kernel_flags[] = {
+    "amxbf16", "amxint8",  "amxtile",    "avx2",    "avx512bf16", "avx512bw", "avx512dq",
+    "avx512f", "avx512vl", "avx512vnni", "avxvnni", "f16c",       "fma"};
 
 static bool enabled(const struct host *h, const char *flag)
 {
@@ -96,7 +98,9 @@ bool facts_isa(const struct host *h, json_t *root)
     json_object_set_new(isa, "xcr0", h->isa.xcr0 != 0 ? json_string(xcr0) : json_null());
     json_object_set_new(amx, "cpuid", json_boolean(h->isa.amx_cpuid));
     json_object_set_new(amx, "kernel", json_boolean(h->isa.amx_kernel));
-    json_object_set_new(amx, "permission", json_string(h->isa.amx_permission != NULL ? h->isa.amx_permission : "not_asked"));
+    json_object_set_new(
+        amx, "permission",
+        json_string(h->isa.amx_permission != NULL ? h->isa.amx_permission : "not_asked"));
     json_object_set_new(amx, "selftest", json_string("skipped"));
     json_object_set_new(isa, "amx", amx);
     json_object_set_new(isa, "variants", json_array());
@@ -119,10 +123,14 @@ static json_t *limits(const struct host *h)
     json_object_set_new(o, "memory_max_bytes", facts_bytes(l->memory_max));
     json_object_set_new(o, "memory_high_bytes", facts_bytes(l->memory_high));
     json_object_set_new(o, "memlock_bytes", facts_bytes(l->memlock));
-    json_object_set_new(o, "cores_allowed", json_integer(l->cores_allowed > 0 ? l->cores_allowed : 1));
+    json_object_set_new(o, "cores_allowed",
+                        json_integer(l->cores_allowed > 0 ? l->cores_allowed : 1));
     json_object_set_new(o, "cores_budget", json_integer(l->cores_budget > 0 ? l->cores_budget : 1));
-    json_object_set_new(o, "throttled_periods", facts_bytes(l->throttled_periods == HOST_UNKNOWN_BYTES ? 0 : l->throttled_periods));
-    json_object_set_new(o, "throttled_seconds", json_real(l->throttled_seconds > 0 ? l->throttled_seconds : 0));
+    json_object_set_new(
+        o, "throttled_periods",
+        facts_bytes(l->throttled_periods == HOST_UNKNOWN_BYTES ? 0 : l->throttled_periods));
+    json_object_set_new(o, "throttled_seconds",
+                        json_real(l->throttled_seconds > 0 ? l->throttled_seconds : 0));
     return o;
 }
 
@@ -134,9 +142,11 @@ static json_t *ratio(double v)
 bool facts_environment(const struct host *h, json_t *root)
 {
     static const char *const enabled_words[] = {"always", "madvise", "never", NULL};
-    static const char *const defrag_words[] = {"always", "defer", "defer+madvise", "madvise", "never", NULL};
+    static const char *const defrag_words[] = {"always",  "defer", "defer+madvise",
+                                               "madvise", "never", NULL};
     const struct host_env *v = &h->env;
-    json_t *e = json_object(), *power = json_object(), *thp = json_object(), *huge = json_array(), *psi = json_object();
+    json_t *e = json_object(), *power = json_object(), *thp = json_object(), *huge = json_array(),
+           *psi = json_object();
     json_object_set_new(e, "identity", json_string(h->isa.masked ? "masked" : "native"));
     json_object_set_new(e, "virt", facts_text(v->virt));
     json_object_set_new(e, "container", facts_text(v->container));
@@ -158,8 +168,13 @@ bool facts_environment(const struct host *h, json_t *root)
         json_array_append_new(huge, o);
     }
     json_object_set_new(e, "hugetlb", huge);
-    json_object_set_new(e, "numa_balancing", v->numa_balancing >= 0 && v->numa_balancing <= 3 ? json_integer(v->numa_balancing) : json_null());
-    json_object_set_new(e, "perf_event_paranoid", v->perf_event_paranoid != INT_MIN ? json_integer(v->perf_event_paranoid) : json_null());
+    json_object_set_new(e, "numa_balancing",
+                        v->numa_balancing >= 0 && v->numa_balancing <= 3
+                            ? json_integer(v->numa_balancing)
+                            : json_null());
+    json_object_set_new(e, "perf_event_paranoid",
+                        v->perf_event_paranoid != INT_MIN ? json_integer(v->perf_event_paranoid)
+                                                          : json_null());
     if (v->psi_cpu >= 0)
         json_object_set_new(psi, "cpu", ratio(v->psi_cpu));
     if (v->psi_memory >= 0)
@@ -186,7 +201,8 @@ static json_t *claim(const struct host_claim *c)
                  {"read_seconds", c->read_seconds},
                  {"write_seconds", c->write_seconds}};
     json_object_set_new(o, "origin", json_string(c->firmware ? "firmware" : "stored"));
-    json_object_set_new(o, "access", c->access == 0 || c->access == 1 ? json_integer(c->access) : json_null());
+    json_object_set_new(o, "access",
+                        c->access == 0 || c->access == 1 ? json_integer(c->access) : json_null());
     for (uint32_t i = 0; i < c->n_initiators; i++)
         json_array_append_new(init, json_integer(c->initiators[i]));
     json_object_set_new(o, "initiators", init);
@@ -210,7 +226,9 @@ static json_t *nodes(const struct host *h)
         json_object_set_new(o, "bytes", facts_bytes(n->bytes));
         json_object_set_new(o, "tier", json_string(host_tier_name(n->tier)));
         json_object_set_new(o, "subtype", facts_text(n->subtype));
-        json_object_set_new(o, "memcache_bytes", facts_bytes(n->memcache_bytes == HOST_UNKNOWN_BYTES ? 0 : n->memcache_bytes));
+        json_object_set_new(
+            o, "memcache_bytes",
+            facts_bytes(n->memcache_bytes == HOST_UNKNOWN_BYTES ? 0 : n->memcache_bytes));
         if (n->claim.present)
             json_object_set_new(o, "claims", claim(&n->claim));
         json_array_append_new(a, o);
@@ -233,10 +251,13 @@ static json_t *gpus(const struct host *h)
         json_object_set_new(o, "backend", json_string(g->cuda ? "cuda" : "none"));
         json_object_set_new(o, "name", facts_text(g->name));
         json_object_set_new(o, "pci", json_string(g->pci));
-        json_object_set_new(o, "memory_bytes", facts_bytes(g->memory_bytes > 0 ? g->memory_bytes : HOST_UNKNOWN_BYTES));
+        json_object_set_new(
+            o, "memory_bytes",
+            facts_bytes(g->memory_bytes > 0 ? g->memory_bytes : HOST_UNKNOWN_BYTES));
         json_object_set_new(o, "sm", g->sm > 0 ? json_integer(g->sm) : json_null());
         json_object_set_new(o, "node", index_or_null(g->node));
-        json_object_set_new(o, "node_origin", json_string(g->node_origin != NULL ? g->node_origin : "unknown"));
+        json_object_set_new(o, "node_origin",
+                            json_string(g->node_origin != NULL ? g->node_origin : "unknown"));
         if (!g->no_link) {
             json_object_set_new(link, "gen_now", index_or_null(g->gen_now));
             json_object_set_new(link, "gen_max", index_or_null(g->gen_max));
@@ -255,7 +276,8 @@ static json_t *caches(const struct host *h)
     for (uint32_t i = 0; i < h->n_l3; i++) {
         json_t *o = json_object();
         json_object_set_new(o, "cpus", facts_set(&h->l3[i].cpus));
-        json_object_set_new(o, "bytes", facts_bytes(h->l3[i].bytes == HOST_UNKNOWN_BYTES ? 0 : h->l3[i].bytes));
+        json_object_set_new(o, "bytes",
+                            facts_bytes(h->l3[i].bytes == HOST_UNKNOWN_BYTES ? 0 : h->l3[i].bytes));
         if (h->l3[i].memory_side)
             json_object_set_new(o, "memory_side", json_true());
         json_array_append_new(a, o);
@@ -273,7 +295,8 @@ static json_t *kinds(const struct host *h)
         json_object_set_new(o, "rank", index_or_null(k->rank));
         json_object_set_new(o, "class", json_integer(k->klass));
         json_object_set_new(o, "max_hz", number_or_null(k->max_hz, k->max_hz > 0));
-        json_object_set_new(o, "capacity", k->capacity >= 0 ? json_integer(k->capacity) : json_null());
+        json_object_set_new(o, "capacity",
+                            k->capacity >= 0 ? json_integer(k->capacity) : json_null());
         json_object_set_new(o, "core_type", facts_text(k->core_type));
         json_array_append_new(a, o);
     }
@@ -293,7 +316,8 @@ static json_t *distances(const struct host *h)
                 json_array_append_new(row, json_real(d->values[(size_t)r * d->n + c]));
             json_array_append_new(rows, row);
         }
-        json_object_set_new(o, "name", json_string(d->name != NULL && d->name[0] ? d->name : "unnamed"));
+        json_object_set_new(o, "name",
+                            json_string(d->name != NULL && d->name[0] ? d->name : "unnamed"));
         json_object_set_new(o, "unit", json_string(d->unit != NULL ? d->unit : "relative"));
         json_object_set_new(o, "origin", json_string(d->stored ? "stored" : "firmware"));
         json_object_set_new(o, "nodes", ids);

@@ -1,6 +1,8 @@
-/* fingerprint.c - which machine a profile belongs to: hard fields (another machine when one differs), soft fields (the same machine, set up
- * differently), canonical JSON and digests. Reads a struct host only; no I/O. Fields hold no fractions, so canonical JSON (RFC 8785) is sorted
- * keys, no spaces and plain integers. A field that the host does not state is null: absent knowledge on both sides is no difference.
+/* fingerprint.c - which machine a profile belongs to: hard fields (another machine when one
+ * differs), soft fields (the same machine, set up differently), canonical JSON and digests. Reads a
+ * struct host only; no I/O. Fields hold no fractions, so canonical JSON (RFC 8785) is sorted keys,
+ * no spaces and plain integers. A field that the host does not state is null: absent knowledge on
+ * both sides is no difference.
  */
 #include <jansson.h>
 #include <limits.h>
@@ -46,8 +48,7 @@ static kt_status put_object(const json_t *v, struct strbuf *out, kt_err *err)
     kt_status st = KT_OK;
     if (keys == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for a fingerprint");
-    json_object_foreach (obj, key, sub)
-        keys[i++] = key;
+    json_object_foreach(obj, key, sub) keys[i++] = key;
     qsort(keys, n, sizeof *keys, by_name);
     sb_putc(out, '{');
     for (i = 0; i < n && st == KT_OK; i++) {
@@ -94,7 +95,8 @@ kt_status profile_canonical(const json_t *v, struct strbuf *out, kt_err *err)
     case JSON_REAL:
         break;
     }
-    KT_FAIL(err, KT_E_INVALID, "a fingerprint field is a number with a fraction; fields hold integers only");
+    KT_FAIL(err, KT_E_INVALID,
+            "a fingerprint field is a number with a fraction; fields hold integers only");
 }
 
 kt_status profile_fields_id(const json_t *fields, char out[72], kt_err *err)
@@ -139,17 +141,20 @@ uint64_t profile_round_bytes(uint64_t bytes)
 
 static json_t *rounded(uint64_t bytes)
 {
-    return bytes == HOST_UNKNOWN_BYTES ? json_null() : json_integer((json_int_t)profile_round_bytes(bytes));
+    return bytes == HOST_UNKNOWN_BYTES ? json_null()
+                                       : json_integer((json_int_t)profile_round_bytes(bytes));
 }
 
-/* Memory that a virtual machine plugs in while it runs makes node sizes grow from minute to minute, while MemTotal stays. A single node then has
- * MemTotal; of several nobody knows the share, so their sizes say nothing about which machine this is. */
+/* Memory that a virtual machine plugs in while it runs makes node sizes grow from minute to minute,
+ * while MemTotal stays. A single node then has MemTotal; of several nobody knows the share, so
+ * their sizes say nothing about which machine this is. */
 static bool plugged(const struct host *h)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < h->n_nodes; i++)
         sum += h->nodes[i].bytes != HOST_UNKNOWN_BYTES ? h->nodes[i].bytes : 0;
-    return h->this_system && h->env.mem_total != HOST_UNKNOWN_BYTES && h->env.mem_total > 0 && sum < h->env.mem_total / 100 * 97;
+    return h->this_system && h->env.mem_total != HOST_UNKNOWN_BYTES && h->env.mem_total > 0 &&
+           sum < h->env.mem_total / 100 * 97;
 }
 
 static json_t *node_fields(const struct host *h)
@@ -176,7 +181,9 @@ static json_t *gpu_fields(const struct host *h)
         const struct host_gpu *g = &h->gpus[i];
         json_t *o = json_object();
         json_object_set_new(o, "name", facts_text(g->name));
-        json_object_set_new(o, "memory_bytes", facts_bytes(g->memory_bytes > 0 ? g->memory_bytes : HOST_UNKNOWN_BYTES));
+        json_object_set_new(
+            o, "memory_bytes",
+            facts_bytes(g->memory_bytes > 0 ? g->memory_bytes : HOST_UNKNOWN_BYTES));
         json_object_set_new(o, "sm", g->sm > 0 ? json_integer(g->sm) : json_null());
         json_object_set_new(o, "pci", json_string(g->pci));
         json_array_append_new(a, o);
@@ -200,7 +207,11 @@ json_t *profile_hard_fields(const struct host *h)
     json_object_set_new(f, "smt", json_integer(h->smt > 0 ? h->smt : 1));
     json_object_set_new(f, "nodes", node_fields(h));
     json_object_set_new(f, "gpus", gpu_fields(h));
-    json_object_set_new(f, "hypervisor", !h->isa.hypervisor ? json_null() : json_string(h->isa.hypervisor_id[0] ? h->isa.hypervisor_id : "unknown"));
+    json_object_set_new(
+        f, "hypervisor",
+        !h->isa.hypervisor
+            ? json_null()
+            : json_string(h->isa.hypervisor_id[0] ? h->isa.hypervisor_id : "unknown"));
     return f;
 }
 
@@ -237,16 +248,21 @@ json_t *profile_soft_fields(const struct host *h)
     json_object_set_new(f, "boost", facts_flag(h->env.boost));
     json_object_set_new(f, "thp", facts_text(h->env.thp_enabled));
     json_object_set_new(f, "hugetlb", json_integer((json_int_t)huge));
-    json_object_set_new(f, "numa_balancing", h->env.numa_balancing >= 0 ? json_integer(h->env.numa_balancing) : json_null());
+    json_object_set_new(f, "numa_balancing",
+                        h->env.numa_balancing >= 0 ? json_integer(h->env.numa_balancing)
+                                                   : json_null());
     json_object_set_new(f, "dimm_mts", json_null());
     json_object_set_new(f, "nvidia_driver", json_null());
     json_object_set_new(f, "cuda", json_null());
     json_object_set_new(f, "gpu_power_limit_watts", json_null());
     json_object_set_new(f, "gpu_link_max", link_field(h));
     double quota = h->limits.quota_cores * 1000.0 + 0.5;
-    json_object_set_new(f, "cpu_quota_millicores", h->limits.quota_cores > 0 ? json_integer((json_int_t)quota) : json_null());
-    json_object_set_new(f, "cpuset_cpus", h->limits.has_cpuset ? facts_set(&h->limits.cpuset_cpus) : json_null());
-    json_object_set_new(f, "cpuset_mems", h->limits.has_cpuset ? facts_set(&h->limits.cpuset_mems) : json_null());
+    json_object_set_new(f, "cpu_quota_millicores",
+                        h->limits.quota_cores > 0 ? json_integer((json_int_t)quota) : json_null());
+    json_object_set_new(f, "cpuset_cpus",
+                        h->limits.has_cpuset ? facts_set(&h->limits.cpuset_cpus) : json_null());
+    json_object_set_new(f, "cpuset_mems",
+                        h->limits.has_cpuset ? facts_set(&h->limits.cpuset_mems) : json_null());
     json_object_set_new(f, "memory_max_bytes", facts_bytes(h->limits.memory_max));
     return f;
 }

@@ -1,9 +1,12 @@
-/* profile.h - host.json: read, check, build, write, fingerprint, and match against the running host.
+/* profile.h - host.json: read, check, build, write, fingerprint, and match against the running
+ * host.
  *
- * A profile is one JSON document (facts, measurements, decisions, warnings) plus typed views of what planner and engine need from it.
- * Reading is all or nothing: a file that breaks one rule of profiles/host.schema.json or one rule between fields is refused with the JSON path
- * and the reason. The document is kept as it was read, so unknown x_ keys survive a rewrite. This room times nothing and decides nothing.
- * Immutable after profile_read and profile_open_for_host; a profile made by profile_build belongs to the program that measures. One thread.
+ * A profile is one JSON document (facts, measurements, decisions, warnings) plus typed views of
+ * what planner and engine need from it. Reading is all or nothing: a file that breaks one rule of
+ * profiles/host.schema.json or one rule between fields is refused with the JSON path and the
+ * reason. The document is kept as it was read, so unknown x_ keys survive a rewrite. This room
+ * times nothing and decides nothing. Immutable after profile_read and profile_open_for_host; a
+ * profile made by profile_build belongs to the program that measures. One thread.
  */
 #ifndef KT_PROFILE_H
 #define KT_PROFILE_H
@@ -27,10 +30,11 @@ const char *profile_state_name(enum profile_state s); /* "none", "match", "stale
 
 /* One fingerprint field that differs between file and host. */
 struct profile_diff {
-    char *field;         /* "cpu.model", "nodes[1].bytes", "kernel" */
+    char *field; /* "cpu.model", "nodes[1].bytes", "kernel" */
     bool hard;
     char *was, *now;     /* JSON text: in the file, on this host */
-    const char *affects; /* measurement ids to repeat, as patterns "mem.* expert.*"; "" when only the plan must be made again; static */
+    const char *affects; /* measurement ids to repeat, as patterns "mem.* expert.*"; "" when only
+                            the plan must be made again; static */
 };
 
 struct profile_match {
@@ -40,14 +44,16 @@ struct profile_match {
     bool aged; /* older than 90 days (7 days when the identity is masked): counts as soft */
 };
 
-/* A node's measured read curve; the fields are those of plan_measured (plan/plan.h), which callers fill from it. */
+/* A node's measured read curve; the fields are those of plan_measured (plan/plan.h), which callers
+ * fill from it. */
 struct profile_knee {
-    int32_t node;                 /* P# */
-    uint32_t knee_threads;        /* smallest number of threads with >= 97 % of the best rate; 0: one point only, no curve */
+    int32_t node;          /* P# */
+    uint32_t knee_threads; /* smallest number of threads with >= 97 % of the best rate; 0: one point
+                              only, no curve */
     double knee_bytes_per_second; /* 0: no curve */
     double read_bytes_per_second; /* best */
     uint32_t best_threads;
-    const char **because;         /* ids of the points, which live in the document */
+    const char **because; /* ids of the points, which live in the document */
     uint32_t n_because;
 };
 
@@ -62,11 +68,13 @@ struct profile {
 };
 
 /* ---- reading ---- */
-/* Read and check a whole file. KT_E_NOT_FOUND, KT_E_IO, KT_E_LIMIT (size), KT_E_FORMAT (the message names path and rule), KT_E_UNSUPPORTED
- * (a newer major version). *out is NULL unless KT_OK; close it with profile_close. */
+/* Read and check a whole file. KT_E_NOT_FOUND, KT_E_IO, KT_E_LIMIT (size), KT_E_FORMAT (the message
+ * names path and rule), KT_E_UNSUPPORTED (a newer major version). *out is NULL unless KT_OK; close
+ * it with profile_close. */
 kt_status profile_read(const char *path, struct profile **out, kt_err *err);
 /* The same on text in memory; `name` stands for the path in messages. */
-kt_status profile_parse(const char *text, size_t len, const char *name, struct profile **out, kt_err *err);
+kt_status profile_parse(const char *text, size_t len, const char *name, struct profile **out,
+                        kt_err *err);
 void profile_close(struct profile *p); /* NULL is fine */
 
 /* What engine and server call at start: read, check, match against `h`.
@@ -74,10 +82,12 @@ void profile_close(struct profile *p); /* NULL is fine */
  *   mismatch      KT_OK, *out NULL unless `trust`: start with defaults (KT026)
  *   unreadable or invalid: the error; a server that was told to use this file must stop
  * `m` (may be NULL) gets state and reasons in all KT_OK cases; free it with profile_match_free. */
-kt_status profile_open_for_host(const char *path, const struct host *h, bool trust, struct profile **out, struct profile_match *m, kt_err *err);
+kt_status profile_open_for_host(const char *path, const struct host *h, bool trust,
+                                struct profile **out, struct profile_match *m, kt_err *err);
 
 /* ---- matching ---- */
-kt_status profile_match_host(const struct profile *p, const struct host *h, struct profile_match *out, kt_err *err);
+kt_status profile_match_host(const struct profile *p, const struct host *h,
+                             struct profile_match *out, kt_err *err);
 void profile_match_free(struct profile_match *m);
 /* One line per differing field, for logs and `kttune verify`. */
 void profile_match_text(const struct profile_match *m, struct strbuf *out);
@@ -89,14 +99,15 @@ bool profile_affects(const char *patterns, const char *id);
 bool profile_median(const struct profile *p, const char *id, double *median);
 /* Value of a host-wide decision as a string ("" when it is none), NULL when absent. */
 const char *profile_decision_str(const struct profile *p, const char *id);
-/* Kernel level that this file proved fastest ("avx512vnni", "avx512", "avx2", "ref"), NULL when it says nothing or was measured with another
- * kernel build: `abi` is the running one (kern_abi). */
+/* Kernel level that this file proved fastest ("avx512vnni", "avx512", "avx2", "ref"), NULL when it
+ * says nothing or was measured with another kernel build: `abi` is the running one (kern_abi). */
 const char *profile_isa_level(const struct profile *p, const char *abi);
 /* Timestamp of `created` in seconds since 1970, 0 when not readable. */
 int64_t profile_created_seconds(const struct profile *p);
 
 /* ---- fingerprints ---- */
-/* Canonical JSON (sorted keys, no spaces) of a value without fractions. KT_E_INVALID on a fraction. */
+/* Canonical JSON (sorted keys, no spaces) of a value without fractions. KT_E_INVALID on a fraction.
+ */
 kt_status profile_canonical(const struct json_t *v, struct strbuf *out, kt_err *err);
 /* "sha256:" + digest of the canonical JSON; out holds 72 bytes. */
 kt_status profile_fields_id(const struct json_t *fields, char out[72], kt_err *err);
@@ -105,7 +116,8 @@ void profile_file_id(const char *hard_id, const char *soft_id, const char *creat
 /* Fields of a host; the caller decrefs. NULL when memory is short. */
 struct json_t *profile_hard_fields(const struct host *h);
 struct json_t *profile_soft_fields(const struct host *h);
-/* Rounded up to 1/16 of the largest power of two not above it: memory that the kernel keeps varies a little from boot to boot. */
+/* Rounded up to 1/16 of the largest power of two not above it: memory that the kernel keeps varies
+ * a little from boot to boot. */
 uint64_t profile_round_bytes(uint64_t bytes);
 
 /* ---- building and writing ---- */
@@ -115,21 +127,26 @@ struct profile_tool {
     char kernel_abi[17];
     const char *papi, *cuda_runtime, *nvml; /* versions, NULL: absent */
 };
-/* A new document with all facts of `h` and no measurements, stage "topology", complete false. Holds no serial numbers, host names or uuids. */
-kt_status profile_build(const struct host *h, const struct profile_tool *t, struct profile **out, kt_err *err);
-/* All of these steal the reference `v`, also when they fail (KT_E_NOMEM). An entry with the same id is replaced. */
+/* A new document with all facts of `h` and no measurements, stage "topology", complete false. Holds
+ * no serial numbers, host names or uuids. */
+kt_status profile_build(const struct host *h, const struct profile_tool *t, struct profile **out,
+                        kt_err *err);
+/* All of these steal the reference `v`, also when they fail (KT_E_NOMEM). An entry with the same id
+ * is replaced. */
 kt_status profile_put_measurement(struct profile *p, struct json_t *v, kt_err *err);
 kt_status profile_put_decision(struct profile *p, struct json_t *v, kt_err *err);
 /* Removes all measurements, or all decisions. */
 void profile_clear(struct profile *p, const char *section);
 /* A warning once per (code, about); about and fix may be NULL. */
-kt_status profile_warn(struct profile *p, const char *code, const char *severity, const char *about, const char *fix, const char *text, kt_err *err);
+kt_status profile_warn(struct profile *p, const char *code, const char *severity, const char *about,
+                       const char *fix, const char *text, kt_err *err);
 void profile_stage(struct profile *p, const char *stage, bool complete);
 /* Brings the typed views (knees) up to date with the document. */
 kt_status profile_refresh(struct profile *p, kt_err *err);
 /* Document as indented JSON. */
 kt_status profile_text(const struct profile *p, struct strbuf *out, kt_err *err);
-/* Check with the reader's own rules, then write as a whole or not at all. KT_E_INTERNAL when our own document breaks a rule. */
+/* Check with the reader's own rules, then write as a whole or not at all. KT_E_INTERNAL when our
+ * own document breaks a rule. */
 kt_status profile_write(const struct profile *p, const char *path, kt_err *err);
 
 #endif

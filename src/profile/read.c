@@ -1,4 +1,5 @@
-/* read.c - host.json into struct profile: text rules, JSON, schema, rules between fields, then the typed views. All or nothing. */
+/* read.c - host.json into struct profile: text rules, JSON, schema, rules between fields, then the
+ * typed views. All or nothing. */
 #define _GNU_SOURCE
 #include <jansson.h>
 #include <stdio.h>
@@ -29,7 +30,8 @@ kt_status profile_check_tree(const json_t *root, const char *name, kt_err *err)
     return rules_document(root, name, err);
 }
 
-kt_status profile_parse(const char *text, size_t len, const char *name, struct profile **out, kt_err *err)
+kt_status profile_parse(const char *text, size_t len, const char *name, struct profile **out,
+                        kt_err *err)
 {
     json_error_t e;
     *out = NULL;
@@ -41,8 +43,10 @@ kt_status profile_parse(const char *text, size_t len, const char *name, struct p
     p->path = mem_strdup(name);
     p->root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
     if (p->root == NULL)
-        st = err_set(err, KT_E_FORMAT, 0, __func__, "%s: line %d, column %d: %s; the file is cut off or damaged, make a new one with kttune probe", name,
-                     e.line, e.column, e.text);
+        st = err_set(err, KT_E_FORMAT, 0, __func__,
+                     "%s: line %d, column %d: %s; the file is cut off or damaged, make a new one "
+                     "with kttune probe",
+                     name, e.line, e.column, e.text);
     else if (p->path == NULL)
         st = err_set(err, KT_E_NOMEM, 0, __func__, "%s: out of memory", name);
     if (st == KT_OK)
@@ -86,7 +90,8 @@ void profile_close(struct profile *p)
     mem_free(p);
 }
 
-kt_status profile_open_for_host(const char *path, const struct host *h, bool trust, struct profile **out, struct profile_match *m, kt_err *err)
+kt_status profile_open_for_host(const char *path, const struct host *h, bool trust,
+                                struct profile **out, struct profile_match *m, kt_err *err)
 {
     struct profile *p;
     struct profile_match local = {0};
@@ -156,8 +161,9 @@ static bool is_noisy(const json_t *m)
     return status != NULL && strcmp(status, "noisy") == 0;
 }
 
-/* Fills one node's curve from the points that are there. A curve with a noisy point has no knee: it does not prove that fewer threads are enough, and an
- * unproved choice leaves the default alone. false when memory is short. */
+/* Fills one node's curve from the points that are there. A curve with a noisy point has no knee: it
+ * does not prove that fewer threads are enough, and an unproved choice leaves the default alone.
+ * false when memory is short. */
 static bool read_curve(const json_t *ms, struct profile_knee *k)
 {
     double v;
@@ -171,7 +177,8 @@ static bool read_curve(const json_t *ms, struct profile_knee *k)
         for (size_t i = 0; i < json_array_size(ms); i++) {
             const json_t *m = json_array_get(ms, i);
             const char *id = json_string_value(json_object_get(m, "id"));
-            if (id == NULL || !read_point(id, &node, &threads) || node != k->node || !measured(m, &v))
+            if (id == NULL || !read_point(id, &node, &threads) || node != k->node ||
+                !measured(m, &v))
                 continue;
             if (pass == 0) {
                 k->because[k->n_because++] = id;
@@ -180,7 +187,8 @@ static bool read_curve(const json_t *ms, struct profile_knee *k)
                     k->read_bytes_per_second = v;
                     k->best_threads = threads;
                 }
-            } else if (!noisy && k->n_because > 1 && v >= 0.97 * k->read_bytes_per_second && (k->knee_threads == 0 || threads < k->knee_threads)) {
+            } else if (!noisy && k->n_because > 1 && v >= 0.97 * k->read_bytes_per_second &&
+                       (k->knee_threads == 0 || threads < k->knee_threads)) {
                 k->knee_threads = threads;
                 k->knee_bytes_per_second = v;
             }
@@ -229,7 +237,8 @@ kt_status profile_refresh(struct profile *p, kt_err *err)
     p->complete = json_is_true(json_object_get(p->root, "complete"));
     p->hard_id = json_string_value(json_object_get(json_object_get(fp, "hard"), "id"));
     p->soft_id = json_string_value(json_object_get(json_object_get(fp, "soft"), "id"));
-    p->kernel_abi = json_string_value(json_object_get(json_object_get(p->root, "tool"), "kernel_abi"));
+    p->kernel_abi =
+        json_string_value(json_object_get(json_object_get(p->root, "tool"), "kernel_abi"));
     return refresh_knees(p, err);
 }
 

@@ -1,5 +1,6 @@
-/* rules.h - what the schema cannot say: limits on the text before it is parsed, and rules between fields (host-profile rules for host.json).
- * Each check stops at the first failure with KT_E_FORMAT and "NAME: PATH: reason". Internal to src/profile; no state. */
+/* rules.h - what the schema cannot say: limits on the text before it is parsed, and rules between
+ * fields (host-profile rules for host.json). Each check stops at the first failure with KT_E_FORMAT
+ * and "NAME: PATH: reason". Internal to src/profile; no state. */
 #ifndef KT_PROFILE_RULES_H
 #define KT_PROFILE_RULES_H
 

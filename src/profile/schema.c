@@ -1,7 +1,8 @@
 /* schema.c - see schema.h.
  *
- * One recursive function per group of keywords; each returns true or writes the first failure once. Where a failure only steers (anyOf, if), it is
- * evaluated quietly. The path of the value under test is a stack of borrowed keys and indexes, so success costs no formatting.
+ * One recursive function per group of keywords; each returns true or writes the first failure once.
+ * Where a failure only steers (anyOf, if), it is evaluated quietly. The path of the value under
+ * test is a stack of borrowed keys and indexes, so success costs no formatting.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "profile/schema.h"
@@ -41,9 +42,34 @@ static bool run(struct check *c, const json_t *s, const json_t *v);
 
 /* ---- opening ---- */
 
-static const char *const known[] = {"$schema", "$id", "title", "description", "format", "$defs", "$ref", "type", "enum", "const", "required",
-                                    "properties", "patternProperties", "additionalProperties", "items", "minItems", "maxItems", "uniqueItems",
-                                    "minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "pattern", "anyOf", "if", "then", "else"};
+static const char *const known[] = {"$schema",
+                                    "$id",
+                                    "title",
+                                    "description",
+                                    "format",
+                                    "$defs",
+                                    "$ref",
+                                    "type",
+                                    "enum",
+                                    "const",
+                                    "required",
+                                    "properties",
+                                    "patternProperties",
+                                    "additionalProperties",
+                                    "items",
+                                    "minItems",
+                                    "maxItems",
+                                    "uniqueItems",
+                                    "minimum",
+                                    "maximum",
+                                    "exclusiveMinimum",
+                                    "minLength",
+                                    "maxLength",
+                                    "pattern",
+                                    "anyOf",
+                                    "if",
+                                    "then",
+                                    "else"};
 static const char *const maps[] = {"$defs", "properties", "patternProperties"};
 static const char *const subs[] = {"additionalProperties", "items", "if", "then", "else"};
 
@@ -62,18 +88,16 @@ static const char *unknown_keyword(json_t *s)
     size_t i;
     if (!json_is_object(s))
         return json_is_boolean(s) ? NULL : "(not a schema)";
-    json_object_foreach (s, key, v) {
+    json_object_foreach(s, key, v)
+    {
         if (!in_list(key, known, sizeof known / sizeof *known))
             return key;
         if (in_list(key, maps, sizeof maps / sizeof *maps)) {
-            json_object_foreach (v, name, sub)
-                if ((bad = unknown_keyword(sub)) != NULL)
-                    return bad;
+            json_object_foreach(v, name, sub) if ((bad = unknown_keyword(sub)) != NULL) return bad;
         } else if (strcmp(key, "anyOf") == 0) {
-            json_array_foreach (v, i, sub)
-                if ((bad = unknown_keyword(sub)) != NULL)
-                    return bad;
-        } else if (in_list(key, subs, sizeof subs / sizeof *subs) && (bad = unknown_keyword(v)) != NULL) {
+            json_array_foreach(v, i, sub) if ((bad = unknown_keyword(sub)) != NULL) return bad;
+        } else if (in_list(key, subs, sizeof subs / sizeof *subs) &&
+                   (bad = unknown_keyword(v)) != NULL) {
             return bad;
         }
     }
@@ -90,7 +114,8 @@ kt_status schema_open(const char *text, struct schema **out, kt_err *err)
     s->root = json_loads(text, JSON_REJECT_DUPLICATES, &e);
     const char *bad = s->root != NULL ? unknown_keyword(s->root) : e.text;
     if (bad != NULL) {
-        err_set(err, KT_E_INTERNAL, 0, __func__, "built-in profile schema: cannot interpret '%s'", bad);
+        err_set(err, KT_E_INTERNAL, 0, __func__, "built-in profile schema: cannot interpret '%s'",
+                bad);
         schema_close(s);
         return KT_E_INTERNAL;
     }
@@ -140,13 +165,16 @@ static bool fail(struct check *c, const char *fmt, ...)
 
 static const char *type_name(const json_t *v)
 {
-    static const char *const names[] = {"an object", "an array", "a string", "an integer", "a number with a fraction", "true", "false", "null"};
+    static const char *const names[] = {
+        "an object", "an array", "a string", "an integer", "a number with a fraction",
+        "true",      "false",    "null"};
     return names[json_typeof(v)];
 }
 
 /* ---- keywords ---- */
 
-/* Integers are plain digits: 4.0 is refused where an integer is due, while 150 is fine where a real is. */
+/* Integers are plain digits: 4.0 is refused where an integer is due, while 150 is fine where a real
+ * is. */
 static bool is_type(const json_t *v, const char *t)
 {
     switch (json_typeof(v)) {
@@ -179,11 +207,8 @@ static bool check_type(struct check *c, const json_t *type, const json_t *v)
             return true;
         return fail(c, "is %s, must be %s", type_name(v), json_string_value(type));
     }
-    json_array_foreach (type, i, t)
-        if (is_type(v, json_string_value(t)))
-            return true;
-    json_array_foreach (type, i, t)
-        sb_printf(&want, "%s%s", i ? " or " : "", json_string_value(t));
+    json_array_foreach(type, i, t) if (is_type(v, json_string_value(t))) return true;
+    json_array_foreach(type, i, t) sb_printf(&want, "%s%s", i ? " or " : "", json_string_value(t));
     fail(c, "is %s, must be %s", type_name(v), want.data != NULL ? want.data : "another type");
     sb_free(&want);
     return false;
@@ -192,7 +217,8 @@ static bool check_type(struct check *c, const json_t *type, const json_t *v)
 static bool equal(const json_t *a, const json_t *b)
 {
     if (json_is_number(a) && json_is_number(b) && json_typeof(a) != json_typeof(b))
-        return json_number_value(a) <= json_number_value(b) && json_number_value(a) >= json_number_value(b);
+        return json_number_value(a) <= json_number_value(b) &&
+               json_number_value(a) >= json_number_value(b);
     return json_equal(a, b) != 0;
 }
 
@@ -200,9 +226,7 @@ static bool check_enum(struct check *c, const json_t *list, const json_t *v)
 {
     size_t i;
     json_t *e;
-    json_array_foreach (list, i, e)
-        if (equal(e, v))
-            return true;
+    json_array_foreach(list, i, e) if (equal(e, v)) return true;
     if (c->quiet == 0) {
         char *text = json_dumps(list, JSON_COMPACT);
         fail(c, "must be one of %s", text != NULL ? text : "the listed values");
@@ -222,7 +246,8 @@ static pcre2_code *regex_for(struct schema *s, const char *pattern)
     if (grown == NULL)
         return NULL;
     s->regex = grown;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_DOLLAR_ENDONLY | PCRE2_UTF, &code, &at, NULL);
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                   PCRE2_DOLLAR_ENDONLY | PCRE2_UTF, &code, &at, NULL);
     if (re != NULL)
         s->regex[s->n_regex++] = (struct regex){pattern, re};
     return re;
@@ -250,7 +275,8 @@ static bool check_string(struct check *c, const json_t *s, const json_t *v)
         return fail(c, "is shorter than %lld characters", (long long)json_integer_value(k));
     if ((k = json_object_get(s, "maxLength")) != NULL && points > (size_t)json_integer_value(k))
         return fail(c, "is longer than %lld characters", (long long)json_integer_value(k));
-    if ((k = json_object_get(s, "pattern")) != NULL && !matches(c, json_string_value(k), text, bytes))
+    if ((k = json_object_get(s, "pattern")) != NULL &&
+        !matches(c, json_string_value(k), text, bytes))
         return fail(c, "\"%.60s\" does not match %s", text, json_string_value(k));
     return true;
 }
@@ -268,7 +294,8 @@ static bool check_number(struct check *c, const json_t *s, const json_t *v)
     return true;
 }
 
-static bool descend(struct check *c, const char *key, size_t index, const json_t *s, const json_t *v)
+static bool descend(struct check *c, const char *key, size_t index, const json_t *s,
+                    const json_t *v)
 {
     if (c->depth == MAX_PATH)
         return fail(c, "is nested too deeply");
@@ -284,9 +311,11 @@ static bool check_array(struct check *c, const json_t *s, const json_t *v)
     const json_t *k = json_object_get(s, "minItems");
     size_t n = json_array_size(v);
     if (k != NULL && n < (size_t)json_integer_value(k))
-        return fail(c, "has %zu items, at least %lld are needed", n, (long long)json_integer_value(k));
+        return fail(c, "has %zu items, at least %lld are needed", n,
+                    (long long)json_integer_value(k));
     if ((k = json_object_get(s, "maxItems")) != NULL && n > (size_t)json_integer_value(k))
-        return fail(c, "has %zu items, at most %lld are allowed", n, (long long)json_integer_value(k));
+        return fail(c, "has %zu items, at most %lld are allowed", n,
+                    (long long)json_integer_value(k));
     if (json_is_true(json_object_get(s, "uniqueItems")))
         for (size_t i = 0; i < n; i++)
             for (size_t j = 0; j < i; j++)
@@ -301,16 +330,19 @@ static bool check_array(struct check *c, const json_t *s, const json_t *v)
 
 static bool check_object(struct check *c, const json_t *s, const json_t *v)
 {
-    const json_t *props = json_object_get(s, "properties"), *pats = json_object_get(s, "patternProperties");
-    const json_t *more = json_object_get(s, "additionalProperties"), *required = json_object_get(s, "required");
+    const json_t *props = json_object_get(s, "properties"),
+                 *pats = json_object_get(s, "patternProperties");
+    const json_t *more = json_object_get(s, "additionalProperties"),
+                 *required = json_object_get(s, "required");
     const char *key, *pattern;
     json_t *item, *sub;
     size_t i;
-    json_array_foreach (required, i, item)
-        if (json_object_get(v, json_string_value(item)) == NULL)
-            return fail(c, "key \"%s\" is missing", json_string_value(item));
+    json_array_foreach(required, i, item) if (json_object_get(v, json_string_value(item)) ==
+                                              NULL) return fail(c, "key \"%s\" is missing",
+                                                                json_string_value(item));
     json_t *obj = (json_t *)(uintptr_t)v;
-    json_object_foreach (obj, key, item) {
+    json_object_foreach(obj, key, item)
+    {
         bool known_key = false;
         if ((sub = json_object_get(props, key)) != NULL) {
             known_key = true;
@@ -318,7 +350,8 @@ static bool check_object(struct check *c, const json_t *s, const json_t *v)
                 return false;
         }
         json_t *all = (json_t *)(uintptr_t)pats;
-        json_object_foreach (all, pattern, sub) {
+        json_object_foreach(all, pattern, sub)
+        {
             if (matches(c, pattern, key, strlen(key))) {
                 known_key = true;
                 if (!descend(c, key, 0, sub, item))
@@ -404,7 +437,8 @@ kt_status schema_check(struct schema *s, const json_t *value, const char *name, 
     struct check c = {.s = s};
     kt_status st = KT_OK;
     if (!run(&c, s->root, value))
-        st = err_set(err, KT_E_FORMAT, 0, __func__, "%s: %s; the file is not used, make a new one with kttune probe", name,
+        st = err_set(err, KT_E_FORMAT, 0, __func__,
+                     "%s: %s; the file is not used, make a new one with kttune probe", name,
                      c.reason.data != NULL ? c.reason.data : "breaks the schema");
     sb_free(&c.reason);
     return st;

@@ -1,7 +1,9 @@
-/* schema.h - the part of JSON Schema (draft 2020-12) that profiles/host.schema.json uses, interpreted over jansson values.
+/* schema.h - the part of JSON Schema (draft 2020-12) that profiles/host.schema.json uses,
+ * interpreted over jansson values.
  *
- * The schema file itself is the single source of truth: it is compiled into the library as text and read here. A keyword that this interpreter does
- * not know is an error of ours when the schema is opened, so that a rule can never be skipped silently. Annotations (title, description, format)
+ * The schema file itself is the single source of truth: it is compiled into the library as text and
+ * read here. A keyword that this interpreter does not know is an error of ours when the schema is
+ * opened, so that a rule can never be skipped silently. Annotations (title, description, format)
  * have no effect. Owner: the caller; one thread. Internal to src/profile.
  */
 #ifndef KT_PROFILE_SCHEMA_H

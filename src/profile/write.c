@@ -1,4 +1,5 @@
-/* write.c - a profile's document as text and as a file. A file is written only after it has passed the reader's own rules, as a whole or not at all. */
+/* write.c - a profile's document as text and as a file. A file is written only after it has passed
+ * the reader's own rules, as a whole or not at all. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -60,7 +61,8 @@ static void put(const json_t *v, struct strbuf *out, int depth)
         sb_putc(out, ']');
     } else if (json_is_object(v)) {
         sb_putc(out, '{');
-        json_object_foreach (obj, key, sub) {
+        json_object_foreach(obj, key, sub)
+        {
             if (!first)
                 sb_puts(out, open ? "," : ", ");
             first = false;
@@ -100,7 +102,8 @@ kt_status profile_write(const struct profile *p, const char *path, kt_err *err)
     kt_err why = {0};
     kt_status st = profile_text(p, &b, err);
     if (st == KT_OK && profile_parse(b.data, b.len, path, &again, &why) != KT_OK)
-        st = err_set(err, KT_E_INTERNAL, 0, __func__, "the new profile breaks its own rules and was not written: %s", why.msg);
+        st = err_set(err, KT_E_INTERNAL, 0, __func__,
+                     "the new profile breaks its own rules and was not written: %s", why.msg);
     profile_close(again);
     if (st == KT_OK)
         st = file_write_atomic(path, b.data, b.len, err);

@@ -1,6 +1,8 @@
-/* fuzz_http1.c - fuzz target: the request parser gives the same trace for the whole input, byte by byte, and cut at random.
- * Input: 4 bytes of seed for the cuts and the choice of limits, then the byte stream. Invariants that a trace cannot show (pieces stay inside
- * the input, everything is taken) are checked by http1_trace.h, which aborts. Linked with libFuzzer, or called by test_http1.
+/* fuzz_http1.c - fuzz target: the request parser gives the same trace for the whole input, byte by
+ * byte, and cut at random. Input: 4 bytes of seed for the cuts and the choice of limits, then the
+ * byte stream. Invariants that a trace cannot show (pieces stay inside the input, everything is
+ * taken) are checked by http1_trace.h, which aborts. Linked with libFuzzer, or called by
+ * test_http1.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +23,8 @@ static size_t cut_random(void *state, size_t left)
     return n < left ? n : left;
 }
 
-static void check(const struct http1_limits *l, const char *text, size_t n, const struct strbuf *whole, http1_cut cut, void *state)
+static void check(const struct http1_limits *l, const char *text, size_t n,
+                  const struct strbuf *whole, http1_cut cut, void *state)
 {
     struct strbuf other = {0};
     http1_trace(l, text, n, cut, state, &other);
@@ -40,7 +43,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(&seed, data, 4);
     struct http1_limits l = http1_limits_default;
     if (seed & 1) { /* small limits are met by small inputs */
-        l = (struct http1_limits){.line_bytes = 24, .field_bytes = 32, .block_bytes = 96, .fields = 4, .extension_bytes = 8, .body_bytes = 40, .ignored_body_bytes = 9};
+        l = (struct http1_limits){.line_bytes = 24,
+                                  .field_bytes = 32,
+                                  .block_bytes = 96,
+                                  .fields = 4,
+                                  .extension_bytes = 8,
+                                  .body_bytes = 40,
+                                  .ignored_body_bytes = 9};
     }
     seed |= 1u << 31;
     const char *text = (const char *)data + 4;

@@ -1,5 +1,5 @@
-/* fuzz_keys.c - fuzz target: the key file parser ends with keys or a message, and what it accepts it finds again.
- * Input: the text of a key file. Linked with libFuzzer, or called by test_http1.
+/* fuzz_keys.c - fuzz target: the key file parser ends with keys or a message, and what it accepts
+ * it finds again. Input: the text of a key file. Linked with libFuzzer, or called by test_http1.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* fuzz_model.c - fuzz target: a model file ends as a model whose weights can all be read, or with a message that names the place.
- * Input: a GGUF file; or 'S', the text of a config.json, a zero byte, a safetensors file.
- * Linked with libFuzzer, or called by test_gguf with damaged small files.
+/* fuzz_model.c - fuzz target: a model file ends as a model whose weights can all be read, or with a
+ * message that names the place. Input: a GGUF file; or 'S', the text of a config.json, a zero byte,
+ * a safetensors file. Linked with libFuzzer, or called by test_gguf with damaged small files.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -64,7 +64,8 @@ int fuzz_model(const uint8_t *data, size_t size)
         const uint8_t *zero = memchr(data, 0, size);
         size_t n = zero != NULL ? (size_t)(zero - data) : size;
         write_file("config.json", data + 1, n - 1);
-        write_file("model.safetensors", data + (n < size ? n + 1 : n), size - (n < size ? n + 1 : n));
+        write_file("model.safetensors", data + (n < size ? n + 1 : n),
+                   size - (n < size ? n + 1 : n));
         snprintf(path, sizeof path, "%s", dir);
     } else {
         write_file("m.gguf", data, size);

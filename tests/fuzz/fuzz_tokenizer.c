@@ -1,5 +1,6 @@
-/* fuzz_tokenizer.c - libFuzzer entry: the bytes are a tokenizer.json. What loads must encode and decode without a fault, and stay inside its
- * vocabulary. The file goes through a scratch directory because the loader takes files. test_tok.c replays the corpus and mutations of it.
+/* fuzz_tokenizer.c - libFuzzer entry: the bytes are a tokenizer.json. What loads must encode and
+ * decode without a fault, and stay inside its vocabulary. The file goes through a scratch directory
+ * because the loader takes files. test_tok.c replays the corpus and mutations of it.
  */
 #include <stdint.h>
 

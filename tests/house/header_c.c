@@ -1,4 +1,5 @@
-/* header_c.c - kt.h compiles alone as C, and the example of its documentation is this program: it links against libkt as a user's would. */
+/* header_c.c - kt.h compiles alone as C, and the example of its documentation is this program: it
+ * links against libkt as a user's would. */
 #include <kt.h>
 
 #include <stdio.h>

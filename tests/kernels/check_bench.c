@@ -1,8 +1,11 @@
-/* check_bench.c - speed of the GEMV and GEMM rows: checkkern --bench. Figures for people, never a pass or fail.
+/* check_bench.c - speed of the GEMV and GEMM rows: checkkern --bench. Figures for people, never a
+ * pass or fail.
  *
- * One thread per CPU the process may use, rows divided between them. GEMV: one token over a matrix far beyond the caches, GB/s of packed bytes. GEMM: 512 tokens,
- * GOPS (two operations per multiply-add). Best of the repetitions. Before each repetition of a GEMV the same threads read the same bytes and do nothing else:
- * that is the ceiling, in GB/s and as a share, under the load that the machine has at that moment.
+ * One thread per CPU the process may use, rows divided between them. GEMV: one token over a matrix
+ * far beyond the caches, GB/s of packed bytes. GEMM: 512 tokens, GOPS (two operations per
+ * multiply-add). Best of the repetitions. Before each repetition of a GEMV the same threads read
+ * the same bytes and do nothing else: that is the ceiling, in GB/s and as a share, under the load
+ * that the machine has at that moment.
  */
 #include "config.h"
 
@@ -58,7 +61,8 @@ static void *work(void *v)
         pthread_barrier_wait(&b->bar);
         uint64_t t = clock_ns();
         if (read)
-            __atomic_xor_fetch(&b->sink, read_words((const uint64_t *)b->a.w + w->id * part, part), __ATOMIC_RELAXED);
+            __atomic_xor_fetch(&b->sink, read_words((const uint64_t *)b->a.w + w->id * part, part),
+                               __ATOMIC_RELAXED);
         else
             b->k->run.mm(&a);
         pthread_barrier_wait(&b->bar);
@@ -97,9 +101,15 @@ static int bench_row(const struct kern *k, unsigned threads, void *w, size_t roo
     bool gemv = k->op == KERN_GEMV;
     struct bench b = {.k = k, .threads = threads};
     uint64_t panel = kern_panel_bytes(k->layout, (enum dtype)k->dtype, K);
-    uint32_t n = gemv ? 1 : k->isa ? N : 16, rows = k->isa == 0 ? 128 : gemv ? (uint32_t)(room / panel) * KERN_PANEL : 2048;
+    uint32_t n = gemv     ? 1
+                 : k->isa ? N
+                          : 16,
+             rows = k->isa == 0 ? 128
+                    : gemv      ? (uint32_t)(room / panel) * KERN_PANEL
+                                : 2048;
     int8_t *q = mem_aligned(64, (size_t)n * K);
-    float *x = mem_aligned(64, (size_t)n * K * 4), *scale = mem_aligned(64, (size_t)n * K / 8), *y = mem_aligned(64, (size_t)n * rows * 4);
+    float *x = mem_aligned(64, (size_t)n * K * 4), *scale = mem_aligned(64, (size_t)n * K / 8),
+          *y = mem_aligned(64, (size_t)n * rows * 4);
     int32_t *sum = mem_aligned(64, (size_t)n * K / 8);
     int bad = q == NULL || x == NULL || scale == NULL || y == NULL || sum == NULL;
     if (!bad) {
@@ -110,13 +120,27 @@ static int bench_row(const struct kern *k, unsigned threads, void *w, size_t roo
         for (size_t i = 0; i < (size_t)n * K / 32; i++)
             scale[i] = 0.01f;
         memset(y, 0, (size_t)n * rows * 4);
-        b.a = (struct kern_mm){.w = w, .k = K, .row1 = rows, .n = n, .q = q, .scale = scale, .sum = sum, .x = x, .ldq = K, .ldg = K / 32, .ldx = K, .y = y, .ldy = rows};
+        b.a = (struct kern_mm){.w = w,
+                               .k = K,
+                               .row1 = rows,
+                               .n = n,
+                               .q = q,
+                               .scale = scale,
+                               .sum = sum,
+                               .x = x,
+                               .ldq = K,
+                               .ldg = K / 32,
+                               .ldx = K,
+                               .y = y,
+                               .ldy = rows};
         uint64_t bytes = rows / KERN_PANEL * panel;
         b.words = gemv && k->isa ? bytes / 8 : 0;
         measure(&b);
-        printf("%-32s %8.2f GB/s %8.1f GOPS  n %u", k->name, (double)bytes / b.best * 1e-9, 2e-9 * rows * (double)K * n / b.best, n);
+        printf("%-32s %8.2f GB/s %8.1f GOPS  n %u", k->name, (double)bytes / b.best * 1e-9,
+               2e-9 * rows * (double)K * n / b.best, n);
         if (b.best_read > 0)
-            printf("  read %.2f GB/s: %.0f %%", (double)bytes / b.best_read * 1e-9, 100 * b.best_read / b.best);
+            printf("  read %.2f GB/s: %.0f %%", (double)bytes / b.best_read * 1e-9,
+                   100 * b.best_read / b.best);
         printf("\n");
     }
     mem_free(q);

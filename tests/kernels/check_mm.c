@@ -1,7 +1,9 @@
-/* check_mm.c - every GEMV and GEMM row against its ref row, bit for bit, and the ref rows against sums in double.
+/* check_mm.c - every GEMV and GEMM row against its ref row, bit for bit, and the ref rows against
+ * sums in double.
  *
- * Shapes have tails in rows, columns and tokens; inputs end at inaccessible pages; outputs lie in poison, and everything outside the computed rows must stay
- * poison. Values are random or extreme (codes -128 and 127, zero and subnormal scales, activations all -127). One thread.
+ * Shapes have tails in rows, columns and tokens; inputs end at inaccessible pages; outputs lie in
+ * poison, and everything outside the computed rows must stay poison. Values are random or extreme
+ * (codes -128 and 127, zero and subnormal scales, activations all -127). One thread.
  */
 #include <math.h>
 #include <stdio.h>
@@ -56,7 +58,8 @@ static void fill_block(struct check_rng *r, enum dtype t, uint8_t *b, bool extre
         b[i] = same ? v : (uint8_t)check_u64(r);
     switch (t) {
     case DT_MXFP4:
-        b[0] = (uint8_t)(extreme ? check_below(r, 4) * 60 + check_below(r, 3) : 110 + check_below(r, 20));
+        b[0] = (uint8_t)(extreme ? check_below(r, 4) * 60 + check_below(r, 3)
+                                 : 110 + check_below(r, 20));
         break;
     case DT_Q4_1:
     case DT_Q5_1:
@@ -87,11 +90,15 @@ static void fill_tokens(struct check_rng *r, struct problem *p, bool extreme)
     for (uint32_t i = 0; i < p->held; i++) {
         for (uint32_t k = 0; k < p->k; k++)
             if (!p->block)
-                ((float *)p->x.p)[i * p->ldx + k] = check_normal(r) * (extreme && check_below(r, 8) == 0 ? 1e-30f : 1.0f);
+                ((float *)p->x.p)[i * p->ldx + k] =
+                    check_normal(r) * (extreme && check_below(r, 8) == 0 ? 1e-30f : 1.0f);
         for (uint32_t g = 0; p->block && g < p->k / KERN_GROUP; g++) {
             int32_t sum = 0, mode = extreme ? (int32_t)check_below(r, 4) : 3;
             for (uint32_t j = 0; j < KERN_GROUP; j++) {
-                int q = mode == 0 ? -127 : mode == 1 ? 127 : mode == 2 ? (j % 2 ? 127 : -127) : (int)check_below(r, 255) - 127;
+                int q = mode == 0   ? -127
+                        : mode == 1 ? 127
+                        : mode == 2 ? (j % 2 ? 127 : -127)
+                                    : (int)check_below(r, 255) - 127;
                 ((int8_t *)p->q.p)[i * p->ldq + g * KERN_GROUP + j] = (int8_t)q;
                 sum += q;
             }
@@ -116,10 +123,13 @@ static bool open_problem(struct problem *p, struct check_rng *r, enum kern_layou
     p->ldg = groups + pad;
     p->ldx = p->k + pad;
     p->ldy = p->rows + 5 * check_below(r, 2);
-    bool ok = check_buf_open(&p->file, p->rows * row, 1) && check_buf_open(&p->packed, kern_packed_bytes(l, p->t, p->rows, p->k), l == KERN_P16 ? 64 : 1) &&
+    bool ok = check_buf_open(&p->file, p->rows * row, 1) &&
+              check_buf_open(&p->packed, kern_packed_bytes(l, p->t, p->rows, p->k),
+                             l == KERN_P16 ? 64 : 1) &&
               check_buf_open(&p->y, p->n * p->ldy * 4, 4);
     if (p->block)
-        ok = ok && check_buf_open(&p->q, (p->held - 1) * p->ldq + p->k, 64) && check_buf_open(&p->scale, ((p->held - 1) * p->ldg + groups) * 4, 4) &&
+        ok = ok && check_buf_open(&p->q, (p->held - 1) * p->ldq + p->k, 64) &&
+             check_buf_open(&p->scale, ((p->held - 1) * p->ldg + groups) * 4, 4) &&
              check_buf_open(&p->sum, ((p->held - 1) * p->ldg + groups) * 4, 4);
     else
         ok = ok && check_buf_open(&p->x, ((p->held - 1) * p->ldx + p->k) * 4, 4);
@@ -136,9 +146,20 @@ static bool open_problem(struct problem *p, struct check_rng *r, enum kern_layou
 
 static struct kern_mm args_of(const struct problem *p, const void *w, float *y, size_t ldy)
 {
-    return (struct kern_mm){.w = w, .k = p->k, .row1 = p->rows, .n = p->n, .tok = p->gather ? p->tok : NULL, .q = (const int8_t *)p->q.p,
-                            .scale = (const float *)p->scale.p, .sum = (const int32_t *)p->sum.p, .x = (const float *)p->x.p,
-                            .ldq = p->ldq, .ldg = p->ldg, .ldx = p->ldx, .y = y, .ldy = ldy};
+    return (struct kern_mm){.w = w,
+                            .k = p->k,
+                            .row1 = p->rows,
+                            .n = p->n,
+                            .tok = p->gather ? p->tok : NULL,
+                            .q = (const int8_t *)p->q.p,
+                            .scale = (const float *)p->scale.p,
+                            .sum = (const int32_t *)p->sum.p,
+                            .x = (const float *)p->x.p,
+                            .ldq = p->ldq,
+                            .ldg = p->ldg,
+                            .ldx = p->ldx,
+                            .y = y,
+                            .ldy = ldy};
 }
 
 static int guarded(const struct kern *k, const struct kern_mm *a)
@@ -166,14 +187,17 @@ static bool right(const struct problem *p, uint32_t row0, uint32_t row1, char wh
                     want |= (uint32_t)(uint8_t)(0xa5 ^ (4 * (i * p->ldy + r) + b) * 29) << 8 * b;
             if (got == want)
                 continue;
-            snprintf(what, 160, "rows %u (%u..%u) k %u n %u: token %u row %u has bits %08x, expected %08x%s", p->rows, row0, row1, p->k, p->n, i, r, got, want,
+            snprintf(what, 160,
+                     "rows %u (%u..%u) k %u n %u: token %u row %u has bits %08x, expected %08x%s",
+                     p->rows, row0, row1, p->k, p->n, i, r, got, want,
                      r >= row0 && r < row1 ? "" : " (a place that must not be written)");
             return false;
         }
     return true;
 }
 
-/* The sum in double over decoded weights and activations: |difference| <= c * eps * K * sum |w||a|, plus what subnormal scale products lose. */
+/* The sum in double over decoded weights and activations: |difference| <= c * eps * K * sum |w||a|,
+ * plus what subnormal scale products lose. */
 static bool near_double(const struct problem *p, char what[static 160])
 {
     float *w = mem_alloc(p->k * sizeof *w);
@@ -184,24 +208,31 @@ static bool near_double(const struct problem *p, char what[static 160])
             double s = 0, mag = 0, y = (double)p->want[i * p->rows + r];
             for (uint32_t k = 0; k < p->k; k++) {
                 size_t x = p->tok[i];
-                double a = p->block ? ((const int8_t *)p->q.p)[x * p->ldq + k] * (double)((const float *)p->scale.p)[x * p->ldg + k / KERN_GROUP]
-                                    : (double)((const float *)p->x.p)[x * p->ldx + k];
+                double a =
+                    p->block ? ((const int8_t *)p->q.p)[x * p->ldq + k] *
+                                   (double)((const float *)p->scale.p)[x * p->ldg + k / KERN_GROUP]
+                             : (double)((const float *)p->x.p)[x * p->ldx + k];
                 s += (double)w[k] * a;
                 mag += fabs((double)w[k] * a);
             }
-            /* minimums: decoded values are rounded sums, which adds a rounding of the larger term: c = 4 */
+            /* minimums: decoded values are rounded sums, which adds a rounding of the larger term:
+             * c = 4 */
             double bound = 4 * 0x1p-24 * p->k * mag + p->k * 0x1p-135;
             ok = fabs(y - s) <= bound;
             if (!ok)
-                snprintf(what, 160, "rows %u k %u n %u: token %u row %u is %.9g, the sum in double %.17g", p->rows, p->k, p->n, i, r, y, s);
+                snprintf(what, 160,
+                         "rows %u k %u n %u: token %u row %u is %.9g, the sum in double %.17g",
+                         p->rows, p->k, p->n, i, r, y, s);
         }
     }
     mem_free(w);
     return ok;
 }
 
-/* One shape. The row range is computed in two calls with a random cut, then a random range alone. */
-static const char *one(const struct check_opts *o, const struct kern *k, struct check_rng *r, struct problem *p, bool extreme)
+/* One shape. The row range is computed in two calls with a random cut, then a random range alone.
+ */
+static const char *one(const struct check_opts *o, const struct kern *k, struct check_rng *r,
+                       struct problem *p, bool extreme)
 {
     static char what[160];
     const struct kern *ref = kern_find(k->op, k->dtype, 0, NULL);
@@ -213,8 +244,10 @@ static const char *one(const struct check_opts *o, const struct kern *k, struct 
     if (k == ref && !extreme && !near_double(p, what))
         return what;
     for (int pass = 0; pass < 2; pass++) {
-        uint32_t panels = (p->rows + KERN_PANEL - 1) / KERN_PANEL, cut = check_below(r, panels) * KERN_PANEL;
-        uint32_t row0 = pass ? cut : 0, row1 = pass ? row0 + 1 + check_below(r, p->rows - row0) : p->rows;
+        uint32_t panels = (p->rows + KERN_PANEL - 1) / KERN_PANEL,
+                 cut = check_below(r, panels) * KERN_PANEL;
+        uint32_t row0 = pass ? cut : 0,
+                 row1 = pass ? row0 + 1 + check_below(r, p->rows - row0) : p->rows;
         a = args_of(p, p->packed.p, (float *)p->y.p, p->ldy);
         check_poison(p->y.p, p->y.bytes);
         if (pass == 0 && cut > 0) {
@@ -238,8 +271,10 @@ static const char *one(const struct check_opts *o, const struct kern *k, struct 
 
 static int check_kernel(const struct check_opts *o, const struct kern *k)
 {
-    static const uint32_t rows[] = {1, 15, 16, 17, 33, 64, 81}, tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 17};
-    static const uint32_t k32[] = {32, 64, 480, 512, 544, 1536}, k256[] = {256, 512, 768, 1536}, k1[] = {1, 31, 64, 511, 512, 513, 1536};
+    static const uint32_t rows[] = {1, 15, 16, 17, 33, 64, 81},
+                          tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 17};
+    static const uint32_t k32[] = {32, 64, 480, 512, 544, 1536}, k256[] = {256, 512, 768, 1536},
+                          k1[] = {1, 31, 64, 511, 512, 513, 1536};
     uint32_t block = dtype_info((enum dtype)k->dtype)->block_elems;
     const uint32_t *ks = block == 256 ? k256 : block == 32 ? k32 : k1;
     size_t nk = block == 256 ? 4 : block == 32 ? 6 : 7;
@@ -247,9 +282,15 @@ static int check_kernel(const struct check_opts *o, const struct kern *k)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (size_t j = 0; j < nk; j++)
             for (size_t t = 0; t < sizeof tokens / sizeof tokens[0]; t++) {
-                struct problem p = {.t = (enum dtype)k->dtype, .block = block > 1, .rows = rows[i], .k = ks[j], .n = tokens[t]};
+                struct problem p = {.t = (enum dtype)k->dtype,
+                                    .block = block > 1,
+                                    .rows = rows[i],
+                                    .k = ks[j],
+                                    .n = tokens[t]};
                 struct kern_shape s = {p.rows, p.k, p.n};
-                const char *what = k->fits != NULL && !k->fits(&s) ? "fits() refuses a shape of the format" : one(o, k, &r, &p, check_below(&r, 3) == 0);
+                const char *what = k->fits != NULL && !k->fits(&s)
+                                       ? "fits() refuses a shape of the format"
+                                       : one(o, k, &r, &p, check_below(&r, 3) == 0);
                 close_problem(&p);
                 if (what != NULL)
                     return check_row(o, k, what);

@@ -1,9 +1,12 @@
-/* check_vec.c - every row of the vector ops against its ref row, bit for bit (a NaN equals a NaN): part of checkkern.
+/* check_vec.c - every row of the vector ops against its ref row, bit for bit (a NaN equals a NaN):
+ * part of checkkern.
  *
- * An op is described by its arrays (slots). Each case fills them twice with the same values: a guarded set for the row, whose arrays end at
- * inaccessible pages and begin behind poison, and a plain set for ref; afterwards all slots must agree, so inputs must be unchanged too. Values
- * are ordinary, of any exponent, or special ones (zeros, subnormals, infinities, NaN, thresholds of the definitions). Attention is described apart:
- * pages, keys that must not count (NaN), and pages that must not be touched. One thread.
+ * An op is described by its arrays (slots). Each case fills them twice with the same values: a
+ * guarded set for the row, whose arrays end at inaccessible pages and begin behind poison, and a
+ * plain set for ref; afterwards all slots must agree, so inputs must be unchanged too. Values are
+ * ordinary, of any exponent, or special ones (zeros, subnormals, infinities, NaN, thresholds of the
+ * definitions). Attention is described apart: pages, keys that must not count (NaN), and pages that
+ * must not be touched. One thread.
  */
 #include "check_vec.h"
 
@@ -32,7 +35,10 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {KERN_QUANT_ACT, {{'f', false, 1, 1}, {'b', true, 1, 1}, {'f', true, 1, 32}, {'i', true, 1, 32}}, 0, {{0}}},
+    {KERN_QUANT_ACT,
+     {{'f', false, 1, 1}, {'b', true, 1, 1}, {'f', true, 1, 32}, {'i', true, 1, 32}},
+     0,
+     {{0}}},
     {KERN_RMSNORM, {{'f', false, 1, 1}, {'f', false, 1, 1}, {'f', true, 1, 1}}, 1, {{2, 0}}},
     {KERN_SWIGLU, {{'f', false, 1, 1}, {'f', false, 1, 1}, {'f', true, 1, 1}}, 2, {{2, 0}, {2, 1}}},
     {KERN_ADD, {{'f', false, 1, 1}, {'f', false, 1, 1}}, 0, {{0}}},
@@ -101,9 +107,22 @@ static int guarded(const struct kern *k, struct call *c)
 
 static float some_float(struct check_rng *r, int mode)
 {
-    static const float special[] = {0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, -0x1.fffffcp-127f, 3.4028235e38f, -3.4028235e38f, 1.0f, -1.0f,
-                                    0x1p-100f, 0x1.fffffep-101f, 88.0f, -88.0f, 87.0f, -87.0f, -87.00001f, 88.00001f, 0x1p19f, -0x1p19f, 0x1p31f,
-                                    -0x1p31f, 0x1.fffffep30f, 0.5f, 0x1p-33f, 0x1.8p-32f, 2.5f, 104.0f, -104.0f, INFINITY, -INFINITY, NAN};
+    static const float special[] = {0.0f,           -0.0f,
+                                    0x1p-149f,      -0x1p-149f,
+                                    0x1p-126f,      -0x1.fffffcp-127f,
+                                    3.4028235e38f,  -3.4028235e38f,
+                                    1.0f,           -1.0f,
+                                    0x1p-100f,      0x1.fffffep-101f,
+                                    88.0f,          -88.0f,
+                                    87.0f,          -87.0f,
+                                    -87.00001f,     88.00001f,
+                                    0x1p19f,        -0x1p19f,
+                                    0x1p31f,        -0x1p31f,
+                                    0x1.fffffep30f, 0.5f,
+                                    0x1p-33f,       0x1.8p-32f,
+                                    2.5f,           104.0f,
+                                    -104.0f,        INFINITY,
+                                    -INFINITY,      NAN};
     const uint32_t n = sizeof special / sizeof special[0];
     if (mode == 0)
         return check_normal(r);
@@ -132,7 +151,8 @@ static size_t kind_bytes(char kind)
 static void fill(struct check_rng *r, char kind, void *p, size_t n, int mode)
 {
     for (size_t i = 0; i < n; i++) {
-        /* special values are rare among ordinary ones in half of their cases, so that rows still compute something */
+        /* special values are rare among ordinary ones in half of their cases, so that rows still
+         * compute something */
         float f = some_float(r, mode >= 3 && check_below(r, 2) ? 0 : mode);
         if (kind == 'f')
             memcpy((float *)p + i, &f, 4);
@@ -147,7 +167,8 @@ static size_t differs(char kind, const void *a, const void *b, size_t n)
     const size_t w = kind_bytes(kind);
     for (size_t i = 0; i < n; i++) {
         const uint8_t *x = (const uint8_t *)a + i * w, *y = (const uint8_t *)b + i * w;
-        if (memcmp(x, y, w) != 0 && !(kind == 'f' && isnan(fp_from_bits(load_u32(x))) && isnan(fp_from_bits(load_u32(y)))))
+        if (memcmp(x, y, w) != 0 &&
+            !(kind == 'f' && isnan(fp_from_bits(load_u32(x))) && isnan(fp_from_bits(load_u32(y)))))
             return i;
     }
     return n;
@@ -169,7 +190,8 @@ static void close_sets(struct sets *s)
     }
 }
 
-static bool open_sets(struct sets *s, const struct shape *h, struct check_rng *r, uint32_t n, int mode)
+static bool open_sets(struct sets *s, const struct shape *h, struct check_rng *r, uint32_t n,
+                      int mode)
 {
     for (int i = 0; i < SLOTS && h->slot[i].kind != 0; i++) {
         const struct slot *t = &h->slot[i];
@@ -185,7 +207,8 @@ static bool open_sets(struct sets *s, const struct shape *h, struct check_rng *r
     return true;
 }
 
-static const char *compare(const struct check_opts *o, const struct kern *k, const struct shape *h, struct sets *s, const struct call *a, const struct call *b)
+static const char *compare(const struct check_opts *o, const struct kern *k, const struct shape *h,
+                           struct sets *s, const struct call *a, const struct call *b)
 {
     static char what[160];
     const char *kind = "";
@@ -199,7 +222,8 @@ static const char *compare(const struct check_opts *o, const struct kern *k, con
     for (int i = 0; i < SLOTS && h->slot[i].kind != 0; i++) {
         const char t = h->slot[i].kind;
         uint8_t *p = s->row[i].p + FRONT;
-        if (!flipped && (h->slot[i].out || h->op == KERN_ADD || h->op == KERN_ROPE || h->op == KERN_MOE_ADD || h->op == KERN_MOE_DONE)) {
+        if (!flipped && (h->slot[i].out || h->op == KERN_ADD || h->op == KERN_ROPE ||
+                         h->op == KERN_MOE_ADD || h->op == KERN_MOE_DONE)) {
             check_break(o, k, p, s->n[i] * kind_bytes(t));
             flipped = true;
         }
@@ -210,13 +234,15 @@ static const char *compare(const struct check_opts *o, const struct kern *k, con
             kind = "has something written before it";
         else
             continue;
-        snprintf(what, sizeof what, "n %u flag %d f %a: array %d %s, element %zu", a->n, a->flag, (double)a->f, i, kind, at);
+        snprintf(what, sizeof what, "n %u flag %d f %a: array %d %s, element %zu", a->n, a->flag,
+                 (double)a->f, i, kind, at);
         return what;
     }
     return NULL;
 }
 
-static const char *one(const struct check_opts *o, const struct kern *k, const struct shape *h, struct check_rng *r, uint32_t n)
+static const char *one(const struct check_opts *o, const struct kern *k, const struct shape *h,
+                       struct check_rng *r, uint32_t n)
 {
     static char what[80];
     const struct kern *ref = kern_find(k->op, -1, 0, NULL);
@@ -224,7 +250,11 @@ static const char *one(const struct check_opts *o, const struct kern *k, const s
     struct sets s = {0};
     const char *bad = "no memory";
     if (open_sets(&s, h, r, n, mode)) {
-        struct call a = {.n = n, .f = k->op == KERN_RMSNORM ? 1e-6f : check_below(r, 4) ? check_normal(r) : some_float(r, mode), .flag = check_below(r, 2)};
+        struct call a = {.n = n,
+                         .f = k->op == KERN_RMSNORM ? 1e-6f
+                              : check_below(r, 4)   ? check_normal(r)
+                                                    : some_float(r, mode),
+                         .flag = check_below(r, 2)};
         struct call b = a;
         for (int i = 0; i < SLOTS; i++)
             a.p[i] = s.row[i].p + FRONT, b.p[i] = s.ref[i];
@@ -245,7 +275,9 @@ static const char *one(const struct check_opts *o, const struct kern *k, const s
 
 static int check_elements(const struct check_opts *o, const struct kern *k, const struct shape *h)
 {
-    static const uint32_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 15, 16, 17, 20, 23, 24, 31, 32, 33, 47, 48, 63, 64, 65, 80, 100, 128, 129, 511, 768, 2048};
+    static const uint32_t sizes[] = {1,  2,  3,  4,   5,   7,   8,   9,   11,  12, 15,
+                                     16, 17, 20, 23,  24,  31,  32,  33,  47,  48, 63,
+                                     64, 65, 80, 100, 128, 129, 511, 768, 2048};
     struct check_rng r = {o->seed};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (int turn = 0; turn < 24; turn++) {
@@ -290,24 +322,29 @@ static void put(const struct attn_case *c, void *page, size_t i, float x)
 }
 
 /* Keys and values of visible positions; all others NaN, so that one that counts is seen. */
-static void fill_page(const struct attn_case *c, struct check_rng *r, uint32_t page, int mode, float size)
+static void fill_page(const struct attn_case *c, struct check_rng *r, uint32_t page, int mode,
+                      float size)
 {
     for (uint32_t j = 0; j < KERN_KV_PAGE; j++)
         for (uint32_t d = 0; d < c->dim; d++) {
             const bool seen = page * KERN_KV_PAGE + j < c->n_keys;
-            put(c, c->k[page].p, (size_t)d * KERN_KV_PAGE + j, seen ? some_float(r, mode) * size : NAN);
+            put(c, c->k[page].p, (size_t)d * KERN_KV_PAGE + j,
+                seen ? some_float(r, mode) * size : NAN);
             put(c, c->v[page].p, (size_t)j * c->dim + d, seen ? some_float(r, mode) : NAN);
         }
 }
 
 static bool open_case(struct attn_case *c, struct check_rng *r)
 {
-    const size_t elem = c->bf16 ? 2 : 4, page_bytes = (size_t)KERN_KV_PAGE * c->dim * elem, scratch = kern_attn_scratch_bytes(c->n_q, c->dim, c->n_keys);
+    const size_t elem = c->bf16 ? 2 : 4, page_bytes = (size_t)KERN_KV_PAGE * c->dim * elem,
+                 scratch = kern_attn_scratch_bytes(c->n_q, c->dim, c->n_keys);
     const uint32_t pages = (c->n_keys + KERN_KV_PAGE - 1) / KERN_KV_PAGE;
     const int mode = (int)check_below(r, 3);
     const float size = check_below(r, 3) ? 1.0f : 0x1p-20f;
-    bool ok = check_buf_open(&c->q, (size_t)c->n_q * c->dim * 4, 4) && check_buf_open(&c->out, FRONT + (size_t)c->n_q * c->dim * 4, 4) &&
-              check_buf_open(&c->scratch, scratch, 64) && check_buf_open(&c->kptr, pages * sizeof(void *), sizeof(void *)) &&
+    bool ok = check_buf_open(&c->q, (size_t)c->n_q * c->dim * 4, 4) &&
+              check_buf_open(&c->out, FRONT + (size_t)c->n_q * c->dim * 4, 4) &&
+              check_buf_open(&c->scratch, scratch, 64) &&
+              check_buf_open(&c->kptr, pages * sizeof(void *), sizeof(void *)) &&
               check_buf_open(&c->vptr, pages * sizeof(void *), sizeof(void *));
     c->want = mem_alloc((size_t)c->n_q * c->dim * 4);
     c->ref_scratch = mem_aligned(64, scratch);
@@ -325,16 +362,24 @@ static bool open_case(struct attn_case *c, struct check_rng *r)
     return true;
 }
 
-static const char *attend(const struct check_opts *o, const struct kern *k, struct check_rng *r, struct attn_case *c)
+static const char *attend(const struct check_opts *o, const struct kern *k, struct check_rng *r,
+                          struct attn_case *c)
 {
     static char what[160];
     const struct kern *ref = kern_find(KERN_ATTN, -1, 0, NULL);
     if (!open_case(c, r))
         return "no memory";
     struct kern_attn a = {
-        .q = (const float *)c->q.p, .n_q = c->n_q, .dim = c->dim, .n_keys = c->n_keys, .kv_type = c->bf16 ? DT_BF16 : DT_F32,
-        .kpage = (const void *const *)c->kptr.p, .vpage = (const void *const *)c->vptr.p, .scale = (float)(1 / sqrt(c->dim)),
-        .out = c->want, .scratch = c->ref_scratch,
+        .q = (const float *)c->q.p,
+        .n_q = c->n_q,
+        .dim = c->dim,
+        .n_keys = c->n_keys,
+        .kv_type = c->bf16 ? DT_BF16 : DT_F32,
+        .kpage = (const void *const *)c->kptr.p,
+        .vpage = (const void *const *)c->vptr.p,
+        .scale = (float)(1 / sqrt(c->dim)),
+        .out = c->want,
+        .scratch = c->ref_scratch,
     };
     struct call call = {.attn = &a};
     const size_t n = (size_t)c->n_q * c->dim;
@@ -346,12 +391,14 @@ static const char *attend(const struct check_opts *o, const struct kern *k, stru
     const size_t at = sig == 0 ? differs('f', a.out, c->want, n) : 0;
     if (sig == 0 && at == n && check_is_poison(c->out.p, FRONT))
         return NULL;
-    snprintf(what, sizeof what, "dim %u n_q %u keys %u %s: ", c->dim, c->n_q, c->n_keys, c->bf16 ? "bf16" : "f32");
+    snprintf(what, sizeof what, "dim %u n_q %u keys %u %s: ", c->dim, c->n_q, c->n_keys,
+             c->bf16 ? "bf16" : "f32");
     const size_t len = strlen(what);
     if (sig != 0)
         snprintf(what + len, sizeof what - len, "signal %d", sig);
     else if (at < n)
-        snprintf(what + len, sizeof what - len, "element %zu is %a, expected %a", at, (double)a.out[at], (double)c->want[at]);
+        snprintf(what + len, sizeof what - len, "element %zu is %a, expected %a", at,
+                 (double)a.out[at], (double)c->want[at]);
     else
         snprintf(what + len, sizeof what - len, "something is written before the output");
     return what;
@@ -360,13 +407,17 @@ static const char *attend(const struct check_opts *o, const struct kern *k, stru
 static int check_attention(const struct check_opts *o, const struct kern *k)
 {
     static const uint32_t dims[] = {2, 16, 18, 32, 34, 64, 80, 96, 128};
-    static const uint32_t keys[] = {1, 2, 8, 15, 16, 17, 63, 64, 65, 130, 192, 255, 256, 257, 300, 512, 513, 700, 1000};
+    static const uint32_t keys[] = {1,   2,   8,   15,  16,  17,  63,  64,  65,  130,
+                                    192, 255, 256, 257, 300, 512, 513, 700, 1000};
     struct check_rng r = {o->seed};
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
         for (uint32_t n_q = 1; n_q <= 16; n_q++)
             for (int bf16 = 0; bf16 < 2; bf16++) {
-                const uint32_t pick = check_below(&r, dims[d] > 64 && check_below(&r, 4) ? 13 : 19); /* long ones seldom: ref is slow */
-                struct attn_case c = {.dim = dims[d], .n_q = n_q, .n_keys = keys[pick], .bf16 = bf16};
+                const uint32_t pick = check_below(&r, dims[d] > 64 && check_below(&r, 4)
+                                                          ? 13
+                                                          : 19); /* long ones seldom: ref is slow */
+                struct attn_case c = {
+                    .dim = dims[d], .n_q = n_q, .n_keys = keys[pick], .bf16 = bf16};
                 const char *what = attend(o, k, &r, &c);
                 close_case(&c);
                 if (what != NULL)

@@ -1,7 +1,10 @@
-/* check_vec_bench.c - speed of the vector ops: checkkern --bench. Figures for people, never a pass or fail.
+/* check_vec_bench.c - speed of the vector ops: checkkern --bench. Figures for people, never a pass
+ * or fail.
  *
- * One thread, the sizes of a model with hidden size 2048 and experts of 768. Best of the repetitions: other load only adds. Attention: 8 query heads of
- * 128 dims over one kv head, in cache (1,024 keys) and from memory (32,768 keys); GB/s are bytes of keys and values, each counted once.
+ * One thread, the sizes of a model with hidden size 2048 and experts of 768. Best of the
+ * repetitions: other load only adds. Attention: 8 query heads of 128 dims over one kv head, in
+ * cache (1,024 keys) and from memory (32,768 keys); GB/s are bytes of keys and values, each counted
+ * once.
  */
 #include <math.h>
 #include <stdio.h>
@@ -78,19 +81,30 @@ static void bench_elements(const struct kern *k, struct arrays *a)
 static int bench_attention(const struct kern *k, uint32_t keys, enum dtype kv)
 {
     const uint32_t pages = (keys + KERN_KV_PAGE - 1) / KERN_KV_PAGE;
-    const size_t page_bytes = (size_t)KERN_KV_PAGE * DIM * (kv == DT_BF16 ? 2 : 4), room = 2 * pages * page_bytes;
+    const size_t page_bytes = (size_t)KERN_KV_PAGE * DIM * (kv == DT_BF16 ? 2 : 4),
+                 room = 2 * pages * page_bytes;
     uint8_t *kv_mem = mem_map(room);
     const void **at = mem_alloc(2 * pages * sizeof *at);
     float *q = mem_alloc(2 * HEADS * DIM * sizeof *q);
-    struct kern_attn a = {.q = q, .n_q = HEADS, .dim = DIM, .n_keys = keys, .kv_type = kv, .kpage = at, .vpage = at + pages, .scale = 0.0883883f,
-                          .out = q + HEADS * DIM, .scratch = mem_aligned(64, kern_attn_scratch_bytes(HEADS, DIM, keys))};
+    struct kern_attn a = {.q = q,
+                          .n_q = HEADS,
+                          .dim = DIM,
+                          .n_keys = keys,
+                          .kv_type = kv,
+                          .kpage = at,
+                          .vpage = at + pages,
+                          .scale = 0.0883883f,
+                          .out = q + HEADS * DIM,
+                          .scratch = mem_aligned(64, kern_attn_scratch_bytes(HEADS, DIM, keys))};
     const int bad = kv_mem == NULL || at == NULL || q == NULL || a.scratch == NULL;
     if (!bad) {
-        for (size_t i = 0; i < room / 2; i++) { /* every word a number of ordinary size, in either type */
+        for (size_t i = 0; i < room / 2;
+             i++) { /* every word a number of ordinary size, in either type */
             const uint16_t v = f32_to_bf16((float)((i * 37 + 11) % 201) / 64.0f - 1.5f);
             memcpy(kv_mem + 2 * i, &v, 2);
         }
-        for (uint32_t g = 0; g < 2 * pages; g++) /* pages scattered as in a pool in use: keys and values alternate */
+        for (uint32_t g = 0; g < 2 * pages;
+             g++) /* pages scattered as in a pool in use: keys and values alternate */
             at[g] = kv_mem + (g < pages ? 2 * g : 2 * (g - pages) + 1) * page_bytes;
         for (int i = 0; i < HEADS * DIM; i++)
             q[i] = (float)(i % 13) / 8.0f - 0.7f;
@@ -102,8 +116,9 @@ static int bench_attention(const struct kern *k, uint32_t keys, enum dtype kv)
                 k->run.attn(&a);
             best = fmin(best, (double)(clock_ns() - t) / calls);
         }
-        printf("%-24s %s keys %5u %10.0f ns  %7.2f GB/s of keys and values  %6.1f GFLOPS\n", k->name, kv == DT_BF16 ? "bf16" : "f32 ", keys, best,
-               (double)room / best, 4.0 * HEADS * DIM * keys / best);
+        printf("%-24s %s keys %5u %10.0f ns  %7.2f GB/s of keys and values  %6.1f GFLOPS\n",
+               k->name, kv == DT_BF16 ? "bf16" : "f32 ", keys, best, (double)room / best,
+               4.0 * HEADS * DIM * keys / best);
     }
     mem_free(a.scratch);
     mem_free(q);

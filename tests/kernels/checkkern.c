@@ -1,7 +1,8 @@
 /* checkkern.c - the kernel test program: options, the tools of checkkern.h, and the final counts.
  *
  * usage: checkkern [--list] [--func=SUBSTR] [--isa=LEVEL] [--seed=N] [--break=NAME] [--bench]
- * Exit status 0: every row that this CPU can run gave the bits of its ref row. 1: some differed. One thread (bench: one per CPU).
+ * Exit status 0: every row that this CPU can run gave the bits of its ref row. 1: some differed.
+ * One thread (bench: one per CPU).
  */
 #include "checkkern.h"
 
@@ -87,12 +88,13 @@ bool check_wants(const struct check_opts *o, const struct kern *k)
     if (o->func != NULL && strstr(k->name, o->func) == NULL)
         return false;
     if (o->list) {
-        printf("%-36s isa 0x%02x layout %d tile %u rank %d%s\n", k->name, k->isa, (int)k->layout, k->tok_tile, k->rank,
-               k->isa & ~o->isa ? "  (not runnable here)" : "");
+        printf("%-36s isa 0x%02x layout %d tile %u rank %d%s\n", k->name, k->isa, (int)k->layout,
+               k->tok_tile, k->rank, k->isa & ~o->isa ? "  (not runnable here)" : "");
         return false;
     }
     if (k->isa & ~o->isa) {
-        printf("skip %s: needs isa bits 0x%02x that this CPU or --isa lacks\n", k->name, k->isa & ~o->isa);
+        printf("skip %s: needs isa bits 0x%02x that this CPU or --isa lacks\n", k->name,
+               k->isa & ~o->isa);
         skipped++;
         return false;
     }
@@ -112,7 +114,8 @@ int check_row(const struct check_opts *o, const struct kern *k, const char *what
         return 0;
     }
     failed++;
-    printf("FAIL %s: %s (--func=%s --seed=%llu)\n", k->name, what, k->name, (unsigned long long)o->seed);
+    printf("FAIL %s: %s (--func=%s --seed=%llu)\n", k->name, what, k->name,
+           (unsigned long long)o->seed);
     return 1;
 }
 
@@ -149,12 +152,14 @@ static bool parse(int argc, char **argv, struct check_opts *o)
         } else if ((v = value_of(argv[i], "--isa")) != NULL) {
             int m = kern_isa_by_name(v);
             if (m < 0) {
-                fprintf(stderr, "checkkern: unknown level %s; known: ref avx2 avx512 avx512vnni\n", v);
+                fprintf(stderr, "checkkern: unknown level %s; known: ref avx2 avx512 avx512vnni\n",
+                        v);
                 return false;
             }
             o->isa &= (uint32_t)m;
         } else {
-            fprintf(stderr, "usage: checkkern [--list] [--func=SUBSTR] [--isa=LEVEL] [--seed=N] [--break=NAME] [--bench]\n");
+            fprintf(stderr, "usage: checkkern [--list] [--func=SUBSTR] [--isa=LEVEL] [--seed=N] "
+                            "[--break=NAME] [--bench]\n");
             return false;
         }
     }
@@ -173,7 +178,8 @@ int main(int argc, char **argv)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!o.list)
-        printf("seed %llu, isa 0x%02x (%s)\n", (unsigned long long)o.seed, o.isa, kern_isa_level_name(o.isa));
+        printf("seed %llu, isa 0x%02x (%s)\n", (unsigned long long)o.seed, o.isa,
+               kern_isa_level_name(o.isa));
     int bad = o.bench ? check_mm_bench(&o) : check_mm(&o);
     bad |= check_vec(&o);
     if (!o.list && !o.bench)

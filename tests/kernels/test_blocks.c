@@ -1,5 +1,7 @@
-/* test_blocks.c - kern_decode and kern_quantise against answers that this code did not make: the table of weight-formats section 11 (always), and the block
- * vectors of fixtures/golden/blocks.safetensors (skipped with 77 where they are absent). Also the value checks of kern_pack.
+/* test_blocks.c - kern_decode and kern_quantise against answers that this code did not make: the
+ * table of weight-formats section 11 (always), and the block vectors of
+ * fixtures/golden/blocks.safetensors (skipped with 77 where they are absent). Also the value checks
+ * of kern_pack.
  *
  * Plain program: 0 pass, 1 fail, 77 the fixture is absent and all else passed.
  */
@@ -91,7 +93,8 @@ static void test_known(void)
 
 /* ---- value checks of the packer ---- */
 
-static int64_t packed_bad(enum kern_layout l, enum dtype t, uint32_t k, uint32_t row, size_t at, const char *bytes, size_t len)
+static int64_t packed_bad(enum kern_layout l, enum dtype t, uint32_t k, uint32_t row, size_t at,
+                          const char *bytes, size_t len)
 {
     enum { ROWS = 20 };
     uint64_t rb = dtype_row_bytes(t, k);
@@ -114,10 +117,18 @@ static void test_checks(void)
         const char *bytes, *fine;
         size_t len;
     } v[] = {
-        {DT_Q8_0, 34, "\x00\x7c", "\xff\x7b", 2},  {DT_Q4_0, 18, "\x01\xfc", "\xff\xfb", 2},   {DT_Q4_1, 2, "\x00\xfc", "\x00\x80", 2},
-        {DT_Q5_0, 0, "\x00\x7e", "\x01\x00", 2},   {DT_Q5_1, 26, "\x00\x7e", "\x01\x00", 2},   {DT_Q4_K, 2, "\x00\x7c", "\xff\x7b", 2},
-        {DT_Q4_K, 144, "\x00\x7c", "\xff\x7b", 2}, {DT_Q6_K, 208, "\x00\x7c", "\xff\x7b", 2},  {DT_IQ4_NL, 0, "\x00\x7c", "\xff\x7b", 2},
-        {DT_MXFP4, 17, "\xff", "\xfe", 1},         {DT_BF16, 1022, "\x80\x7f", "\x7f\x7f", 2}, {DT_F16, 0, "\x00\xfc", "\xff\xfb", 2},
+        {DT_Q8_0, 34, "\x00\x7c", "\xff\x7b", 2},
+        {DT_Q4_0, 18, "\x01\xfc", "\xff\xfb", 2},
+        {DT_Q4_1, 2, "\x00\xfc", "\x00\x80", 2},
+        {DT_Q5_0, 0, "\x00\x7e", "\x01\x00", 2},
+        {DT_Q5_1, 26, "\x00\x7e", "\x01\x00", 2},
+        {DT_Q4_K, 2, "\x00\x7c", "\xff\x7b", 2},
+        {DT_Q4_K, 144, "\x00\x7c", "\xff\x7b", 2},
+        {DT_Q6_K, 208, "\x00\x7c", "\xff\x7b", 2},
+        {DT_IQ4_NL, 0, "\x00\x7c", "\xff\x7b", 2},
+        {DT_MXFP4, 17, "\xff", "\xfe", 1},
+        {DT_BF16, 1022, "\x80\x7f", "\x7f\x7f", 2},
+        {DT_F16, 0, "\x00\xfc", "\xff\xfb", 2},
         {DT_F32, 2044, "\x00\x00\xc0\x7f", "\xff\xff\x7f\x7f", 4},
     };
     for (size_t i = 0; i < sizeof v / sizeof v[0]; i++)
@@ -194,7 +205,8 @@ static int test_values(const struct blob *b)
             for (int k = 0; k < info->block_elems; k++) {
                 float want;
                 memcpy(&want, (const uint8_t *)values + 4 * (i * info->block_elems + (size_t)k), 4);
-                expect(fp_bits(got[k]) == fp_bits(want), "value of", info->name, (double)got[k], (double)want);
+                expect(fp_bits(got[k]) == fp_bits(want), "value of", info->name, (double)got[k],
+                       (double)want);
             }
         }
     }
@@ -235,7 +247,8 @@ int main(void)
     test_known();
     test_checks();
     if (!blob_open(&b)) {
-        printf("blocks.safetensors is absent: only the known answers were checked, %d wrong\n", bad);
+        printf("blocks.safetensors is absent: only the known answers were checked, %d wrong\n",
+               bad);
         return bad ? 1 : 77;
     }
     int d = test_values(&b), q = test_quantise(&b);

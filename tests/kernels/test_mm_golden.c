@@ -1,7 +1,8 @@
-/* test_mm_golden.c - the matrix products, from fp32 activations to results, against bits that numpy computed (mm_golden.h, made by mm_golden.py).
+/* test_mm_golden.c - the matrix products, from fp32 activations to results, against bits that numpy
+ * computed (mm_golden.h, made by mm_golden.py).
  *
- * checkkern compares variants with ref; this test is what holds ref, packing and all variants that this CPU runs to the definition. Plain program, one thread:
- * 0 pass, 1 fail, 99 no memory.
+ * checkkern compares variants with ref; this test is what holds ref, packing and all variants that
+ * this CPU runs to the definition. Plain program, one thread: 0 pass, 1 fail, 99 no memory.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,9 +41,9 @@ static void fill_blocks(enum dtype t, uint8_t *b, size_t blocks)
     static const struct {
         enum dtype t;
         int at[2];
-    } halves[] = {{DT_Q8_0, {0, -1}},   {DT_Q4_0, {0, -1}}, {DT_Q4_1, {0, 2}}, {DT_Q5_0, {0, -1}},   {DT_Q5_1, {0, 2}},
-                  {DT_IQ4_NL, {0, -1}}, {DT_Q4_K, {0, 2}},  {DT_Q6_K, {208, -1}},
-                  {DT_Q5_K, {0, 2}},    {DT_IQ4_XS, {0, -1}}};
+    } halves[] = {{DT_Q8_0, {0, -1}}, {DT_Q4_0, {0, -1}},   {DT_Q4_1, {0, 2}}, {DT_Q5_0, {0, -1}},
+                  {DT_Q5_1, {0, 2}},  {DT_IQ4_NL, {0, -1}}, {DT_Q4_K, {0, 2}}, {DT_Q6_K, {208, -1}},
+                  {DT_Q5_K, {0, 2}},  {DT_IQ4_XS, {0, -1}}};
     size_t size = dtype_info(t)->block_bytes;
     for (size_t i = 0; i < blocks * size; i++)
         b[i] = (uint8_t)(word() >> 16);
@@ -73,7 +74,8 @@ static void fill_plain(enum dtype t, uint8_t *b, size_t n)
     }
 }
 
-static int check(const struct kern *k, const void *file, const struct kern_mm *base, const uint32_t first[4], uint64_t hash)
+static int check(const struct kern *k, const void *file, const struct kern_mm *base,
+                 const uint32_t first[4], uint64_t hash)
 {
     float *y = take(ROWS * N * 4);
     void *w = take(kern_packed_bytes(k->layout, (enum dtype)k->dtype, ROWS, base->k));
@@ -88,7 +90,8 @@ static int check(const struct kern *k, const void *file, const struct kern_mm *b
         h = (h ^ ((const uint8_t *)y)[i]) * 0x100000001b3u;
     for (int i = 0; i < 4; i++)
         if (fp_bits(y[i]) != first[i]) {
-            printf("FAIL %s: row %d has bits %08x, numpy %08x\n", k->name, i, fp_bits(y[i]), first[i]);
+            printf("FAIL %s: row %d has bits %08x, numpy %08x\n", k->name, i, fp_bits(y[i]),
+                   first[i]);
             bad = 1;
         }
     if (h != hash && !bad) {
@@ -121,11 +124,23 @@ static int test_type(enum dtype t, uint32_t k, const uint32_t first[4], uint64_t
     for (uint32_t i = 0; i < N * k; i++)
         x[i] = number();
     for (uint32_t i = 0; i < N && info->block_elems > 1; i++)
-        if (quant == NULL || !quant->run.quant(x + (size_t)i * k, k, q + (size_t)i * k, scale + i * groups, sum + i * groups))
+        if (quant == NULL || !quant->run.quant(x + (size_t)i * k, k, q + (size_t)i * k,
+                                               scale + i * groups, sum + i * groups))
             bad = 1;
-    struct kern_mm a = {.k = k, .row1 = ROWS, .n = N, .q = q, .scale = scale, .sum = sum, .x = x, .ldq = k, .ldg = groups, .ldx = k, .ldy = ROWS};
+    struct kern_mm a = {.k = k,
+                        .row1 = ROWS,
+                        .n = N,
+                        .q = q,
+                        .scale = scale,
+                        .sum = sum,
+                        .x = x,
+                        .ldq = k,
+                        .ldg = groups,
+                        .ldx = k,
+                        .ldy = ROWS};
     for (size_t i = 0; i < rows && !bad; i++)
-        if ((table[i]->op == KERN_GEMV || table[i]->op == KERN_GEMM) && table[i]->dtype == (int)t && (table[i]->isa & ~kern_isa_host()) == 0) {
+        if ((table[i]->op == KERN_GEMV || table[i]->op == KERN_GEMM) && table[i]->dtype == (int)t &&
+            (table[i]->isa & ~kern_isa_host()) == 0) {
             bad |= check(table[i], file, &a, first, hash);
             ++*ran;
         }
@@ -140,7 +155,8 @@ static int test_type(enum dtype t, uint32_t k, const uint32_t first[4], uint64_t
 int main(void)
 {
     int bad = 0, ran = 0;
-#define RUN(t, k, a, b, c, d, h) bad |= test_type(DT_##t, k, (const uint32_t[]){a, b, c, d}, h, &ran);
+#define RUN(t, k, a, b, c, d, h)                                                                   \
+    bad |= test_type(DT_##t, k, (const uint32_t[]){a, b, c, d}, h, &ran);
     MM_GOLDEN(RUN)
     printf("%d rows compared with numpy, %s\n", ran, bad ? "some differ" : "all equal");
     return bad || ran < 24;

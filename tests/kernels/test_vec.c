@@ -1,5 +1,6 @@
-/* test_vec.c - the vector kernels against results that no kernel produced: canonical arithmetic in numpy (vec_golden.h) and the known answers of
- * the activation format. Every variant that this CPU runs, bit for bit. Variants against ref on many shapes: checkkern. ISA names and masks too.
+/* test_vec.c - the vector kernels against results that no kernel produced: canonical arithmetic in
+ * numpy (vec_golden.h) and the known answers of the activation format. Every variant that this CPU
+ * runs, bit for bit. Variants against ref on many shapes: checkkern. ISA names and masks too.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -27,11 +28,13 @@ static void draw(uint32_t seed, size_t n, float unit, float *out)
     }
 }
 
-static void expect_bits(const struct kern *k, const char *what, const float *got, const uint32_t *want, size_t n)
+static void expect_bits(const struct kern *k, const char *what, const float *got,
+                        const uint32_t *want, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (fp_bits(got[i]) != want[i])
-            fail_msg("%s, %s[%zu]: %a, expected %a", k->name, what, i, (double)got[i], (double)fp_from_bits(want[i]));
+            fail_msg("%s, %s[%zu]: %a, expected %a", k->name, what, i, (double)got[i],
+                     (double)fp_from_bits(want[i]));
 }
 
 /* The i-th row of the table for op that this CPU can run, NULL after the last. */
@@ -53,14 +56,16 @@ static void isa_names(void **state)
     assert_int_equal(kern_isa_by_name("ref"), 0);
     assert_int_equal(kern_isa_by_name("avx2"), KERN_ISA_AVX2);
     assert_int_equal(kern_isa_by_name("avx512"), KERN_ISA_AVX2 | KERN_ISA_AVX512);
-    assert_int_equal(kern_isa_by_name("avx512vnni"), KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI);
+    assert_int_equal(kern_isa_by_name("avx512vnni"),
+                     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI);
     assert_int_equal(kern_isa_by_name("AVX2"), -1);
     assert_int_equal(kern_isa_by_name(""), -1);
     assert_int_equal(kern_isa_by_name(NULL), -1);
     static const char *const names[] = {"ref", "avx2", "avx512", "avx512vnni"};
     for (size_t i = 0; i < LEN(names); i++)
         assert_string_equal(kern_isa_level_name((uint32_t)kern_isa_by_name(names[i])), names[i]);
-    assert_string_equal(kern_isa_level_name(KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI), "ref"); /* a level contains those below */
+    assert_string_equal(kern_isa_level_name(KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI),
+                        "ref"); /* a level contains those below */
     assert_string_equal(kern_isa_level_name(UINT32_MAX), "avx512vnni");
     /* AVX512 without AVX2 does not exist, nor the extensions without it */
     const uint32_t isa = kern_isa_host();
@@ -84,17 +89,20 @@ static void every_op_has_a_ref_row(void **state)
 static void exp_is_canonical(void **state)
 {
     (void)state;
-    const float edge[] = {-87.0f, -87.00001f, -86.99999f, -88.0f, -INFINITY, 88.0f, 88.1f, 1e30f, INFINITY, 0.0f, -0.0f, 0x1p-130f, -0x1p-149f, 87.9f};
+    const float edge[] = {-87.0f, -87.00001f, -86.99999f, -88.0f, -INFINITY, 88.0f,      88.1f,
+                          1e30f,  INFINITY,   0.0f,       -0.0f,  0x1p-130f, -0x1p-149f, 87.9f};
     float x[96 + 48 + LEN(edge)], y[LEN(x)];
     draw(1, 96, 1.0f / 256, x);
     draw(2, 48, 1.0f / 8192, x + 96);
     memcpy(x + 144, edge, sizeof edge);
     assert_int_equal(LEN(x), LEN(golden_exp));
     const struct kern *k;
-    for EACH (k, KERN_EXP) {
-        k->run.vexp(x, 0.0f, LEN(x), y);
-        expect_bits(k, "exp", y, golden_exp, LEN(x));
-    }
+    for
+        EACH(k, KERN_EXP)
+        {
+            k->run.vexp(x, 0.0f, LEN(x), y);
+            expect_bits(k, "exp", y, golden_exp, LEN(x));
+        }
 }
 
 static void swiglu_is_canonical(void **state)
@@ -104,10 +112,12 @@ static void swiglu_is_canonical(void **state)
     draw(3, 60, 1.0f / 1024, g);
     draw(4, 60, 1.0f / 4096, u);
     const struct kern *k;
-    for EACH (k, KERN_SWIGLU) {
-        k->run.swiglu(g, u, 60, y);
-        expect_bits(k, "swiglu", y, golden_swiglu, 60);
-    }
+    for
+        EACH(k, KERN_SWIGLU)
+        {
+            k->run.swiglu(g, u, 60, y);
+            expect_bits(k, "swiglu", y, golden_swiglu, 60);
+        }
 }
 
 static void rmsnorm_is_canonical(void **state)
@@ -116,16 +126,20 @@ static void rmsnorm_is_canonical(void **state)
     static const struct {
         uint32_t n;
         const uint32_t *want;
-    } cases[] = {{1, golden_rmsnorm_1}, {15, golden_rmsnorm_15}, {37, golden_rmsnorm_37}, {128, golden_rmsnorm_128}};
+    } cases[] = {{1, golden_rmsnorm_1},
+                 {15, golden_rmsnorm_15},
+                 {37, golden_rmsnorm_37},
+                 {128, golden_rmsnorm_128}};
     float x[128], w[128], y[128];
     const struct kern *k;
-    for EACH (k, KERN_RMSNORM)
-        for (size_t i = 0; i < LEN(cases); i++) {
-            draw(5, cases[i].n, 1.0f / 4096, x);
-            draw(6, cases[i].n, 1.0f / 8192, w);
-            k->run.rmsnorm(x, w, cases[i].n, 1e-6f, y);
-            expect_bits(k, "rmsnorm", y, cases[i].want, cases[i].n);
-        }
+    for
+        EACH(k, KERN_RMSNORM)
+    for (size_t i = 0; i < LEN(cases); i++) {
+        draw(5, cases[i].n, 1.0f / 4096, x);
+        draw(6, cases[i].n, 1.0f / 8192, w);
+        k->run.rmsnorm(x, w, cases[i].n, 1e-6f, y);
+        expect_bits(k, "rmsnorm", y, cases[i].want, cases[i].n);
+    }
 }
 
 static void rope_is_canonical(void **state)
@@ -135,14 +149,16 @@ static void rope_is_canonical(void **state)
     draw(8, 11, 0x1p-15f, cos);
     draw(9, 11, 0x1p-15f, sin);
     const struct kern *k;
-    for EACH (k, KERN_ROPE) {
-        draw(7, 22, 1.0f / 4096, x);
-        k->run.rope(x, cos, sin, 11, false);
-        expect_bits(k, "halves", x, golden_rope_halves, 22);
-        draw(7, 22, 1.0f / 4096, x);
-        k->run.rope(x, cos, sin, 11, true);
-        expect_bits(k, "pairs", x, golden_rope_pairs, 22);
-    }
+    for
+        EACH(k, KERN_ROPE)
+        {
+            draw(7, 22, 1.0f / 4096, x);
+            k->run.rope(x, cos, sin, 11, false);
+            expect_bits(k, "halves", x, golden_rope_halves, 22);
+            draw(7, 22, 1.0f / 4096, x);
+            k->run.rope(x, cos, sin, 11, true);
+            expect_bits(k, "pairs", x, golden_rope_pairs, 22);
+        }
 }
 
 static void quant_is_canonical(void **state)
@@ -153,24 +169,28 @@ static void quant_is_canonical(void **state)
     int32_t sum[10];
     draw(10, 320, 1.0f / 512, x);
     const struct kern *k;
-    for EACH (k, KERN_QUANT_ACT) {
-        assert_true(k->run.quant(x, 320, q, scale, sum));
-        for (int i = 0; i < 320; i++)
-            y[i] = (float)q[i] * scale[i / 32] + 0.0f; /* no -0, as in the sums of the generator */
-        for (int g = 0; g < 10; g++)
-            s[g] = (float)sum[g] * scale[g] + 0.0f;
-        expect_bits(k, "code * scale", y, golden_quant, 320);
-        expect_bits(k, "sum * scale", s, golden_quant_sums, 10);
-    }
+    for
+        EACH(k, KERN_QUANT_ACT)
+        {
+            assert_true(k->run.quant(x, 320, q, scale, sum));
+            for (int i = 0; i < 320; i++)
+                y[i] =
+                    (float)q[i] * scale[i / 32] + 0.0f; /* no -0, as in the sums of the generator */
+            for (int g = 0; g < 10; g++)
+                s[g] = (float)sum[g] * scale[g] + 0.0f;
+            expect_bits(k, "code * scale", y, golden_quant, 320);
+            expect_bits(k, "sum * scale", s, golden_quant_sums, 10);
+        }
 }
 
 static void quant_has_the_known_answers(void **state)
 {
     (void)state;
     static const int8_t want[2][32] = {
-        {-44, -26, -8, 11, 30, 127, -34, -16, 3, 22, 40, -42, -24, -5, 14, 32, -50, -32, -13, 6, 24, 42, -40, -21, -2, 16, 34, -48, -29, -10, 8, 26},
-        {-99, -5, 89, -74, 20, 114, -48, 46, -117, -23, 71, -91, 3, 97, -66, 28, 122, -41, 53, -109, -15, 79, -84, 10, 104, -58, 36, -127, -33, 61,
-         -102, -8},
+        {-44, -26, -8,  11, 30, 127, -34, -16, 3,  22, 40, -42, -24, -5,  14, 32,
+         -50, -32, -13, 6,  24, 42,  -40, -21, -2, 16, 34, -48, -29, -10, 8,  26},
+        {-99, -5,  89, -74,  20,  114, -48, 46, -117, -23, 71, -91,  3,   97, -66,  28,
+         122, -41, 53, -109, -15, 79,  -84, 10, 104,  -58, 36, -127, -33, 61, -102, -8},
     };
     static const uint32_t scale_bits[2] = {0x3d800000, 0x3cc99326};
     static const int32_t sums[2] = {-9, -167};
@@ -182,12 +202,14 @@ static void quant_has_the_known_answers(void **state)
         x[32 + i] = (float)((37 * i + 11) % 101 - 50) / 16.0f;
     }
     const struct kern *k;
-    for EACH (k, KERN_QUANT_ACT) {
-        assert_true(k->run.quant(x, 64, q, scale, sum));
-        expect_bits(k, "scale", scale, scale_bits, 2);
-        assert_memory_equal(sum, sums, sizeof sums);
-        assert_memory_equal(q, want, sizeof want);
-    }
+    for
+        EACH(k, KERN_QUANT_ACT)
+        {
+            assert_true(k->run.quant(x, 64, q, scale, sum));
+            expect_bits(k, "scale", scale, scale_bits, 2);
+            assert_memory_equal(sum, sums, sizeof sums);
+            assert_memory_equal(q, want, sizeof want);
+        }
 }
 
 static void quant_refuses_what_is_not_finite(void **state)
@@ -198,17 +220,19 @@ static void quant_refuses_what_is_not_finite(void **state)
     int8_t q[96];
     int32_t sum[3];
     const struct kern *k;
-    for EACH (k, KERN_QUANT_ACT)
-        for (int at = 0; at < 96; at++)
-            for (size_t b = 0; b < LEN(bad); b++) {
-                for (int i = 0; i < 96; i++)
-                    x[i] = i < 32 ? 0x1p-101f : 3e38f; /* below the threshold; near the end of the range */
-                assert_true(k->run.quant(x, 96, q, scale, sum));
-                assert_true(scale[0] == 0.0f && sum[0] == 0 && q[7] == 0);
-                assert_true(q[40] == 127 && sum[2] == 32 * 127);
-                x[at] = bad[b];
-                assert_false(k->run.quant(x, 96, q, scale, sum));
-            }
+    for
+        EACH(k, KERN_QUANT_ACT)
+    for (int at = 0; at < 96; at++)
+        for (size_t b = 0; b < LEN(bad); b++) {
+            for (int i = 0; i < 96; i++)
+                x[i] =
+                    i < 32 ? 0x1p-101f : 3e38f; /* below the threshold; near the end of the range */
+            assert_true(k->run.quant(x, 96, q, scale, sum));
+            assert_true(scale[0] == 0.0f && sum[0] == 0 && q[7] == 0);
+            assert_true(q[40] == 127 && sum[2] == 32 * 127);
+            x[at] = bad[b];
+            assert_false(k->run.quant(x, 96, q, scale, sum));
+        }
 }
 
 /* Keys and values of one kv head as pages, fp32 or BF16. */
@@ -224,7 +248,8 @@ static void put(void *page, size_t i, float x, bool bf16)
         ((float *)page)[i] = x;
 }
 
-static void fill_pages(struct pages *p, const float *k, const float *v, uint32_t keys, uint32_t dim, bool bf16)
+static void fill_pages(struct pages *p, const float *k, const float *v, uint32_t keys, uint32_t dim,
+                       bool bf16)
 {
     for (uint32_t g = 0; g * KERN_KV_PAGE < keys; g++) {
         p->k[g] = mem_aligned(64, (size_t)KERN_KV_PAGE * dim * 4);
@@ -239,7 +264,8 @@ static void fill_pages(struct pages *p, const float *k, const float *v, uint32_t
         }
 }
 
-static void attend(const struct kern *kern, uint32_t dim, uint32_t heads, uint32_t keys, bool bf16, const uint32_t *want)
+static void attend(const struct kern *kern, uint32_t dim, uint32_t heads, uint32_t keys, bool bf16,
+                   const uint32_t *want)
 {
     static const uint32_t seen[] = {1, 2, 63, 64, 65, 256, 257, 300};
     static float q[300 * 2 * 16], k[300 * 16], v[300 * 16];
@@ -251,8 +277,15 @@ static void attend(const struct kern *kern, uint32_t dim, uint32_t heads, uint32
     fill_pages(&p, k, v, keys, dim, bf16);
     for (size_t i = 0; i < LEN(seen) && seen[i] <= keys; i++, want += heads * dim) {
         struct kern_attn a = {
-            .q = q + (size_t)(seen[i] - 1) * heads * dim, .n_q = heads, .dim = dim, .n_keys = seen[i], .kv_type = bf16 ? DT_BF16 : DT_F32,
-            .kpage = (const void *const *)p.k, .vpage = (const void *const *)p.v, .scale = (float)(1 / sqrt(dim)), .out = out,
+            .q = q + (size_t)(seen[i] - 1) * heads * dim,
+            .n_q = heads,
+            .dim = dim,
+            .n_keys = seen[i],
+            .kv_type = bf16 ? DT_BF16 : DT_F32,
+            .kpage = (const void *const *)p.k,
+            .vpage = (const void *const *)p.v,
+            .scale = (float)(1 / sqrt(dim)),
+            .out = out,
         };
         const size_t bytes = kern_attn_scratch_bytes(heads, dim, seen[i]);
         a.scratch = mem_aligned(64, bytes);
@@ -269,12 +302,14 @@ static void attention_is_canonical(void **state)
 {
     (void)state;
     const struct kern *k;
-    for EACH (k, KERN_ATTN) {
-        attend(k, 16, 2, 300, false, golden_attn_f32_16);
-        attend(k, 16, 2, 300, true, golden_attn_bf16_16);
-        attend(k, 6, 3, 70, false, golden_attn_f32_6);
-        attend(k, 6, 3, 70, true, golden_attn_bf16_6);
-    }
+    for
+        EACH(k, KERN_ATTN)
+        {
+            attend(k, 16, 2, 300, false, golden_attn_f32_16);
+            attend(k, 16, 2, 300, true, golden_attn_bf16_16);
+            attend(k, 6, 3, 70, false, golden_attn_f32_6);
+            attend(k, 6, 3, 70, true, golden_attn_bf16_6);
+        }
 }
 
 static void expert_sum_is_canonical(void **state)
@@ -283,43 +318,48 @@ static void expert_sum_is_canonical(void **state)
     float weight[5], y[24], x[24];
     const struct kern *add, *done;
     draw(14, 5, 0x1p-16f, weight);
-    for EACH (add, KERN_MOE_ADD)
-        for (size_t i = 0; (done = variant(KERN_MOE_DONE, i)) != NULL; i++)
-            for (int turn = 0; turn < 2; turn++) { /* forwards and backwards: the order of experts does not matter */
-                int64_t acc[24] = {0};
-                draw(15, 24, 0x1p-12f, x);
-                for (int e = 0; e < 5; e++) {
-                    const int at = turn == 0 ? e : 4 - e;
-                    draw(20 + (uint32_t)at, 24, 0x1p-11f, y);
-                    assert_true(add->run.moe_add(acc, y, weight[at], 24));
-                }
-                done->run.moe_done(acc, x, 24);
-                expect_bits(done, "expert sum", x, golden_moe, 24);
-                for (int j = 0; j < 24; j++)
-                    assert_true(acc[j] == 0);
+    for
+        EACH(add, KERN_MOE_ADD)
+    for (size_t i = 0; (done = variant(KERN_MOE_DONE, i)) != NULL; i++)
+        for (int turn = 0; turn < 2;
+             turn++) { /* forwards and backwards: the order of experts does not matter */
+            int64_t acc[24] = {0};
+            draw(15, 24, 0x1p-12f, x);
+            for (int e = 0; e < 5; e++) {
+                const int at = turn == 0 ? e : 4 - e;
+                draw(20 + (uint32_t)at, 24, 0x1p-11f, y);
+                assert_true(add->run.moe_add(acc, y, weight[at], 24));
             }
+            done->run.moe_done(acc, x, 24);
+            expect_bits(done, "expert sum", x, golden_moe, 24);
+            for (int j = 0; j < 24; j++)
+                assert_true(acc[j] == 0);
+        }
 }
 
 static void expert_sum_saturates(void **state)
 {
     (void)state;
     /* products of 2^31 and more leave the range; sums stop at its ends; ties go to even */
-    const float y[8] = {0x1p31f, -0x1p31f, -0x1p32f, 3e38f, 1.5f * 0x1p-32f, 2.5f * 0x1p-32f, -0x1p-33f, 0x1.8p-33f};
+    const float y[8] = {0x1p31f,         -0x1p31f,        -0x1p32f,  3e38f,
+                        1.5f * 0x1p-32f, 2.5f * 0x1p-32f, -0x1p-33f, 0x1.8p-33f};
     const int64_t want[8] = {INT64_MAX, INT64_MIN, INT64_MIN, INT64_MAX, 2, 2, 0, 1};
     const struct kern *k;
-    for EACH (k, KERN_MOE_ADD) {
-        int64_t acc[8] = {0};
-        assert_true(k->run.moe_add(acc, y, 1.0f, 8));
-        assert_memory_equal(acc, want, sizeof want);
-        assert_true(k->run.moe_add(acc, y, 1.0f, 8));
-        assert_true(acc[0] == INT64_MAX && acc[1] == INT64_MIN && acc[4] == 4);
-        const float small[8] = {1, -1, -1, 1, 0, 0, 0, 0}, bad[8] = {1, 1, 1, 1, 1, 1, 1, NAN};
-        assert_true(k->run.moe_add(acc, small, 1.0f, 8));
-        assert_true(acc[0] == INT64_MAX && acc[1] == INT64_MIN);
-        assert_false(k->run.moe_add(acc, bad, 1.0f, 8));
-        assert_false(k->run.moe_add(acc, y, INFINITY, 8));
-        assert_false(k->run.moe_add(acc, y, 3e38f, 3)); /* the product overflows */
-    }
+    for
+        EACH(k, KERN_MOE_ADD)
+        {
+            int64_t acc[8] = {0};
+            assert_true(k->run.moe_add(acc, y, 1.0f, 8));
+            assert_memory_equal(acc, want, sizeof want);
+            assert_true(k->run.moe_add(acc, y, 1.0f, 8));
+            assert_true(acc[0] == INT64_MAX && acc[1] == INT64_MIN && acc[4] == 4);
+            const float small[8] = {1, -1, -1, 1, 0, 0, 0, 0}, bad[8] = {1, 1, 1, 1, 1, 1, 1, NAN};
+            assert_true(k->run.moe_add(acc, small, 1.0f, 8));
+            assert_true(acc[0] == INT64_MAX && acc[1] == INT64_MIN);
+            assert_false(k->run.moe_add(acc, bad, 1.0f, 8));
+            assert_false(k->run.moe_add(acc, y, INFINITY, 8));
+            assert_false(k->run.moe_add(acc, y, 3e38f, 3)); /* the product overflows */
+        }
 }
 
 int main(void)

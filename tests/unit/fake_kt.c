@@ -1,8 +1,9 @@
-/* fake_kt.c - an engine and a tokenizer without a model, for tests of the server: the functions of kt.h, deterministic, bytes as tokens.
- * What a sequence says is written in its prompt: the text after the last "say:" up to '~' or the end of the message is repeated, then comes
- * the end token; without it letters follow for ever. Three tokens after "nan!" a sequence has a numeric error; "dev!" breaks the device.
- * Misuse of the interface (a sequence twice in a step, too many tokens, use after close) aborts, so that tests see it. It is never linked
- * into ktserve itself.
+/* fake_kt.c - an engine and a tokenizer without a model, for tests of the server: the functions of
+ * kt.h, deterministic, bytes as tokens. What a sequence says is written in its prompt: the text
+ * after the last "say:" up to '~' or the end of the message is repeated, then comes the end token;
+ * without it letters follow for ever. Three tokens after "nan!" a sequence has a numeric error;
+ * "dev!" breaks the device. Misuse of the interface (a sequence twice in a step, too many tokens,
+ * use after close) aborts, so that tests see it. It is never linked into ktserve itself.
  */
 #include "fake_kt.h"
 
@@ -37,12 +38,12 @@ struct kt_tokenizer {
     char bytes[256];
 };
 
-#define MUST(c)                                                                                                                            \
-    do {                                                                                                                                   \
-        if (!(c)) {                                                                                                                        \
-            fprintf(stderr, "fake_kt: misuse: %s\n", #c);                                                                                  \
-            abort();                                                                                                                       \
-        }                                                                                                                                  \
+#define MUST(c)                                                                                    \
+    do {                                                                                           \
+        if (!(c)) {                                                                                \
+            fprintf(stderr, "fake_kt: misuse: %s\n", #c);                                          \
+            abort();                                                                               \
+        }                                                                                          \
     } while (0)
 
 static kt_status fail(kt_err *err, kt_status st, const char *msg)
@@ -66,7 +67,8 @@ void kt_engine_opts_init(kt_engine_opts *o)
 
 kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err)
 {
-    const char *us = getenv("FAKE_STEP_US"), *load = getenv("FAKE_LOAD_MS"), *pages = getenv("FAKE_KV_PAGES");
+    const char *us = getenv("FAKE_STEP_US"), *load = getenv("FAKE_LOAD_MS"),
+               *pages = getenv("FAKE_KV_PAGES");
     *out = NULL;
     if (o->model_path != NULL && strstr(o->model_path, "missing") != NULL)
         return fail(err, KT_E_NOT_FOUND, "no such model");
@@ -194,7 +196,8 @@ static int64_t after(const kt_seq *s, uint32_t end, const char *what)
     return -1;
 }
 
-/* The token that should follow the first `len` tokens: the script between "say:" and its end ('~' or the end token), then the end token. */
+/* The token that should follow the first `len` tokens: the script between "say:" and its end ('~'
+ * or the end token), then the end token. */
 static int32_t next_of(const kt_seq *s, uint32_t len)
 {
     int64_t at = after(s, len, "say:"), end = at;
@@ -261,9 +264,11 @@ kt_status kt_step(kt_engine *e, kt_batch_item *items, uint32_t n, kt_err *err)
     return broken ? fail(err, KT_E_DEVICE, "the fake device broke") : KT_OK;
 }
 
-/* ---- sampling: the highest of logit/T plus noise that depends on seed, choice, position and id ---- */
+/* ---- sampling: the highest of logit/T plus noise that depends on seed, choice, position and id
+ * ---- */
 
-int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *p, uint64_t position, void *scratch)
+int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *p, uint64_t position,
+                  void *scratch)
 {
     int32_t best = -1;
     double top = -INFINITY;
@@ -273,7 +278,8 @@ int32_t kt_sample(const float *logits, uint32_t vocab, const kt_sampling *p, uin
         if (isnan(v))
             return -1;
         if (p->temperature >= 1e-6f) {
-            double u = (mix(p->seed * 31 + p->choice * 7 + position * 1013 + id * 65537) + 0.5) / 4294967296.0;
+            double u = (mix(p->seed * 31 + p->choice * 7 + position * 1013 + id * 65537) + 0.5) /
+                       4294967296.0;
             v = v / (double)p->temperature - log(-log(u));
         }
         if (v > top) {
@@ -312,7 +318,8 @@ void kt_top_logprobs(const float *logits, uint32_t vocab, uint32_t n, int32_t *i
 
 /* ---- text ---- */
 
-kt_status kt_tokenizer_open(const char *path, const char *chat_override, kt_tokenizer **out, kt_err *err)
+kt_status kt_tokenizer_open(const char *path, const char *chat_override, kt_tokenizer **out,
+                            kt_err *err)
 {
     (void)chat_override;
     if (path != NULL && strstr(path, "notok") != NULL)
@@ -347,7 +354,8 @@ static size_t control_at(const char *text, size_t len, int32_t *id)
     return 0;
 }
 
-kt_status kt_tokenize(const kt_tokenizer *t, const char *text, size_t len, unsigned flags, int32_t *ids, size_t cap, size_t *n, kt_err *err)
+kt_status kt_tokenize(const kt_tokenizer *t, const char *text, size_t len, unsigned flags,
+                      int32_t *ids, size_t cap, size_t *n, kt_err *err)
 {
     (void)t;
     (void)err;
@@ -402,8 +410,8 @@ static void put_text(struct sink *s, const char *text)
         put(s, (unsigned char)*text);
 }
 
-kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool gen, int32_t *ids, size_t cap, size_t *n_ids,
-                         kt_err *err)
+kt_status kt_chat_encode(const kt_tokenizer *t, const kt_chat_message *m, size_t n, bool gen,
+                         int32_t *ids, size_t cap, size_t *n_ids, kt_err *err)
 {
     struct sink s = {ids, cap, 0};
     (void)t;

@@ -1,4 +1,5 @@
-/* fake_kt.h - knobs of the fake engine (fake_kt.c). Set them before the engine is opened, or from the test while it runs: they are atomic.
+/* fake_kt.h - knobs of the fake engine (fake_kt.c). Set them before the engine is opened, or from
+ * the test while it runs: they are atomic.
  */
 #ifndef KT_TEST_FAKE_KT_H
 #define KT_TEST_FAKE_KT_H

@@ -1,5 +1,6 @@
-/* fake_papi.c - a counter library that can lie, loaded by test_papi. $FAKE_PAPI says how: good, noevnt (lists, cannot add), zero, garbage, negative,
- * one (only the first event counts), crash, hang, version (refuses every version). It lists every event it is asked for, as real ones do.
+/* fake_papi.c - a counter library that can lie, loaded by test_papi. $FAKE_PAPI says how: good,
+ * noevnt (lists, cannot add), zero, garbage, negative, one (only the first event counts), crash,
+ * hang, version (refuses every version). It lists every event it is asked for, as real ones do.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,10 @@ int PAPI_create_eventset(int *set)
 
 int PAPI_event_name_to_code(const char *name, int *code)
 {
-    *code = strcmp(name, "PAPI_TOT_CYC") == 0 ? 1 : strcmp(name, "PAPI_TOT_INS") == 0 ? 2 : strcmp(name, "PAPI_BR_INS") == 0 ? 3 : 4;
+    *code = strcmp(name, "PAPI_TOT_CYC") == 0   ? 1
+            : strcmp(name, "PAPI_TOT_INS") == 0 ? 2
+            : strcmp(name, "PAPI_BR_INS") == 0  ? 3
+                                                : 4;
     return 0;
 }
 
@@ -67,7 +71,10 @@ int PAPI_stop(int set, long long *values)
 {
     static const long long truth[] = {0, 1100000, 3000000, 1000000, 1100000};
     (void)set;
-    values[0] = mode("zero") ? 0 : mode("garbage") ? 123456789012345 : mode("negative") ? -5 : truth[current];
+    values[0] = mode("zero")       ? 0
+                : mode("garbage")  ? 123456789012345
+                : mode("negative") ? -5
+                                   : truth[current];
     return 0;
 }
 

@@ -1,6 +1,7 @@
-/* http1_trace.h - runs a byte stream through the request parser and writes what happened as text, for tests and the fuzz target.
- * The text names every event with all results (method, path, query, fields, body digest, flags, status), and nothing that may depend on
- * how the input was cut. So two traces of the same bytes must be equal, whatever the pieces were.
+/* http1_trace.h - runs a byte stream through the request parser and writes what happened as text,
+ * for tests and the fuzz target. The text names every event with all results (method, path, query,
+ * fields, body digest, flags, status), and nothing that may depend on how the input was cut. So two
+ * traces of the same bytes must be equal, whatever the pieces were.
  */
 #ifndef KT_TESTS_HTTP1_TRACE_H
 #define KT_TESTS_HTTP1_TRACE_H
@@ -16,16 +17,23 @@ typedef size_t (*http1_cut)(void *state, size_t left);
 
 static inline void http1_trace_head(const struct http1 *p, struct strbuf *out)
 {
-    sb_printf(out, "HEAD %d 1.%d %s?%s slash=%zd keep=%d chunked=%d body=%d length=%llu status=%d expect=%d%d", (int)p->method, p->minor, http1_path(p),
-              http1_query(p), p->slash_at == SIZE_MAX ? (ssize_t)-1 : (ssize_t)p->slash_at, p->keep_alive, p->chunked, p->has_body,
-              (unsigned long long)p->content_length, p->length_status, p->expect_continue, p->expect_unknown);
+    sb_printf(
+        out,
+        "HEAD %d 1.%d %s?%s slash=%zd keep=%d chunked=%d body=%d length=%llu status=%d expect=%d%d",
+        (int)p->method, p->minor, http1_path(p), http1_query(p),
+        p->slash_at == SIZE_MAX ? (ssize_t)-1 : (ssize_t)p->slash_at, p->keep_alive, p->chunked,
+        p->has_body, (unsigned long long)p->content_length, p->length_status, p->expect_continue,
+        p->expect_unknown);
     for (uint32_t i = 0; i < p->n_fields; i++)
-        sb_printf(out, " [%s=%s]", p->head.data + p->field[i].name, p->head.data + p->field[i].value);
+        sb_printf(out, " [%s=%s]", p->head.data + p->field[i].name,
+                  p->head.data + p->field[i].value);
     sb_puts(out, "\n");
 }
 
-/* Every piece is copied into its own block, so that reading past it is an error for the address sanitizer. */
-static inline void http1_trace(const struct http1_limits *limits, const char *data, size_t len, http1_cut cut, void *state, struct strbuf *out)
+/* Every piece is copied into its own block, so that reading past it is an error for the address
+ * sanitizer. */
+static inline void http1_trace(const struct http1_limits *limits, const char *data, size_t len,
+                               http1_cut cut, void *state, struct strbuf *out)
 {
     struct http1 p;
     http1_init(&p, limits);
@@ -65,7 +73,8 @@ static inline void http1_trace(const struct http1_limits *limits, const char *da
                 http1_reset(&p);
                 break;
             case HTTP1_ERROR:
-                sb_printf(out, "ERROR %d %s after %zu body %zu\n", p.status, p.reason, at + done, body.len);
+                sb_printf(out, "ERROR %d %s after %zu body %zu\n", p.status, p.reason, at + done,
+                          body.len);
                 more = false;
                 break;
             }

@@ -1,6 +1,8 @@
-/* http_world.h - a real server on loopback port 0 and raw client sockets in one thread, for test_http_server and test_http_gate.
- * The client calls pump the server's event loop while they wait, so there are no threads, no sleeps and no races; every wait is bounded.
- * The routes are small: each shows one behaviour. A held exchange stays in w.held until the test answers it or the client is gone.
+/* http_world.h - a real server on loopback port 0 and raw client sockets in one thread, for
+ * test_http_server and test_http_gate. The client calls pump the server's event loop while they
+ * wait, so there are no threads, no sleeps and no races; every wait is bounded. The routes are
+ * small: each shows one behaviour. A held exchange stays in w.held until the test answers it or the
+ * client is gone.
  */
 #ifndef KT_TESTS_HTTP_WORLD_H
 #define KT_TESTS_HTTP_WORLD_H
@@ -77,8 +79,10 @@ static void tell(struct http_x *x, void *user)
 {
     (void)user;
     char text[1024];
-    int n = snprintf(text, sizeof text, "path=%s tail=%s query=%s key=%s scope=%d accept=%s", http_path(x), http_tail(x), http_query(x), http_key_name(x),
-                     (int)http_granted(x), http_header(x, "ACCEPT") ? http_header(x, "ACCEPT") : "-");
+    int n =
+        snprintf(text, sizeof text, "path=%s tail=%s query=%s key=%s scope=%d accept=%s",
+                 http_path(x), http_tail(x), http_query(x), http_key_name(x), (int)http_granted(x),
+                 http_header(x, "ACCEPT") ? http_header(x, "ACCEPT") : "-");
     http_reply(x, 200, "text/plain", text, (size_t)n);
 }
 
@@ -117,7 +121,8 @@ static const struct http_route routes[] = {
     {.path = NULL},
 };
 
-static void on_done(void *user, const char *route, enum http_method m, int status, uint64_t duration_ns)
+static void on_done(void *user, const char *route, enum http_method m, int status,
+                    uint64_t duration_ns)
 {
     (void)user;
     (void)m;
@@ -172,15 +177,15 @@ static int world_end(void **state)
     return 0;
 }
 
-#define PUMP_UNTIL(condition)                                                                                                              \
-    do {                                                                                                                                   \
-        uint64_t end_ = clock_ns() + WAIT_NS;                                                                                              \
-        while (!(condition)) {                                                                                                             \
-            pump();                                                                                                                        \
-            if (clock_ns() > end_)                                                                                                         \
-                fail_msg("line %d: waited in vain for %s", __LINE__, #condition);                                                          \
-            poll(NULL, 0, 1);                                                                                                              \
-        }                                                                                                                                  \
+#define PUMP_UNTIL(condition)                                                                      \
+    do {                                                                                           \
+        uint64_t end_ = clock_ns() + WAIT_NS;                                                      \
+        while (!(condition)) {                                                                     \
+            pump();                                                                                \
+            if (clock_ns() > end_)                                                                 \
+                fail_msg("line %d: waited in vain for %s", __LINE__, #condition);                  \
+            poll(NULL, 0, 1);                                                                      \
+        }                                                                                          \
     } while (0)
 
 static inline void pump_for(unsigned ms)
@@ -195,7 +200,9 @@ static inline void pump_for(unsigned ms)
 static int dial(void)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(http_server_port(w.s)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons(http_server_port(w.s)),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -287,7 +294,8 @@ static size_t decode_chunks(const char *s, size_t n, struct strbuf *body)
     }
 }
 
-/* Read one reply from a connection; r->rest holds what was received before and after. no_body: a reply to HEAD. */
+/* Read one reply from a connection; r->rest holds what was received before and after. no_body: a
+ * reply to HEAD. */
 static void receive_reply(int fd, struct reply *r, bool no_body)
 {
     uint64_t end = clock_ns() + WAIT_NS;

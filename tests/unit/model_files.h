@@ -1,5 +1,6 @@
-/* model_files.h - for the tests of src/model: where fixtures are, temp files, and a builder of small GGUF files byte by byte.
- * The builder knows nothing of the reader: it writes what it is told, right or wrong. Tests only; one thread.
+/* model_files.h - for the tests of src/model: where fixtures are, temp files, and a builder of
+ * small GGUF files byte by byte. The builder knows nothing of the reader: it writes what it is
+ * told, right or wrong. Tests only; one thread.
  */
 #ifndef KT_TEST_MODEL_FILES_H
 #define KT_TEST_MODEL_FILES_H
@@ -62,7 +63,8 @@ static inline void gstr(struct strbuf *b, const char *s)
     sb_puts(b, s);
 }
 
-/* A GGUF file under construction. Every length, count, type, dimension and offset that is written is noted, so that tests can change each. */
+/* A GGUF file under construction. Every length, count, type, dimension and offset that is written
+ * is noted, so that tests can change each. */
 struct gfield {
     size_t at; /* byte in `head` order; see gfile_join */
     int bytes;
@@ -128,7 +130,8 @@ static inline void g_array(struct gfile *g, const char *key, uint32_t type, uint
 }
 
 /* A tensor of `bytes` bytes with values that are small floats in F32 and F16 alike. */
-static inline void g_tensor(struct gfile *g, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type, uint64_t bytes)
+static inline void g_tensor(struct gfile *g, const char *name, uint32_t n_dims,
+                            const uint64_t *dims, uint32_t type, uint64_t bytes)
 {
     if (g->align == 0)
         g->align = 32;
@@ -151,7 +154,8 @@ static inline void g_tensor(struct gfile *g, const char *name, uint32_t n_dims, 
     g->n_t++;
 }
 
-static inline void g_f32_tensor(struct gfile *g, const char *name, uint64_t d0, uint64_t d1, uint64_t d2)
+static inline void g_f32_tensor(struct gfile *g, const char *name, uint64_t d0, uint64_t d1,
+                                uint64_t d2)
 {
     uint64_t d[3] = {d0, d1, d2}, n = d0 * (d1 ? d1 : 1) * (d2 ? d2 : 1);
     g_tensor(g, name, d2 ? 3 : d1 ? 2 : 1, d, 0, n * 4);
@@ -173,8 +177,10 @@ static inline void g_join(struct gfile *g, struct strbuf *out)
     if (g->data.len > 0)
         sb_add(out, g->data.data, g->data.len);
     for (size_t i = 0; i < g->n_fields; i++)
-        g->field[i].at = g->field[i].at >> 40 ? info + (g->field[i].at & 0xffffffff) : kv + g->field[i].at;
-    static const struct gfield head[] = {{0, 4, "magic"}, {4, 4, "version"}, {8, 8, "tensor count"}, {16, 8, "kv count"}};
+        g->field[i].at =
+            g->field[i].at >> 40 ? info + (g->field[i].at & 0xffffffff) : kv + g->field[i].at;
+    static const struct gfield head[] = {
+        {0, 4, "magic"}, {4, 4, "version"}, {8, 8, "tensor count"}, {16, 8, "kv count"}};
     for (int i = 0; i < 4; i++)
         g->field[g->n_fields++] = head[i];
     assert_true(sb_ok(out));
@@ -224,7 +230,8 @@ static inline void g_tiny(struct gfile *g)
     g_f32_tensor(g, "blk.0.attn_q_norm.weight", 4, 0, 0);
     g_f32_tensor(g, "blk.0.attn_k_norm.weight", 4, 0, 0);
     g_f32_tensor(g, "blk.0.ffn_norm.weight", 8, 0, 0);
-    g_tensor(g, "blk.0.ffn_gate_inp.weight", 2, (uint64_t[]){8, 2}, g->router_type, g->router_type == 28 ? 128 : 64);
+    g_tensor(g, "blk.0.ffn_gate_inp.weight", 2, (uint64_t[]){8, 2}, g->router_type,
+             g->router_type == 28 ? 128 : 64);
     g_f32_tensor(g, "blk.0.ffn_gate_exps.weight", 8, 8, 2);
     g_f32_tensor(g, "blk.0.ffn_up_exps.weight", 8, 8, 2);
     g_f32_tensor(g, "blk.0.ffn_down_exps.weight", 8, 8, 2);

@@ -1,5 +1,5 @@
-/* test_api.c - the small parts of the API side: options from four sources, placement object and report, the bridge's queue, the route
- * table. */
+/* test_api.c - the small parts of the API side: options from four sources, placement object and
+ * report, the bridge's queue, the route table. */
 #include <math.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -30,8 +30,9 @@ static int read_options(struct options *o, char *err, int n, const char *const *
         snprintf(argv[i + 1] = store[i], sizeof store[i], "%s", args[i]);
     return options_read(o, n + 1, argv, err, 300);
 }
-#define READ(o, err, ...)                                                                                                                  \
-    read_options(o, err, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)), (const char *const[]){__VA_ARGS__})
+#define READ(o, err, ...)                                                                          \
+    read_options(o, err, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)),       \
+                 (const char *const[]){__VA_ARGS__})
 
 static void precedence(void **state)
 {
@@ -40,17 +41,23 @@ static void precedence(void **state)
     int fd = mkstemp(path);
     (void)state;
     FILE *f = fdopen(fd, "w");
-    fputs("# a comment\n\nctx = 11\nparallel = 12\nbatch=13\n strict = true\nmodel-id = from file\n", f);
+    fputs(
+        "# a comment\n\nctx = 11\nparallel = 12\nbatch=13\n strict = true\nmodel-id = from file\n",
+        f);
     fclose(f);
     setenv("KTSERVE_PARALLEL", "22", 1);
     setenv("KTSERVE_BATCH", "23", 1);
     setenv("KTSERVE_MODEL_ID", "env", 1);
-    assert_int_equal(READ(&o, err, "-m", "path", "--batch=33", "--config", path, "--allow-host", "a", "--allow-host=b"), 0);
-    assert_true(o.ctx == 11 && o.parallel == 22 && o.batch == 33 && o.queue == 256 && o.strict && !o.insecure && o.port == 8080);
+    assert_int_equal(READ(&o, err, "-m", "path", "--batch=33", "--config", path, "--allow-host",
+                          "a", "--allow-host=b"),
+                     0);
+    assert_true(o.ctx == 11 && o.parallel == 22 && o.batch == 33 && o.queue == 256 && o.strict &&
+                !o.insecure && o.port == 8080);
     assert_string_equal(o.model_id, "env");
     assert_string_equal(o.host, "127.0.0.1");
     assert_string_equal(o.model, "path");
-    assert_true(o.allow_hosts.n == 2 && strcmp(o.allow_hosts.v[1], "b") == 0 && o.max_output_bytes == 1 << 20);
+    assert_true(o.allow_hosts.n == 2 && strcmp(o.allow_hosts.v[1], "b") == 0 &&
+                o.max_output_bytes == 1 << 20);
     options_free(&o);
     unsetenv("KTSERVE_PARALLEL");
     unsetenv("KTSERVE_BATCH");
@@ -128,19 +135,22 @@ static void defaults_are_in_range(void **state)
 static void base64_both_ways(void **state)
 {
     (void)state;
-    static const char *const row[][2] = {{"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
-                                         {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe\xfd", "//79"}};
+    static const char *const row[][2] = {
+        {"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+        {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe\xfd", "//79"}};
     for (size_t i = 0; i < 6; i++) {
         struct strbuf b = {0};
         uint8_t back[16];
         base64_add(&b, (const unsigned char *)row[i][0], strlen(row[i][0]));
         assert_string_equal(b.data == NULL ? "" : b.data, row[i][1]);
-        assert_int_equal(base64_decode(row[i][1], strlen(row[i][1]), back, sizeof back), strlen(row[i][0]));
+        assert_int_equal(base64_decode(row[i][1], strlen(row[i][1]), back, sizeof back),
+                         strlen(row[i][0]));
         assert_memory_equal(back, row[i][0], strlen(row[i][0]));
         sb_free(&b);
     }
     uint8_t out[8];
-    static const char *const bad[] = {"A", "AB", "ABC", "A===", "=AAA", "AA=A", "A A=", "AAAA====", "AAAAAAAAAAAA"};
+    static const char *const bad[] = {"A",    "AB",   "ABC",      "A===",        "=AAA",
+                                      "AA=A", "A A=", "AAAA====", "AAAAAAAAAAAA"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_int_equal(base64_decode(bad[i], strlen(bad[i]), out, sizeof out), -1);
 }
@@ -161,19 +171,26 @@ static char *report_of(const char *json, kt_status want)
 static void placement_and_report(void **state)
 {
     uint64_t counts[2 * 20] = {[3] = 70, [4] = 30, [20 + 7] = 6000000000u};
-    kt_engine_info info = {
-        .n_moe_layers = 2, .first_moe_layer = 1, .last_moe_layer = 2, .n_experts = 20, .experts_per_token = 2, .expert_bytes = 1 << 20};
-    struct placement_in in = {.info = &info, .counts = counts, .time = 1.5, .uptime_s = 9, .capacity_bytes = 1 << 30};
+    kt_engine_info info = {.n_moe_layers = 2,
+                           .first_moe_layer = 1,
+                           .last_moe_layer = 2,
+                           .n_experts = 20,
+                           .experts_per_token = 2,
+                           .expert_bytes = 1 << 20};
+    struct placement_in in = {
+        .info = &info, .counts = counts, .time = 1.5, .uptime_s = 9, .capacity_bytes = 1 << 30};
     struct strbuf b = {0};
     (void)state;
     placement_json(&in, &b);
-    assert_non_null(strstr(
-        b.data,
-        "{\"object\":\"placement\",\"epoch\":0,\"time\":1.5,\"window_s\":9,\"layers\":[1,2],\"n_experts\":20,\"experts_per_token\":2,"));
+    assert_non_null(strstr(b.data,
+                           "{\"object\":\"placement\",\"epoch\":0,\"time\":1.5,\"window_s\":9,"
+                           "\"layers\":[1,2],\"n_experts\":20,\"experts_per_token\":2,"));
     assert_non_null(strstr(b.data, "\"policy\":{\"name\":\"off\",\"paused\":false,"));
     char *text = report_of(b.data, KT_OK);
-    assert_non_null(strstr(text, "2      7       0     4294967295    100.0 %")); /* saturated, not wrapped */
-    assert_non_null(strstr(text, "1      3       0     70             70.0 %\n1      4       0     30             30.0 %\n"));
+    assert_non_null(
+        strstr(text, "2      7       0     4294967295    100.0 %")); /* saturated, not wrapped */
+    assert_non_null(strstr(text, "1      3       0     70             70.0 %\n1      4       0     "
+                                 "30             30.0 %\n"));
     assert_non_null(strstr(text, "1      100             100.0 %    0.204\n"));
     free(text);
     sb_clear(&b);
@@ -186,13 +203,14 @@ static void placement_and_report(void **state)
     assert_non_null(strstr(text, "no routed experts"));
     free(text);
     sb_free(&b);
-    static const char *const bad[] = {"{}",
-                                      "[]",
-                                      "{\"tiers\":[]}",
-                                      "{\"tiers\":[],\"n_experts\":3,\"residency\":\"AAAA\",\"hits\":\"AAAA\"}",
-                                      "{\"tiers\":[],\"n_experts\":2,\"residency\":\"AAAA\",\"hits\":\"\"}",
-                                      "{\"tiers\":[],\"n_experts\":3,\"residency\":\"!!!!\"}",
-                                      "{\"tiers\":[],\"n_experts\":9999999999,\"residency\":\"AAAA\"}"};
+    static const char *const bad[] = {
+        "{}",
+        "[]",
+        "{\"tiers\":[]}",
+        "{\"tiers\":[],\"n_experts\":3,\"residency\":\"AAAA\",\"hits\":\"AAAA\"}",
+        "{\"tiers\":[],\"n_experts\":2,\"residency\":\"AAAA\",\"hits\":\"\"}",
+        "{\"tiers\":[],\"n_experts\":3,\"residency\":\"!!!!\"}",
+        "{\"tiers\":[],\"n_experts\":9999999999,\"residency\":\"AAAA\"}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         free(report_of(bad[i], KT_E_FORMAT));
 }
@@ -206,7 +224,8 @@ static void skew(void **state)
         even[i] = 5;
     one[9] = 7;
     report_skew(even, 16, &l);
-    assert_true(fabs(l.entropy - 1) < 1e-12 && fabs(l.top10_share - 2.0 / 16) < 1e-12 && l.hits == 80);
+    assert_true(fabs(l.entropy - 1) < 1e-12 && fabs(l.top10_share - 2.0 / 16) < 1e-12 &&
+                l.hits == 80);
     report_skew(one, 16, &l);
     assert_true(l.entropy == 0 && l.top10_share == 1);
     report_skew(one, 9, &l);

@@ -37,9 +37,11 @@ static void half_round_trips(void **state)
 static void half_rounds_to_nearest_even(void **state)
 {
     (void)state;
-    /* between every two neighbouring finite halves: the middle goes to the even one, a little more or less to the nearer */
+    /* between every two neighbouring finite halves: the middle goes to the even one, a little more
+     * or less to the nearer */
     for (uint32_t h = 0; h < 0x7bff; h++) {
-        float a = f16_to_f32((uint16_t)h), b = f16_to_f32((uint16_t)(h + 1)), mid = (float)(((double)a + b) / 2);
+        float a = f16_to_f32((uint16_t)h), b = f16_to_f32((uint16_t)(h + 1)),
+              mid = (float)(((double)a + b) / 2);
         assert_int_equal(f32_to_f16(mid), h % 2 ? h + 1 : h);
         assert_int_equal(f32_to_f16(nextafterf(mid, 0)), h);
         assert_int_equal(f32_to_f16(nextafterf(mid, INFINITY)), h + 1);
@@ -66,7 +68,9 @@ static void json_escapes_and_numbers(void **state)
     jo_array_end(&j);
     jo_object_end(&j);
     assert_true(sb_ok(&b));
-    assert_string_equal(b.data, "{\"a\\\"\\n\":\"x\\\\\\u0001\\u007f\\u0085\\u2028\xef\xbf\xbd\xc3\xa9\",\"r\":0.1,\"n\":null,\"i\":-5,\"l\":[true,null]}");
+    assert_string_equal(b.data,
+                        "{\"a\\\"\\n\":\"x\\\\\\u0001\\u007f\\u0085\\u2028\xef\xbf\xbd\xc3\xa9\","
+                        "\"r\":0.1,\"n\":null,\"i\":-5,\"l\":[true,null]}");
     sb_free(&b);
 }
 
@@ -176,9 +180,14 @@ static void team_survives_failed_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(half_round_trips), cmocka_unit_test(half_rounds_to_nearest_even), cmocka_unit_test(json_escapes_and_numbers),
-        cmocka_unit_test(sha256_vectors),   cmocka_unit_test(dtypes_are_found),            cmocka_unit_test(files_are_whole_or_absent),
-        cmocka_unit_test(teams_meet),       cmocka_unit_test(team_survives_failed_allocations),
+        cmocka_unit_test(half_round_trips),
+        cmocka_unit_test(half_rounds_to_nearest_even),
+        cmocka_unit_test(json_escapes_and_numbers),
+        cmocka_unit_test(sha256_vectors),
+        cmocka_unit_test(dtypes_are_found),
+        cmocka_unit_test(files_are_whole_or_absent),
+        cmocka_unit_test(teams_meet),
+        cmocka_unit_test(team_survives_failed_allocations),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
-/* test_engine.c - the engine through kt.h on the bundled demo model: what a step promises (no allocation, no influence of batch, chunks and threads,
- * errors that stay in their sequence), reservations, refusals with remedies, and loads that fail at any allocation without leaking or crashing.
+/* test_engine.c - the engine through kt.h on the bundled demo model: what a step promises (no
+ * allocation, no influence of batch, chunks and threads, errors that stay in their sequence),
+ * reservations, refusals with remedies, and loads that fail at any allocation without leaking or
+ * crashing.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -52,7 +54,8 @@ static void run(kt_engine *e, const int32_t *ids, uint32_t n, uint32_t chunk, fl
     assert_int_equal(kt_seq_open(e, n, &s, &err), KT_OK);
     for (uint32_t at = 0; at < n; at += chunk) {
         uint32_t k = n - at < chunk ? n - at : chunk;
-        kt_batch_item it = {.seq = s, .ids = ids + at, .n = k, .logits = at + k == n ? logits : NULL};
+        kt_batch_item it = {
+            .seq = s, .ids = ids + at, .n = k, .logits = at + k == n ? logits : NULL};
         assert_int_equal(kt_step(e, &it, 1, &err), KT_OK);
         assert_int_equal(it.result, KT_OK);
     }
@@ -107,7 +110,8 @@ static void q8(kt_engine_opts *o)
     o->quant_dense = "q8_0";
 }
 
-/* Eight sequences of different lengths in one step give each the bits it has alone; with allocation forbidden. */
+/* Eight sequences of different lengths in one step give each the bits it has alone; with allocation
+ * forbidden. */
 static void batches_do_not_change_bits_and_steps_allocate_nothing(void **state)
 {
     (void)state;
@@ -127,7 +131,10 @@ static void batches_do_not_change_bits_and_steps_allocate_nothing(void **state)
         mem_fail_after(0);
         for (uint32_t round = 0; round < 2; round++) {
             for (uint32_t i = 0; i < 8; i++)
-                it[i] = (kt_batch_item){.seq = s[i], .ids = ids[i] + round * (9 + i / 2), .n = round == 0 ? 9 + i / 2 : 11 + i - i / 2, .logits = together[i]};
+                it[i] = (kt_batch_item){.seq = s[i],
+                                        .ids = ids[i] + round * (9 + i / 2),
+                                        .n = round == 0 ? 9 + i / 2 : 11 + i - i / 2,
+                                        .logits = together[i]};
             assert_int_equal(kt_step(e, it, 8, &err), KT_OK);
         }
         mem_fail_after(-1);
@@ -276,8 +283,9 @@ static void refusals_name_the_remedy(void **state)
     static const struct {
         const char *quant, *kv, *mask;
         uint32_t seqs, batch, ctx;
-    } bad[] = {{"q3_k", NULL, NULL, 1, 1, 0},       {NULL, "int8", NULL, 1, 1, 0}, {NULL, NULL, "sse9", 1, 1, 0},
-               {NULL, NULL, NULL, 0, 1, 0},         {NULL, NULL, NULL, 1, 0, 0},   {NULL, NULL, NULL, 1, 1, 99999},
+    } bad[] = {{"q3_k", NULL, NULL, 1, 1, 0}, {NULL, "int8", NULL, 1, 1, 0},
+               {NULL, NULL, "sse9", 1, 1, 0}, {NULL, NULL, NULL, 0, 1, 0},
+               {NULL, NULL, NULL, 1, 0, 0},   {NULL, NULL, NULL, 1, 1, 99999},
                {NULL, NULL, NULL, 5000, 1, 0}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         kt_engine_opts_init(&o);
@@ -335,7 +343,8 @@ static void every_failed_allocation_is_survived(void **state)
             assert_null(e);
             assert_true(err.msg[0] != '\0');
         }
-        n += n < 50 ? 1 : n / 16; /* thousands of small allocations happen in the reader; sample them */
+        n += n < 50 ? 1
+                    : n / 16; /* thousands of small allocations happen in the reader; sample them */
     } while (s != KT_OK && n < 1000000);
     assert_int_equal(s, KT_OK);
     kt_engine_close(e);

@@ -1,8 +1,11 @@
-/* test_engine_numeric.c - the engine on tiny models made here: a NaN or infinity in one sequence is that sequence's error and nobody else's, and shapes
- * that no published model has (odd widths, one expert, no experts, 4096 sequences) give the same bits by every kernel set, thread count and batch.
+/* test_engine_numeric.c - the engine on tiny models made here: a NaN or infinity in one sequence is
+ * that sequence's error and nobody else's, and shapes that no published model has (odd widths, one
+ * expert, no experts, 4096 sequences) give the same bits by every kernel set, thread count and
+ * batch.
  *
- * How one sequence is made to fail: dimension 0 of the residual stream is zero for ordinary tokens and stays so (row 0 of every output projection is
- * zero), and large for the tokens from BAD on. A weight of 3e38 in column 0 of one matrix then overflows in those tokens only.
+ * How one sequence is made to fail: dimension 0 of the residual stream is zero for ordinary tokens
+ * and stays so (row 0 of every output projection is zero), and large for the tokens from BAD on. A
+ * weight of 3e38 in column 0 of one matrix then overflows in those tokens only.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -29,7 +32,22 @@ struct shape {
     enum dtype type; /* of matrices; norms and router are F32 */
 };
 
-enum poison { NONE, EMBED, EMBED_NAN, ATTN_NORM, Q, K, V, FFN_NORM, ROUTER, GATE, UP, FINAL_NORM, HEAD, N_POISONS };
+enum poison {
+    NONE,
+    EMBED,
+    EMBED_NAN,
+    ATTN_NORM,
+    Q,
+    K,
+    V,
+    FFN_NORM,
+    ROUTER,
+    GATE,
+    UP,
+    FINAL_NORM,
+    HEAD,
+    N_POISONS
+};
 
 #define BAD 60 /* tokens from here on have something in dimension 0 */
 #define HUGE_WEIGHT 3e38f
@@ -43,7 +61,8 @@ static float next(void)
     return (float)(int32_t)seed * 0x1p-31f;
 }
 
-static void declare(struct gguf_out *g, const char *name, enum dtype t, uint64_t d0, uint64_t d1, uint64_t d2)
+static void declare(struct gguf_out *g, const char *name, enum dtype t, uint64_t d0, uint64_t d1,
+                    uint64_t d2)
 {
     uint64_t dims[3] = {d0, d1, d2};
     gguf_out_tensor(g, name, t, d2 ? 3 : d1 ? 2 : 1, dims);
@@ -53,8 +72,8 @@ struct part {
     const char *name; /* after "blk.N."; with layer false the whole name */
     bool layer;
     uint64_t d0, d1, d2;
-    bool plain;     /* F32 whatever the shape says */
-    bool zero_row;  /* row 0 of each matrix is zero */
+    bool plain;    /* F32 whatever the shape says */
+    bool zero_row; /* row 0 of each matrix is zero */
     enum poison poisoned_by;
 };
 
@@ -74,15 +93,38 @@ static uint32_t parts_of(const struct shape *s, struct part *p)
     if (moe) {
         p[n++] = (struct part){"attn_q_norm.weight", true, s->dim, 0, 0, true, false, NONE};
         p[n++] = (struct part){"attn_k_norm.weight", true, s->dim, 0, 0, true, false, NONE};
-        p[n++] = (struct part){"ffn_gate_inp.weight", true, s->hidden, s->experts, 0, true, false, ROUTER};
+        p[n++] = (struct part){
+            "ffn_gate_inp.weight", true, s->hidden, s->experts, 0, true, false, ROUTER};
     }
-    p[n++] = (struct part){moe ? "ffn_gate_exps.weight" : "ffn_gate.weight", true, s->hidden, s->inter, s->experts, false, false, GATE};
-    p[n++] = (struct part){moe ? "ffn_up_exps.weight" : "ffn_up.weight", true, s->hidden, s->inter, s->experts, false, false, UP};
-    p[n++] = (struct part){moe ? "ffn_down_exps.weight" : "ffn_down.weight", true, s->inter, s->hidden, s->experts, false, true, NONE};
+    p[n++] = (struct part){moe ? "ffn_gate_exps.weight" : "ffn_gate.weight",
+                           true,
+                           s->hidden,
+                           s->inter,
+                           s->experts,
+                           false,
+                           false,
+                           GATE};
+    p[n++] = (struct part){moe ? "ffn_up_exps.weight" : "ffn_up.weight",
+                           true,
+                           s->hidden,
+                           s->inter,
+                           s->experts,
+                           false,
+                           false,
+                           UP};
+    p[n++] = (struct part){moe ? "ffn_down_exps.weight" : "ffn_down.weight",
+                           true,
+                           s->inter,
+                           s->hidden,
+                           s->experts,
+                           false,
+                           true,
+                           NONE};
     return n;
 }
 
-static void put_values(struct gguf_out *g, const struct shape *s, const struct part *p, uint32_t layer, enum poison poison)
+static void put_values(struct gguf_out *g, const struct shape *s, const struct part *p,
+                       uint32_t layer, enum poison poison)
 {
     uint64_t rows = p->d1 ? p->d1 : 1, all = rows * (p->d2 ? p->d2 : 1), cols = p->d0;
     enum dtype type = p->plain ? DT_F32 : s->type;
@@ -92,7 +134,8 @@ static void put_values(struct gguf_out *g, const struct shape *s, const struct p
     for (uint64_t r = 0; r < all; r++) {
         bool embed = p->poisoned_by == EMBED;
         for (uint64_t c = 0; c < cols; c++)
-            row[c] = p->d1 == 0 ? 1 + 0.25f * next() : next() * (embed ? 0.5f : 1.5f / sqrtf((float)cols));
+            row[c] = p->d1 == 0 ? 1 + 0.25f * next()
+                                : next() * (embed ? 0.5f : 1.5f / sqrtf((float)cols));
         if (p->zero_row && r % rows == 0)
             memset(row, 0, cols * sizeof *row);
         if (embed)
@@ -151,7 +194,8 @@ static void write_model(const struct shape *s, enum poison poison)
                 else
                     snprintf(name, sizeof name, "%s", part[i].name);
                 if (pass == 0)
-                    declare(g, name, part[i].plain ? DT_F32 : s->type, part[i].d0, part[i].d1, part[i].d2);
+                    declare(g, name, part[i].plain ? DT_F32 : s->type, part[i].d0, part[i].d1,
+                            part[i].d2);
                 else
                     put_values(g, s, &part[i], l, poison);
             }
@@ -202,8 +246,10 @@ static void open_stream(kt_engine *e, struct stream *s)
 
 static kt_batch_item item_of(struct stream *s, uint32_t step, float *logits)
 {
-    return step == 0 ? (kt_batch_item){.seq = s->seq, .ids = s->id, .n = PROMPT, .logits = logits}
-                     : (kt_batch_item){.seq = s->seq, .ids = s->id + PROMPT + step - 1, .n = 1, .logits = logits};
+    return step == 0
+               ? (kt_batch_item){.seq = s->seq, .ids = s->id, .n = PROMPT, .logits = logits}
+               : (kt_batch_item){
+                     .seq = s->seq, .ids = s->id + PROMPT + step - 1, .n = 1, .logits = logits};
 }
 
 static void run_alone(kt_engine *e, struct stream *s)
@@ -218,8 +264,10 @@ static void run_alone(kt_engine *e, struct stream *s)
     kt_seq_close(s->seq);
 }
 
-/* Streams 0, 1 and 2 go together; stream 1 fails in step `at` (0: at `place` of its prompt), is closed, and stream 3 takes its pages. */
-static void one_fails(kt_engine *e, struct stream s[4], uint32_t at, uint32_t place, size_t row_bytes, const char *what)
+/* Streams 0, 1 and 2 go together; stream 1 fails in step `at` (0: at `place` of its prompt), is
+ * closed, and stream 3 takes its pages. */
+static void one_fails(kt_engine *e, struct stream s[4], uint32_t at, uint32_t place,
+                      size_t row_bytes, const char *what)
 {
     kt_err err;
     int32_t *bad = &s[1].id[at == 0 ? place : PROMPT + at - 1], good = *bad;
@@ -229,13 +277,16 @@ static void one_fails(kt_engine *e, struct stream s[4], uint32_t at, uint32_t pl
     for (int i = 0; i < 3; i++)
         open_stream(e, &s[i]);
     for (uint32_t step = 0; step <= STEPS; step++) {
-        kt_batch_item it[3] = {item_of(&s[0], step, s[0].got[step]), {0}, item_of(&s[2], step, s[2].got[step])};
-        it[1] = closed ? item_of(&s[3], late, s[3].got[late]) : item_of(&s[1], step, s[1].got[step]);
+        kt_batch_item it[3] = {
+            item_of(&s[0], step, s[0].got[step]), {0}, item_of(&s[2], step, s[2].got[step])};
+        it[1] =
+            closed ? item_of(&s[3], late, s[3].got[late]) : item_of(&s[1], step, s[1].got[step]);
         assert_int_equal(kt_step(e, it, 3, &err), KT_OK);
         assert_int_equal(it[0].result, KT_OK);
         assert_int_equal(it[2].result, KT_OK);
         if (it[1].result != (!closed && step == at ? KT_E_NUMERIC : KT_OK))
-            fail_msg("%s, failing at %u, step %u: %s", what, at, step, kt_status_name(it[1].result));
+            fail_msg("%s, failing at %u, step %u: %s", what, at, step,
+                     kt_status_name(it[1].result));
         if (closed) {
             assert_memory_equal(s[3].got[late], s[3].alone[late], row_bytes);
             late++;
@@ -260,7 +311,8 @@ static const char *const levels[] = {"ref", "avx2", "avx512vnni"};
 static void errors_stay_with(const struct shape *shape, enum poison poison, const char *quant)
 {
     static struct stream s[4];
-    /* what overflows late in the last layer is seen by no later token: only at the prompt's end does it reach anything */
+    /* what overflows late in the last layer is seen by no later token: only at the prompt's end
+     * does it reach anything */
     bool last = poison != EMBED && poison != EMBED_NAN && poison != K && poison != V;
     char what[120];
     write_model(shape, poison);
@@ -277,7 +329,8 @@ static void errors_stay_with(const struct shape *shape, enum poison poison, cons
         kt_engine *e = open_tiny(&o);
         if (e == NULL)
             continue;
-        snprintf(what, sizeof what, "%s %s, poison %d, quant %s, %s", shape->arch, dtype_name(shape->type), (int)poison, quant != NULL ? quant : "none", levels[l]);
+        snprintf(what, sizeof what, "%s %s, poison %d, quant %s, %s", shape->arch,
+                 dtype_name(shape->type), (int)poison, quant != NULL ? quant : "none", levels[l]);
         for (uint32_t i = 0; i < 4; i++) {
             fill(&s[i], 7 + i);
             run_alone(e, &s[i]);
@@ -309,7 +362,8 @@ static void plain_dense(void **state)
             errors_stay_with(&s, p, NULL);
 }
 
-/* Block formats hold no weight that overflows in one product: norms do it, and the embedding, also when it is quantised row by row. */
+/* Block formats hold no weight that overflows in one product: norms do it, and the embedding, also
+ * when it is quantised row by row. */
 static void block_formats(void **state)
 {
     static const enum poison by[] = {ATTN_NORM, FFN_NORM, FINAL_NORM};
@@ -331,7 +385,8 @@ static void block_formats(void **state)
 
 static const char *experts_as; /* --quant of logits_of */
 
-static void logits_of(const struct shape *s, const char *mask, uint32_t threads, uint32_t batch, float *all)
+static void logits_of(const struct shape *s, const char *mask, uint32_t threads, uint32_t batch,
+                      float *all)
 {
     kt_engine_opts o;
     kt_err err;
@@ -353,7 +408,11 @@ static void logits_of(const struct shape *s, const char *mask, uint32_t threads,
     assert_int_equal(kt_seq_open(e, 70, &q, &err), KT_OK);
     for (uint32_t at = 0; at < 70; at += batch) {
         uint32_t n = 70 - at < batch ? 70 - at : batch;
-        kt_batch_item it = {.seq = q, .ids = id + at, .n = n, .logits = all + (size_t)at * s->vocab, .all_logits = true};
+        kt_batch_item it = {.seq = q,
+                            .ids = id + at,
+                            .n = n,
+                            .logits = all + (size_t)at * s->vocab,
+                            .all_logits = true};
         assert_int_equal(kt_step(e, &it, 1, &err), KT_OK);
         assert_int_equal(it.result, KT_OK);
     }
@@ -367,10 +426,12 @@ static void odd_shapes_have_one_result(void **state)
         {"qwen3moe", 2, 52, 3, 1, 18, 21, 5, 3, 101, 128, DT_F32},
         {"qwen3moe", 2, 52, 3, 1, 18, 21, 5, 3, 101, 128, DT_F16},
         {"qwen3moe", 2, 52, 3, 1, 18, 21, 5, 3, 101, 128, DT_BF16},
-        {"qwen3moe", 1, 64, 1, 1, 32, 32, 1, 1, 33, 128, DT_Q8_0},  /* one expert */
-        {"qwen3moe", 1, 32, 9, 1, 32, 64, 3, 3, 65, 128, DT_Q4_0},  /* all experts, more than 8 query heads a kv head */
+        {"qwen3moe", 1, 64, 1, 1, 32, 32, 1, 1, 33, 128, DT_Q8_0}, /* one expert */
+        {"qwen3moe", 1, 32, 9, 1, 32, 64, 3, 3, 65, 128,
+         DT_Q4_0}, /* all experts, more than 8 query heads a kv head */
         {"llama", 2, 44, 4, 2, 10, 33, 0, 0, 77, 128, DT_BF16},
-        {"llama", 1, 96, 3, 3, 64, 32, 0, 0, 1, 128, DT_Q8_0},      /* heads wider than the model, one word */
+        {"llama", 1, 96, 3, 3, 64, 32, 0, 0, 1, 128,
+         DT_Q8_0}, /* heads wider than the model, one word */
     };
     static float want[70 * MAX_V], got[70 * MAX_V];
     (void)state;
@@ -396,10 +457,12 @@ struct checkpoint {
 static void tensor(struct checkpoint *c, const char *name, uint32_t rows, uint32_t cols)
 {
     uint32_t n = rows * (cols ? cols : 1);
-    sb_printf(&c->header, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%u", c->header.len > 1 ? "," : "", name, rows);
+    sb_printf(&c->header, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%u",
+              c->header.len > 1 ? "," : "", name, rows);
     if (cols > 0)
         sb_printf(&c->header, ",%u", cols);
-    sb_printf(&c->header, "],\"data_offsets\":[%zu,%zu]}", c->data.len, c->data.len + 2 * (size_t)n);
+    sb_printf(&c->header, "],\"data_offsets\":[%zu,%zu]}", c->data.len,
+              c->data.len + 2 * (size_t)n);
     for (uint32_t i = 0; i < n; i++) {
         uint16_t v = f32_to_bf16(cols == 0 ? 1 : next() * 0.25f);
         sb_add(&c->data, (const char *)&v, sizeof v);
@@ -422,7 +485,10 @@ static void put(const char *name, const struct strbuf *a, const struct strbuf *b
 
 static void write_checkpoint(const char *dir)
 {
-    static const char *const attn[] = {"q_proj", "k_proj", "v_proj", "o_proj"}, *const ffn[] = {"gate_proj", "up_proj", "down_proj"};
+    static const char *const attn[] = {"q_proj", "k_proj", "v_proj", "o_proj"}, *const ffn[] = {
+                                                                                    "gate_proj",
+                                                                                    "up_proj",
+                                                                                    "down_proj"};
     struct checkpoint c = {0};
     struct strbuf config = {0};
     char name[128];
@@ -432,7 +498,8 @@ static void write_checkpoint(const char *dir)
     tensor(&c, "model.norm.weight", 32, 0);
     tensor(&c, "lm_head.weight", 40, 32);
     for (int l = 0; l < 2; l++) {
-        static const char *const norm[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"};
+        static const char *const norm[] = {"input_layernorm", "post_attention_layernorm",
+                                           "self_attn.q_norm", "self_attn.k_norm"};
         for (int i = 0; i < 4; i++) {
             snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, norm[i]);
             tensor(&c, name, i < 2 ? 32 : 16, 0);
@@ -452,9 +519,12 @@ static void write_checkpoint(const char *dir)
             }
     }
     sb_puts(&c.header, "}");
-    sb_puts(&config, "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":2,\"hidden_size\":32,\"vocab_size\":40,"
-                     "\"max_position_embeddings\":128,\"num_attention_heads\":2,\"num_key_value_heads\":2,\"head_dim\":16,\"num_experts\":3,"
-                     "\"num_experts_per_tok\":2,\"moe_intermediate_size\":32,\"intermediate_size\":33,\"mlp_only_layers\":[0],\"rms_norm_eps\":1e-6}");
+    sb_puts(&config, "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"model_type\":\"qwen3_moe\","
+                     "\"num_hidden_layers\":2,\"hidden_size\":32,\"vocab_size\":40,"
+                     "\"max_position_embeddings\":128,\"num_attention_heads\":2,\"num_key_value_"
+                     "heads\":2,\"head_dim\":16,\"num_experts\":3,"
+                     "\"num_experts_per_tok\":2,\"moe_intermediate_size\":32,\"intermediate_size\":"
+                     "33,\"mlp_only_layers\":[0],\"rms_norm_eps\":1e-6}");
     assert_true(sb_ok(&c.header) && sb_ok(&c.data) && sb_ok(&config));
     snprintf(name, sizeof name, "%s/config.json", dir);
     put(name, &config, NULL);
@@ -465,7 +535,8 @@ static void write_checkpoint(const char *dir)
     sb_free(&config);
 }
 
-/* 33 is no multiple of 32, so the dense layer has no int8 form, and the experts beside it need one. */
+/* 33 is no multiple of 32, so the dense layer has no int8 form, and the experts beside it need one.
+ */
 static void dense_and_expert_widths_differ(void **state)
 {
     static const struct shape s = {.vocab = 40};

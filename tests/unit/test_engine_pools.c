@@ -1,5 +1,7 @@
-/* test_engine_pools.c - the engine over several pools on a machine that may have one node: this program brings its own plan (in place of src/plan's), so
- * matrices are split by uneven shares of rows among one to four pools, with one or two workers each. The logits must be the same bits every time.
+/* test_engine_pools.c - the engine over several pools on a machine that may have one node: this
+ * program brings its own plan (in place of src/plan's), so matrices are split by uneven shares of
+ * rows among one to four pools, with one or two workers each. The logits must be the same bits
+ * every time.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,9 @@
-/* test_gguf.c - the GGUF reader against broken files: cut at every byte, every header field changed, every rule by its own case, split models, and
- * failing allocations. Never a crash, always a message that names the file, never an allocation beyond what the file justifies.
+/* test_gguf.c - the GGUF reader against broken files: cut at every byte, every header field
+ * changed, every rule by its own case, split models, and failing allocations. Never a crash, always
+ * a message that names the file, never an allocation beyond what the file justifies.
  *
- * The allocation functions of base are wrapped by the linker (--wrap) and the largest request is noted.
+ * The allocation functions of base are wrapped by the linker (--wrap) and the largest request is
+ * noted.
  */
 #include "model_files.h"
 
@@ -141,9 +143,44 @@ static void every_field_changed(void **state)
     for (size_t i = 0; i < g->n_fields; i++) {
         const struct gfield *x = &g->field[i];
         uint64_t old = get_le(f.data + x->at, x->bytes);
-        uint64_t values[] = {0, 1, 2, 3, 5, 7, 9, 13, 28, 31, 33, 36, 64, 65, 99, 100, 255, 65535, 65536, 0x7fffffff, 0x80000000, 0xffffffff, old + 1, old - 1, old * 2,
-                             f.len, f.len * 16, 0x100000000u, (uint64_t)1 << 40, ((uint64_t)1 << 62), ((uint64_t)1 << 63) - 1, (uint64_t)1 << 63, UINT64_MAX,
-                             UINT64_MAX - 7, UINT64_MAX - 31, UINT64_MAX - old, UINT64_MAX / 4, UINT64_MAX / 8 + 1};
+        uint64_t values[] = {0,
+                             1,
+                             2,
+                             3,
+                             5,
+                             7,
+                             9,
+                             13,
+                             28,
+                             31,
+                             33,
+                             36,
+                             64,
+                             65,
+                             99,
+                             100,
+                             255,
+                             65535,
+                             65536,
+                             0x7fffffff,
+                             0x80000000,
+                             0xffffffff,
+                             old + 1,
+                             old - 1,
+                             old * 2,
+                             f.len,
+                             f.len * 16,
+                             0x100000000u,
+                             (uint64_t)1 << 40,
+                             ((uint64_t)1 << 62),
+                             ((uint64_t)1 << 63) - 1,
+                             (uint64_t)1 << 63,
+                             UINT64_MAX,
+                             UINT64_MAX - 7,
+                             UINT64_MAX - 31,
+                             UINT64_MAX - old,
+                             UINT64_MAX / 4,
+                             UINT64_MAX / 8 + 1};
         for (size_t k = 0; k < sizeof values / sizeof values[0]; k++) {
             char now[8];
             put_le(now, values[k], x->bytes);
@@ -215,7 +252,8 @@ static void random_damage(void **state)
     free(g);
 }
 
-/* One rule per row: a field of the tiny file set to a value, the status, and what the message must say. */
+/* One rule per row: a field of the tiny file set to a value, the status, and what the message must
+ * say. */
 struct rule {
     const char *field;
     uint64_t value;
@@ -242,7 +280,8 @@ static void hold(const struct rule *rule, size_t n)
         put_file(path, f.data, f.len);
         kt_status st = try_open(&err);
         if (st != rule[i].status || (st != KT_OK && strstr(err.msg, rule[i].says) == NULL))
-            fail_msg("%s = %llu: %d '%s', expected %d '%s'", rule[i].field, (unsigned long long)rule[i].value, st, err.msg, rule[i].status, rule[i].says);
+            fail_msg("%s = %llu: %d '%s', expected %d '%s'", rule[i].field,
+                     (unsigned long long)rule[i].value, st, err.msg, rule[i].status, rule[i].says);
         memcpy(f.data + g->field[k].at, old, (size_t)g->field[k].bytes);
     }
     sb_free(&f);
@@ -266,13 +305,15 @@ static void identity_and_types(void **state)
         {"type of blk.0.attn_q.weight", 140, KT_E_UNSUPPORTED, "ik_llama.cpp"},
         {"type of blk.0.attn_q.weight", 1000, KT_E_UNSUPPORTED, "unknown"},
         {"type of blk.0.attn_q.weight", 2, KT_E_FORMAT, "whole q4_0 blocks of 32"},
-        {"type of blk.0.ffn_gate_inp.weight", 24, KT_E_UNSUPPORTED, "blk.0.ffn_gate_inp.weight (router) has the type i8"},
+        {"type of blk.0.ffn_gate_inp.weight", 24, KT_E_UNSUPPORTED,
+         "blk.0.ffn_gate_inp.weight (router) has the type i8"},
         {"type of blk.0.attn_q.weight", 26, KT_E_UNSUPPORTED, "has the type i32"},
     };
     hold(rule, sizeof rule / sizeof rule[0]);
 }
 
-/* Counts, lengths and dimensions up to 2^64 - 1: an error, and no allocation above what the file justifies. */
+/* Counts, lengths and dimensions up to 2^64 - 1: an error, and no allocation above what the file
+ * justifies. */
 static void security_counts_and_sizes(void **state)
 {
     (void)state;
@@ -285,8 +326,10 @@ static void security_counts_and_sizes(void **state)
         {"key length of qwen3moe.block_count", 0, KT_E_FORMAT, "empty"},
         {"key length of qwen3moe.block_count", 65535, KT_E_FORMAT, "ends after"},
         {"type of qwen3moe.block_count", 13, KT_E_FORMAT, "value type 13"},
-        {"type of qwen3moe.block_count", 6, KT_E_FORMAT, "qwen3moe.block_count has the value type f32"},
-        {"string length of general.architecture", UINT64_MAX - 7, KT_E_FORMAT, "general.architecture"},
+        {"type of qwen3moe.block_count", 6, KT_E_FORMAT,
+         "qwen3moe.block_count has the value type f32"},
+        {"string length of general.architecture", UINT64_MAX - 7, KT_E_FORMAT,
+         "general.architecture"},
         {"string length of general.architecture", (uint64_t)1 << 30, KT_E_FORMAT, "ends after"},
         {"string length of general.architecture", 0, KT_E_FORMAT, "key"},
         {"array length of general.numbers", UINT64_MAX, KT_E_FORMAT, "general.numbers"},
@@ -294,9 +337,11 @@ static void security_counts_and_sizes(void **state)
         {"array length of general.tags", (uint64_t)1 << 29, KT_E_FORMAT, "general.tags"},
         {"name length of blk.0.attn_q.weight", 65, KT_E_FORMAT, "at most 64"},
         {"name length of blk.0.attn_q.weight", 0, KT_E_FORMAT, "empty"},
-        {"dimension count of blk.0.attn_q.weight", 0, KT_E_FORMAT, "blk.0.attn_q.weight: it has 0 dimensions"},
+        {"dimension count of blk.0.attn_q.weight", 0, KT_E_FORMAT,
+         "blk.0.attn_q.weight: it has 0 dimensions"},
         {"dimension count of blk.0.attn_q.weight", 5, KT_E_FORMAT, "5 dimensions"},
-        {"dimension count of blk.0.attn_q.weight", UINT32_MAX, KT_E_FORMAT, "4294967295 dimensions"},
+        {"dimension count of blk.0.attn_q.weight", UINT32_MAX, KT_E_FORMAT,
+         "4294967295 dimensions"},
         {"dimension of blk.0.attn_q.weight", 0, KT_E_FORMAT, "dimension 0 is 0"},
         {"dimension of blk.0.attn_q.weight", (uint64_t)1 << 62, KT_E_FORMAT, "2^63"},
         {"dimension of blk.0.attn_q.weight", (uint64_t)1 << 59, KT_E_FORMAT, "2^64"},
@@ -312,10 +357,12 @@ static void security_extents(void **state)
     static const struct rule rule[] = {
         {"value of general.alignment", 0x80000000, KT_E_FORMAT, "past the end"},
         {"dimension of blk.0.attn_q.weight", 16, KT_E_FORMAT, "overlaps"},
-        {"dimension of blk.0.ffn_down_exps.weight", 1 << 20, KT_E_FORMAT, "past the end of the file"},
+        {"dimension of blk.0.ffn_down_exps.weight", 1 << 20, KT_E_FORMAT,
+         "past the end of the file"},
         {"offset of blk.0.attn_q.weight", 1, KT_E_FORMAT, "not a multiple of the alignment"},
         {"offset of blk.0.attn_q.weight", UINT64_MAX - 31, KT_E_FORMAT, "2^64"},
-        {"offset of blk.0.attn_q.weight", (uint64_t)1 << 40, KT_E_FORMAT, "past the end of the file"},
+        {"offset of blk.0.attn_q.weight", (uint64_t)1 << 40, KT_E_FORMAT,
+         "past the end of the file"},
         {"offset of blk.0.attn_q.weight", 0, KT_E_FORMAT, "overlaps"},
     };
     hold(rule, sizeof rule / sizeof rule[0]);
@@ -458,11 +505,13 @@ static void rules_by_addition(void **state)
     for (size_t i = 0; i < sizeof rule / sizeof rule[0]; i++) {
         kt_status st = with(rule[i].add, &err);
         if (st != rule[i].status || (st != KT_OK && strstr(err.msg, rule[i].says) == NULL))
-            fail_msg("case %zu: %d '%s', expected %d '%s'", i, st, err.msg, rule[i].status, rule[i].says);
+            fail_msg("case %zu: %d '%s', expected %d '%s'", i, st, err.msg, rule[i].status,
+                     rule[i].says);
     }
 }
 
-/* Valid for the container, useless as a weight: the loader says so, it does not leave it to a kernel that does not exist. */
+/* Valid for the container, useless as a weight: the loader says so, it does not leave it to a
+ * kernel that does not exist. */
 static void types_without_kernel(void **state)
 {
     (void)state;
@@ -479,11 +528,15 @@ static void types_without_kernel(void **state)
     free(g);
 }
 
-/* A dense llama with fused q, k, v, rope divisors, tied head, values numbered so that slices can be told apart. */
+/* A dense llama with fused q, k, v, rope divisors, tied head, values numbered so that slices can be
+ * told apart. */
 static void dense_llama(void **state)
 {
     (void)state;
-    static const char *const plain[][2] = {{"attn_output.weight", "8x8"}, {"ffn_gate.weight", "8x12"}, {"ffn_up.weight", "8x12"}, {"ffn_down.weight", "12x8"}};
+    static const char *const plain[][2] = {{"attn_output.weight", "8x8"},
+                                           {"ffn_gate.weight", "8x12"},
+                                           {"ffn_up.weight", "8x12"},
+                                           {"ffn_down.weight", "12x8"}};
     struct gfile *g = calloc(1, sizeof *g);
     struct strbuf f = {0};
     struct mdl *m;
@@ -522,8 +575,10 @@ static void dense_llama(void **state)
     assert_int_equal(m->t.dense_inter, 12);
     assert_int_equal(m->t.rope.scaling, MDL_ROPE_TABLE);
     mdl_rope_freqs(&m->t.rope, fr);
-    assert_true(fr[0] == (float)(1 / 0.0078125) && fr[1] == (float)(0.01 / 0.0078125)); /* the bytes 00 00 00 3c */
-    assert_true(mdl_weight(m, MDL_Q, 0, 0, &q) && mdl_weight(m, MDL_K, 0, 0, &k) && mdl_weight(m, MDL_V, 0, 0, &v));
+    assert_true(fr[0] == (float)(1 / 0.0078125) &&
+                fr[1] == (float)(0.01 / 0.0078125)); /* the bytes 00 00 00 3c */
+    assert_true(mdl_weight(m, MDL_Q, 0, 0, &q) && mdl_weight(m, MDL_K, 0, 0, &k) &&
+                mdl_weight(m, MDL_V, 0, 0, &v));
     assert_int_equal(k.data - q.data, 8 * 8 * 4);
     assert_int_equal(v.data - k.data, 4 * 8 * 4);
     assert_int_equal(v.rows, 4);
@@ -555,7 +610,8 @@ static void fused_gate_up(void **state)
     put_file(path, f.data, f.len);
     if (mdl_open(path, &m, &err) != KT_OK)
         fail_msg("%s", err.msg);
-    assert_true(mdl_weight(m, MDL_GATE, 0, 0, &a) && mdl_weight(m, MDL_UP, 0, 0, &b) && mdl_weight(m, MDL_GATE, 0, 1, &c));
+    assert_true(mdl_weight(m, MDL_GATE, 0, 0, &a) && mdl_weight(m, MDL_UP, 0, 0, &b) &&
+                mdl_weight(m, MDL_GATE, 0, 1, &c));
     assert_string_equal(a.tensor, "blk.0.ffn_gate_up_exps.weight");
     assert_int_equal(b.data - a.data, 8 * 8 * 4);
     assert_int_equal(c.data - a.data, 16 * 8 * 4);
@@ -566,7 +622,14 @@ static void fused_gate_up(void **state)
 }
 
 /* The tiny model in two files. change: what to do wrong. */
-enum split_fault { SPLIT_FINE, SPLIT_WRONG_NO, SPLIT_WRONG_COUNT, SPLIT_WRONG_TOTAL, SPLIT_TWICE, SPLIT_MISSING };
+enum split_fault {
+    SPLIT_FINE,
+    SPLIT_WRONG_NO,
+    SPLIT_WRONG_COUNT,
+    SPLIT_WRONG_TOTAL,
+    SPLIT_TWICE,
+    SPLIT_MISSING
+};
 
 static void write_split(const char *dir, enum split_fault fault)
 {
@@ -578,7 +641,8 @@ static void write_split(const char *dir, enum split_fault fault)
         if (part == 0) {
             g_tiny(g);
             g_u32(g, "split.tensors.count", fault == SPLIT_WRONG_TOTAL ? 17 : 16);
-            /* the down projection moves to part 2 under its name; here it becomes a rope table that is not used */
+            /* the down projection moves to part 2 under its name; here it becomes a rope table that
+             * is not used */
             size_t at = g->info.len - 26 - 4 - 3 * 8 - 4 - 8;
             assert_memory_equal(g->info.data + at, "blk.0.ffn_down_exps.weight", 26);
             memcpy(g->info.data + at, "blk.0.rotary_emb.inv_freqs", 26);
@@ -588,7 +652,8 @@ static void write_split(const char *dir, enum split_fault fault)
         g_key(g, "split.count", 2);
         le(&g->kv, part == 1 && fault == SPLIT_WRONG_COUNT ? 3 : 2, 2);
         if (part == 1)
-            g_f32_tensor(g, fault == SPLIT_TWICE ? "output.weight" : "blk.0.ffn_down_exps.weight", 8, 8, 2);
+            g_f32_tensor(g, fault == SPLIT_TWICE ? "output.weight" : "blk.0.ffn_down_exps.weight",
+                         8, 8, 2);
         g_join(g, &f);
         if (part == 1 && fault == SPLIT_MISSING)
             unlink(name);
@@ -602,7 +667,12 @@ static void write_split(const char *dir, enum split_fault fault)
 static void split_models(void **state)
 {
     (void)state;
-    static const char *const says[] = {"", "split.no is 0, expected 1", "split.count is 3", "split.tensors.count is 17", "output.weight appears twice", "part 2 of 2 is missing"};
+    static const char *const says[] = {"",
+                                       "split.no is 0, expected 1",
+                                       "split.count is 3",
+                                       "split.tensors.count is 17",
+                                       "output.weight appears twice",
+                                       "part 2 of 2 is missing"};
     char dir[] = "/tmp/kt-split-XXXXXX", one[64], two[64];
     kt_err err;
     assert_non_null(mkdtemp(dir));
@@ -762,10 +832,23 @@ static void writer_and_reader_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tiny_loads),          cmocka_unit_test(cut_at_every_byte), cmocka_unit_test(every_field_changed), cmocka_unit_test(every_byte_changed), cmocka_unit_test(random_damage),
-        cmocka_unit_test(identity_and_types), cmocka_unit_test(security_counts_and_sizes), cmocka_unit_test(security_extents),
-        cmocka_unit_test(security_zeros_and_wrong_types),     cmocka_unit_test(rules_by_addition), cmocka_unit_test(types_without_kernel), cmocka_unit_test(dense_llama), cmocka_unit_test(fused_gate_up), cmocka_unit_test(split_models),        cmocka_unit_test(failing_allocations),
-        cmocka_unit_test(metadata_reads),      cmocka_unit_test(writer_and_reader_agree),
+        cmocka_unit_test(tiny_loads),
+        cmocka_unit_test(cut_at_every_byte),
+        cmocka_unit_test(every_field_changed),
+        cmocka_unit_test(every_byte_changed),
+        cmocka_unit_test(random_damage),
+        cmocka_unit_test(identity_and_types),
+        cmocka_unit_test(security_counts_and_sizes),
+        cmocka_unit_test(security_extents),
+        cmocka_unit_test(security_zeros_and_wrong_types),
+        cmocka_unit_test(rules_by_addition),
+        cmocka_unit_test(types_without_kernel),
+        cmocka_unit_test(dense_llama),
+        cmocka_unit_test(fused_gate_up),
+        cmocka_unit_test(split_models),
+        cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(metadata_reads),
+        cmocka_unit_test(writer_and_reader_agree),
     };
     snprintf(path, sizeof path, "/tmp/kt-gguf-%ld.gguf", (long)getpid());
     int bad = cmocka_run_group_tests_name("gguf", tests, NULL, NULL);

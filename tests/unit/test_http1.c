@@ -1,5 +1,6 @@
-/* test_http1.c - the message rules of serving section 1.2 as a table: every row whole, byte by byte, and cut in two at every byte.
- * Then the limits, where the interest is in the last size that passes and the first that does not.
+/* test_http1.c - the message rules of serving section 1.2 as a table: every row whole, byte by
+ * byte, and cut in two at every byte. Then the limits, where the interest is in the last size that
+ * passes and the first that does not.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -126,10 +127,14 @@ static const struct row rows[] = {
     {"Host port too large", "GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", 400, 0},
     {"length", "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc", 0, 0},
     {"length 0", "POST / HTTP/1.1\r\n" H "Content-Length: 0\r\n\r\n", 0, 0},
-    {"length with zeros", "POST / HTTP/1.1\r\n" H "Content-Length: 0000000000000000003\r\n\r\nabc", 0, 0},
-    {"length, 20 digits", "POST / HTTP/1.1\r\n" H "Content-Length: 00000000000000000003\r\n\r\nabc", 400, 0},
-    {"length, 19 nines", "POST / HTTP/1.1\r\n" H "Content-Length: 9999999999999999999\r\n\r\n", 413, 0},
-    {"length twice", "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400, 0},
+    {"length with zeros", "POST / HTTP/1.1\r\n" H "Content-Length: 0000000000000000003\r\n\r\nabc",
+     0, 0},
+    {"length, 20 digits", "POST / HTTP/1.1\r\n" H "Content-Length: 00000000000000000003\r\n\r\nabc",
+     400, 0},
+    {"length, 19 nines", "POST / HTTP/1.1\r\n" H "Content-Length: 9999999999999999999\r\n\r\n", 413,
+     0},
+    {"length twice", "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+     400, 0},
     {"length list", "POST / HTTP/1.1\r\n" H "Content-Length: 3, 3\r\n\r\nabc", 400, 0},
     {"length plus", "POST / HTTP/1.1\r\n" H "Content-Length: +3\r\n\r\nabc", 400, 0},
     {"length minus", "POST / HTTP/1.1\r\n" H "Content-Length: -3\r\n\r\nabc", 400, 0},
@@ -137,20 +142,39 @@ static const struct row rows[] = {
     {"length empty", "POST / HTTP/1.1\r\n" H "Content-Length:\r\n\r\n", 400, 0},
     {"length, space inside", "POST / HTTP/1.1\r\n" H "Content-Length: 1 1\r\n\r\n", 400, 0},
     {"length, space before colon", "POST / HTTP/1.1\r\n" H "Content-Length : 3\r\n\r\nabc", 400, 0},
-    {"length and coding", "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, 0},
-    {"coding and length", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400, 0},
-    {"length and unknown coding", "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: x\r\n\r\nabc", 400, 0},
-    {"chunked", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0A\r\n0123456789\r\n0\r\n\r\n", 0, 0},
-    {"chunked, other case", "POST / HTTP/1.1\r\n" H "transfer-encoding:CHUNKED\r\n\r\n0\r\n\r\n", 0, 0},
-    {"chunked on 1.0", "POST / HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, 0},
-    {"coding twice", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, 0},
+    {"length and coding",
+     "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     400, 0},
+    {"coding and length",
+     "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+     400, 0},
+    {"length and unknown coding",
+     "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: x\r\n\r\nabc", 400, 0},
+    {"chunked",
+     "POST / HTTP/1.1\r\n" H
+     "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0A\r\n0123456789\r\n0\r\n\r\n",
+     0, 0},
+    {"chunked, other case", "POST / HTTP/1.1\r\n" H "transfer-encoding:CHUNKED\r\n\r\n0\r\n\r\n", 0,
+     0},
+    {"chunked on 1.0", "POST / HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+     0},
+    {"coding twice",
+     "POST / HTTP/1.1\r\n" H
+     "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     400, 0},
     {"xchunked", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501, 0},
-    {"gzip, chunked", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, 0},
-    {"chunked, chunked", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 501, 0},
-    {"chunked with parameter", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n", 501, 0},
+    {"gzip, chunked", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+     501, 0},
+    {"chunked, chunked",
+     "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 501, 0},
+    {"chunked with parameter",
+     "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n", 501, 0},
     {"identity coding", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: identity\r\n\r\n", 501, 0},
     {"empty coding", "POST / HTTP/1.1\r\n" H "Transfer-Encoding:\r\n\r\n", 400, 0},
-    {"coding, vertical tab", "POST / HTTP/1.1\r\n" H "Transfer-Encoding: \x0b" "chunked\r\n\r\n0\r\n\r\n", 400, 0},
+    {"coding, vertical tab",
+     "POST / HTTP/1.1\r\n" H "Transfer-Encoding: \x0b"
+     "chunked\r\n\r\n0\r\n\r\n",
+     400, 0},
 #define C "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"
     {"chunk size empty", C "\r\n\r\n", 400, 0},
     {"chunk size sign", C "+3\r\nabc\r\n0\r\n\r\n", 400, 0},
@@ -185,14 +209,20 @@ static const struct row rows[] = {
     {"body on GET", "GET / HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc", 0, 0},
     {"large body on GET", "GET / HTTP/1.1\r\n" H "Content-Length: 16385\r\n\r\n", 413, 0},
     {"expect", "POST / HTTP/1.1\r\n" H "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\na", 0, 0},
-    {"upgrade is ignored", "GET / HTTP/1.1\r\n" H "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n", 0, 0},
-    {"two Authorization", "GET / HTTP/1.1\r\n" H "Authorization: Bearer a\r\nAuthorization: Bearer a\r\n\r\n", 400, 0},
+    {"upgrade is ignored",
+     "GET / HTTP/1.1\r\n" H
+     "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+     0, 0},
+    {"two Authorization",
+     "GET / HTTP/1.1\r\n" H "Authorization: Bearer a\r\nAuthorization: Bearer a\r\n\r\n", 400, 0},
     {"two x-api-key", "GET / HTTP/1.1\r\n" H "x-api-key: a\r\nX-API-Key: a\r\n\r\n", 400, 0},
-    {"two Content-Type", "GET / HTTP/1.1\r\n" H "Content-Type: a\r\nContent-Type: a\r\n\r\n", 400, 0},
+    {"two Content-Type", "GET / HTTP/1.1\r\n" H "Content-Type: a\r\nContent-Type: a\r\n\r\n", 400,
+     0},
     {"two Origin", "GET / HTTP/1.1\r\n" H "Origin: a\r\nOrigin: a\r\n\r\n", 400, 0},
 };
 
-static struct strbuf trace_of(const struct http1_limits *l, const char *text, size_t n, http1_cut cut, void *state)
+static struct strbuf trace_of(const struct http1_limits *l, const char *text, size_t n,
+                              http1_cut cut, void *state)
 {
     struct strbuf out = {0};
     http1_trace(l, text, n, cut, state, &out);
@@ -201,7 +231,8 @@ static struct strbuf trace_of(const struct http1_limits *l, const char *text, si
 }
 
 /* The trace of the whole input; checks that no way of cutting changes it. */
-static struct strbuf checked_trace(const char *name, const struct http1_limits *l, const char *text, size_t n)
+static struct strbuf checked_trace(const char *name, const struct http1_limits *l, const char *text,
+                                   size_t n)
 {
     struct strbuf whole = trace_of(l, text, n, http1_cut_whole, NULL);
     struct strbuf bytes = trace_of(l, text, n, http1_cut_bytes, NULL);
@@ -230,7 +261,8 @@ static void message_table(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const struct row *r = &rows[i];
         struct strbuf t = checked_trace(r->name, NULL, r->text, r->n ? r->n : strlen(r->text));
-        if (status_in(t.data) != r->want || (r->want == 0 && strstr(t.data, "DONE") == NULL) || (r->want == 0 && strstr(t.data, "END idle=1 body 0") == NULL))
+        if (status_in(t.data) != r->want || (r->want == 0 && strstr(t.data, "DONE") == NULL) ||
+            (r->want == 0 && strstr(t.data, "END idle=1 body 0") == NULL))
             fail_msg("%s: wanted %d:\n%s", r->name, r->want, t.data);
         sb_free(&t);
     }
@@ -247,26 +279,36 @@ static void results(void **state)
 {
     (void)state;
     expect_trace("GET /%41%c3%a9%2Fb?x=%41 HTTP/1.1\r\nHost: a\r\nX-Y: \t b c\t \r\n\r\n",
-                 "HEAD 1 1.1 /A\xc3\xa9/b?x=%41 slash=4 keep=1 chunked=0 body=0 length=0 status=0 expect=00 [host=a] [x-y=b c]\nDONE body 0:\nEND idle=1 body 0\n");
-    expect_trace(C "3;q\r\nabc\r\n2\r\nde\r\n0\r\nHost: evil\r\n\r\nGET / HTTP/1.0\r\nHost: b\r\nConnection: keep-alive\r\n\r\n",
-                 "HEAD 4 1.1 /? slash=-1 keep=1 chunked=1 body=1 length=0 status=0 expect=00 [host=a] [transfer-encoding=chunked]\nDONE body 5:abcde\n"
-                 "HEAD 1 1.0 /? slash=-1 keep=0 chunked=0 body=0 length=0 status=0 expect=00 [host=b] [connection=keep-alive]\nDONE body 0:\nEND idle=1 body 0\n");
-    expect_trace("GET http://a?q HTTP/1.1\r\nHost: A\r\nConnection: x ,  CLOSE\t, y\r\nExpect: 200-ok\r\n\r\n",
-                 "HEAD 1 1.1 /?q slash=-1 keep=0 chunked=0 body=0 length=0 status=0 expect=01 [host=A] [connection=x ,  CLOSE\t, y] [expect=200-ok]\nDONE body 0:\nEND idle=1 body 0\n");
+                 "HEAD 1 1.1 /A\xc3\xa9/b?x=%41 slash=4 keep=1 chunked=0 body=0 length=0 status=0 "
+                 "expect=00 [host=a] [x-y=b c]\nDONE body 0:\nEND idle=1 body 0\n");
+    expect_trace(C "3;q\r\nabc\r\n2\r\nde\r\n0\r\nHost: evil\r\n\r\nGET / HTTP/1.0\r\nHost: "
+                   "b\r\nConnection: keep-alive\r\n\r\n",
+                 "HEAD 4 1.1 /? slash=-1 keep=1 chunked=1 body=1 length=0 status=0 expect=00 "
+                 "[host=a] [transfer-encoding=chunked]\nDONE body 5:abcde\n"
+                 "HEAD 1 1.0 /? slash=-1 keep=0 chunked=0 body=0 length=0 status=0 expect=00 "
+                 "[host=b] [connection=keep-alive]\nDONE body 0:\nEND idle=1 body 0\n");
+    expect_trace(
+        "GET http://a?q HTTP/1.1\r\nHost: A\r\nConnection: x ,  CLOSE\t, y\r\nExpect: "
+        "200-ok\r\n\r\n",
+        "HEAD 1 1.1 /?q slash=-1 keep=0 chunked=0 body=0 length=0 status=0 expect=01 [host=A] "
+        "[connection=x ,  CLOSE\t, y] [expect=200-ok]\nDONE body 0:\nEND idle=1 body 0\n");
     /* the head is reported before a length error, so that the gate can speak first */
     expect_trace("POST / HTTP/1.1\r\nHost: a\r\n\r\n",
-                 "HEAD 4 1.1 /? slash=-1 keep=1 chunked=0 body=0 length=0 status=411 expect=00 [host=a]\nERROR 411 a length is required after 28 body 0\n");
+                 "HEAD 4 1.1 /? slash=-1 keep=1 chunked=0 body=0 length=0 status=411 expect=00 "
+                 "[host=a]\nERROR 411 a length is required after 28 body 0\n");
 }
 
 /* text = head + fill * n + tail */
-static int filled(const struct http1_limits *l, const char *head, const char *fill, size_t n, const char *tail)
+static int filled(const struct http1_limits *l, const char *head, const char *fill, size_t n,
+                  const char *tail)
 {
     struct strbuf b = {0};
     sb_puts(&b, head);
     for (size_t i = 0; i < n; i++)
         sb_puts(&b, fill);
     sb_puts(&b, tail);
-    struct strbuf whole = trace_of(l, b.data, b.len, http1_cut_whole, NULL), bytes = trace_of(l, b.data, b.len, http1_cut_bytes, NULL);
+    struct strbuf whole = trace_of(l, b.data, b.len, http1_cut_whole, NULL),
+                  bytes = trace_of(l, b.data, b.len, http1_cut_bytes, NULL);
     assert_string_equal(whole.data, bytes.data);
     int status = status_in(whole.data);
     sb_free(&whole);
@@ -313,10 +355,13 @@ static void limits(void **state)
     struct http1_limits l = http1_limits_default;
     l.body_bytes = 10;
     l.ignored_body_bytes = 5;
-    assert_int_equal(filled(&l, "POST / HTTP/1.1\r\n" H "Content-Length: 10\r\n\r\n", "x", 10, ""), 0);
-    assert_int_equal(filled(&l, "POST / HTTP/1.1\r\n" H "Content-Length: 11\r\n\r\n", "x", 11, ""), 413);
+    assert_int_equal(filled(&l, "POST / HTTP/1.1\r\n" H "Content-Length: 10\r\n\r\n", "x", 10, ""),
+                     0);
+    assert_int_equal(filled(&l, "POST / HTTP/1.1\r\n" H "Content-Length: 11\r\n\r\n", "x", 11, ""),
+                     413);
     assert_int_equal(filled(&l, "GET / HTTP/1.1\r\n" H "Content-Length: 5\r\n\r\n", "x", 5, ""), 0);
-    assert_int_equal(filled(&l, "GET / HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n", "x", 6, ""), 413);
+    assert_int_equal(filled(&l, "GET / HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n", "x", 6, ""),
+                     413);
     assert_int_equal(filled(&l, C, "5\r\n01234\r\n", 2, "0\r\n\r\n"), 0);
     assert_int_equal(filled(&l, C, "5\r\n01234\r\n", 3, "0\r\n\r\n"), 413);
 }
@@ -324,10 +369,13 @@ static void limits(void **state)
 static void pipeline(void **state)
 {
     (void)state;
-    const char *text = "GET /1 HTTP/1.1\r\n" H "\r\n\r\nPOST /2 HTTP/1.1\r\n" H "Content-Length: 2\r\n\r\nhiGET /3 HTTP/1.1\r\n" H "\r\n";
+    const char *text = "GET /1 HTTP/1.1\r\n" H "\r\n\r\nPOST /2 HTTP/1.1\r\n" H
+                       "Content-Length: 2\r\n\r\nhiGET /3 HTTP/1.1\r\n" H "\r\n";
     struct strbuf t = checked_trace("pipeline", NULL, text, strlen(text));
-    const char *one = strstr(t.data, " /1?"), *two = strstr(t.data, " /2?"), *three = strstr(t.data, " /3?");
-    assert_true(one != NULL && two > one && three > two && strstr(t.data, "DONE body 2:hi") != NULL);
+    const char *one = strstr(t.data, " /1?"), *two = strstr(t.data, " /2?"),
+               *three = strstr(t.data, " /3?");
+    assert_true(one != NULL && two > one && three > two &&
+                strstr(t.data, "DONE body 2:hi") != NULL);
     sb_free(&t);
 }
 
@@ -337,9 +385,11 @@ static void helpers(void **state)
     size_t n = 0;
     assert_true(http1_split_host("[::1]:8080", &n) && n == 5);
     assert_true(http1_split_host("example.org", &n) && n == 11);
-    assert_false(http1_split_host("", &n) || http1_split_host("[]", &n) || http1_split_host(":80", &n) || http1_split_host("a b", &n));
+    assert_false(http1_split_host("", &n) || http1_split_host("[]", &n) ||
+                 http1_split_host(":80", &n) || http1_split_host("a b", &n));
     assert_true(http1_list_has("a, Close ,b", "close") && http1_list_has("close", "close"));
-    assert_false(http1_list_has("closed", "close") || http1_list_has("", "close") || http1_list_has("x close", "close"));
+    assert_false(http1_list_has("closed", "close") || http1_list_has("", "close") ||
+                 http1_list_has("x close", "close"));
 }
 
 static uint32_t random_next(uint32_t *s)
@@ -350,7 +400,8 @@ static uint32_t random_next(uint32_t *s)
     return *s;
 }
 
-/* Replay the table through the fuzz target, as it is and with bytes changed, removed and rows joined: the same 20 000 inputs each time. */
+/* Replay the table through the fuzz target, as it is and with bytes changed, removed and rows
+ * joined: the same 20 000 inputs each time. */
 static void fuzz_target_on_mutated_rows(void **state)
 {
     (void)state;
@@ -383,7 +434,9 @@ static void fuzz_target_on_mutated_rows(void **state)
 static void fuzz_target_on_key_files(void **state)
 {
     (void)state;
-    static const char text[] = "# keys\nuser alice key\n\tadmin root sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\nmetrics m k";
+    static const char text[] =
+        "# keys\nuser alice key\n\tadmin root "
+        "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\nmetrics m k";
     uint32_t s = 88172645u;
     for (int i = 0; i < 20000; i++) {
         char copy[sizeof text];
@@ -397,8 +450,13 @@ static void fuzz_target_on_key_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(message_table), cmocka_unit_test(results), cmocka_unit_test(limits), cmocka_unit_test(pipeline), cmocka_unit_test(helpers),
-        cmocka_unit_test(fuzz_target_on_mutated_rows), cmocka_unit_test(fuzz_target_on_key_files),
+        cmocka_unit_test(message_table),
+        cmocka_unit_test(results),
+        cmocka_unit_test(limits),
+        cmocka_unit_test(pipeline),
+        cmocka_unit_test(helpers),
+        cmocka_unit_test(fuzz_target_on_mutated_rows),
+        cmocka_unit_test(fuzz_target_on_key_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* test_http_gate.c - the gate over loopback: routes and methods, keys and scopes, Host, Origin and CORS, media types, where it may bind,
- * and the key file. Each matrix is a table; a row says what a client sends and which status it must get.
+/* test_http_gate.c - the gate over loopback: routes and methods, keys and scopes, Host, Origin and
+ * CORS, media types, where it may bind, and the key file. Each matrix is a table; a row says what a
+ * client sends and which status it must get.
  */
 #define _GNU_SOURCE
 #include <setjmp.h>
@@ -37,12 +38,14 @@ static void write_keys(const char *text, mode_t mode)
     assert_int_equal(chmod(key_path, mode), 0);
 }
 
-/* One request on a new connection. more: header lines, or header lines with a body when it holds an empty line. */
+/* One request on a new connection. more: header lines, or header lines with a body when it holds an
+ * empty line. */
 static struct reply reply_to(const char *line, const char *more)
 {
     char text[4096];
     struct reply r = {0};
-    snprintf(text, sizeof text, "%s HTTP/1.1\r\n%s%s%s", line, strstr(more, "Host:") ? "" : "Host: localhost\r\n", more,
+    snprintf(text, sizeof text, "%s HTTP/1.1\r\n%s%s%s", line,
+             strstr(more, "Host:") ? "" : "Host: localhost\r\n", more,
              strstr(more, "\r\n\r\n") ? "" : "\r\n");
     int fd = dial();
     ask(fd, text, &r);
@@ -58,11 +61,11 @@ static int status_of(const char *line, const char *more)
     return status;
 }
 
-#define EXPECT(line, more, want)                                                                                                          \
-    do {                                                                                                                                   \
-        int got_ = status_of(line, more);                                                                                                 \
-        if (got_ != (want))                                                                                                                \
-            fail_msg("line %d: %s [%s]: %d, wanted %d", __LINE__, line, more, got_, want);                                               \
+#define EXPECT(line, more, want)                                                                   \
+    do {                                                                                           \
+        int got_ = status_of(line, more);                                                          \
+        if (got_ != (want))                                                                        \
+            fail_msg("line %d: %s [%s]: %d, wanted %d", __LINE__, line, more, got_, want);         \
     } while (0)
 
 static void routes_and_methods(void **state)
@@ -85,19 +88,24 @@ static void routes_and_methods(void **state)
     EXPECT("PATCH /hello", "", 501);
     EXPECT("OPTIONS *", "", 404);
     struct reply r = reply_to("DELETE /hello", "");
-    assert_true(r.status == 405 && has(&r, "Allow: GET, HEAD") && has(&r, "Content-Type: application/json"));
+    assert_true(r.status == 405 && has(&r, "Allow: GET, HEAD") &&
+                has(&r, "Content-Type: application/json"));
     reply_free(&r);
     r = reply_to("HEAD /tell", "");
     assert_true(r.status == 405 && has(&r, "Allow: GET, DELETE"));
     reply_free(&r);
     r = reply_to("TRACE /hello", "");
-    assert_true(r.status == 405 && strstr(r.head.data, "\r\nAllow: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n") != NULL);
+    assert_true(r.status == 405 &&
+                strstr(r.head.data, "\r\nAllow: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n") !=
+                    NULL);
     reply_free(&r);
     r = reply_to("GET /models/exact", "");
     assert_string_equal(r.body.data, "hello");
     reply_free(&r);
     r = reply_to("GET /nowhere", "");
-    assert_string_equal(r.body.data, "{\"error\":{\"message\":\"No such route\",\"type\":\"not_found_error\",\"param\":null,\"code\":null}}");
+    assert_string_equal(r.body.data,
+                        "{\"error\":{\"message\":\"No such "
+                        "route\",\"type\":\"not_found_error\",\"param\":null,\"code\":null}}");
     reply_free(&r);
 }
 
@@ -106,17 +114,23 @@ static void media_types(void **state)
     (void)state;
     world_open();
     EXPECT("POST /echo", BODY, 200);
-    EXPECT("POST /echo", "Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}", 200);
+    EXPECT("POST /echo",
+           "Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}", 200);
     EXPECT("POST /echo", "Content-Type: application/jsonx\r\nContent-Length: 2\r\n\r\n{}", 415);
     EXPECT("POST /echo", "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415);
     EXPECT("POST /echo", "Content-Length: 2\r\n\r\n{}", 415);
     EXPECT("POST /echo", "Content-Length: 0\r\n", 200);
     EXPECT("POST /echo", JSON "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415);
     EXPECT("POST /echo", JSON "Content-Encoding: Identity\r\nContent-Length: 2\r\n\r\n{}", 200);
-    EXPECT("POST /any", "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n\r\n{}", 200);
+    EXPECT("POST /any",
+           "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n\r\n{}", 200);
     EXPECT("POST /any", "Content-Length: 2\r\n\r\n{}", 200);
-    EXPECT("POST /any", "Content-Type: text/plain\r\nOrigin: http://localhost\r\nContent-Length: 2\r\n\r\n{}", 415);
-    EXPECT("POST /any", "Content-Type: text/plain\r\nSec-Fetch-Mode: no-cors\r\nContent-Length: 2\r\n\r\n{}", 415);
+    EXPECT("POST /any",
+           "Content-Type: text/plain\r\nOrigin: http://localhost\r\nContent-Length: 2\r\n\r\n{}",
+           415);
+    EXPECT("POST /any",
+           "Content-Type: text/plain\r\nSec-Fetch-Mode: no-cors\r\nContent-Length: 2\r\n\r\n{}",
+           415);
     EXPECT("POST /any", JSON "Origin: http://localhost\r\nContent-Length: 2\r\n\r\n{}", 200);
 }
 
@@ -126,7 +140,8 @@ static void without_keys(void **state)
     world_open();
     EXPECT("GET /hello", "", 200);
     EXPECT("GET /tell", "", 200);
-    EXPECT("GET /tell", "Authorization: Bearer anything\r\n", 200); /* the client libraries insist on sending some key */
+    EXPECT("GET /tell", "Authorization: Bearer anything\r\n",
+           200); /* the client libraries insist on sending some key */
     EXPECT("GET /metrics", "", 200);
     EXPECT("GET /admin/view", "", 200);
     EXPECT("POST /admin/do", BODY, 401);
@@ -139,12 +154,20 @@ static void keys_and_scopes(void **state)
     (void)state;
     char hex[65], text[600];
     sha256_hex("user-key-2", 10, hex);
-    snprintf(text, sizeof text, "# comment\n\nuser alice user-key-1\n  user bob sha256:%s\r\nmetrics prom metrics-key\nadmin root admin-key", hex);
+    snprintf(text, sizeof text,
+             "# comment\n\nuser alice user-key-1\n  user bob sha256:%s\r\nmetrics prom "
+             "metrics-key\nadmin root admin-key",
+             hex);
     write_keys(text, 0600);
     w.config.api_key_file = key_path;
     world_open();
-    static const char *const key[] = {"", "Authorization: Bearer user-key-1\r\n", "x-api-key: user-key-2\r\n", "authorization: bearer metrics-key\r\n",
-                                      "Authorization: Bearer admin-key\r\n", "Authorization: Bearer user-key-\r\n", "Authorization: Basic dXNlcg==\r\n"};
+    static const char *const key[] = {"",
+                                      "Authorization: Bearer user-key-1\r\n",
+                                      "x-api-key: user-key-2\r\n",
+                                      "authorization: bearer metrics-key\r\n",
+                                      "Authorization: Bearer admin-key\r\n",
+                                      "Authorization: Bearer user-key-\r\n",
+                                      "Authorization: Basic dXNlcg==\r\n"};
     static const struct {
         const char *line;
         bool post;
@@ -167,14 +190,17 @@ static void keys_and_scopes(void **state)
         }
     struct reply r = reply_to("GET /tell", "");
     assert_true(has(&r, "WWW-Authenticate: Bearer"));
-    assert_non_null(strstr(r.body.data, "\"type\":\"authentication_error\",\"param\":null,\"code\":\"invalid_api_key\""));
+    assert_non_null(
+        strstr(r.body.data,
+               "\"type\":\"authentication_error\",\"param\":null,\"code\":\"invalid_api_key\""));
     reply_free(&r);
     r = reply_to("GET /tell", key[2]);
     assert_non_null(strstr(r.body.data, "key=bob scope=1"));
     reply_free(&r);
     /* every route of the table but the public ones refuses a client without a key */
     for (const struct http_route *i = routes; i->path != NULL; i++) {
-        snprintf(text, sizeof text, "%s %s", (i->methods & HTTP_GET) ? "GET" : "POST", strchr(i->path, '*') ? "/models/x" : i->path);
+        snprintf(text, sizeof text, "%s %s", (i->methods & HTTP_GET) ? "GET" : "POST",
+                 strchr(i->path, '*') ? "/models/x" : i->path);
         EXPECT(text, (i->methods & HTTP_GET) ? "" : BODY, i->scope == HTTP_PUBLIC ? 200 : 401);
     }
     /* reload: a broken file changes nothing, a good one replaces all */
@@ -239,7 +265,8 @@ static void key_files(void **state)
         {"user alice k\x01y\n", "line 1: the key must be printable"},
         {"user alice k\xc3\xa9y\n", "line 1: the key must be printable"},
         {"user alice sha256:00\n", "line 1: sha256:"},
-        {"user alice sha256:zz00000000000000000000000000000000000000000000000000000000000000\n", "line 1: sha256:"},
+        {"user alice sha256:zz00000000000000000000000000000000000000000000000000000000000000\n",
+         "line 1: sha256:"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         write_keys(bad[i].text, 0600);
@@ -273,8 +300,20 @@ static void hosts(void **state)
     world_open();
     char name[256] = "", line[300];
     gethostname(name, sizeof name - 1);
-    static const char *const good[] = {"localhost", "LOCALHOST:80", "localhost.", "a.localhost", "127.0.0.1", "127.0.0.1:8080", "127.1.2.3", "[::1]", "[::1]:80", "kt.example", "KT.example:1"};
-    static const char *const evil[] = {"evil.example", "localhost.evil.example", "xlocalhost", ".localhost.x", "8.8.8.8", "0.0.0.0", "127.0.0.1.evil.example", "[2001:db8::1]", "2130706433", "kt.example.evil", "xkt.example"};
+    static const char *const good[] = {"localhost", "LOCALHOST:80",   "localhost.",  "a.localhost",
+                                       "127.0.0.1", "127.0.0.1:8080", "127.1.2.3",   "[::1]",
+                                       "[::1]:80",  "kt.example",     "KT.example:1"};
+    static const char *const evil[] = {"evil.example",
+                                       "localhost.evil.example",
+                                       "xlocalhost",
+                                       ".localhost.x",
+                                       "8.8.8.8",
+                                       "0.0.0.0",
+                                       "127.0.0.1.evil.example",
+                                       "[2001:db8::1]",
+                                       "2130706433",
+                                       "kt.example.evil",
+                                       "xkt.example"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         snprintf(line, sizeof line, "Host: %s\r\n", good[i]);
         EXPECT("GET /hello", line, 200);
@@ -311,22 +350,29 @@ static void origins(void **state)
     EXPECT("POST /echo", "Sec-Fetch-Site: cross-site\r\nOrigin: http://localhost\r\n" BODY, 403);
     EXPECT("POST /echo", "Sec-Fetch-Site: cross-site\r\nOrigin: https://ui.example\r\n" BODY, 200);
     EXPECT("DELETE /tell", "Origin: http://evil.example\r\n", 403);
-    EXPECT("GET /tell", "Origin: http://evil.example\r\n", 200); /* the browser keeps the answer from the page */
+    EXPECT("GET /tell", "Origin: http://evil.example\r\n",
+           200); /* the browser keeps the answer from the page */
     struct reply r = reply_to("GET /tell", "Origin: http://evil.example\r\n");
     assert_true(strstr(r.head.data, "Access-Control") == NULL && has(&r, "Vary: Origin"));
     reply_free(&r);
     r = reply_to("GET /stream", "Origin: https://ui.example\r\n");
-    assert_true(has(&r, "Access-Control-Allow-Origin: https://ui.example") && has(&r, "Vary: Origin"));
+    assert_true(has(&r, "Access-Control-Allow-Origin: https://ui.example") &&
+                has(&r, "Vary: Origin"));
     assert_null(strstr(r.head.data, "Allow-Credentials"));
     reply_free(&r);
-    r = reply_to("OPTIONS /echo", "Origin: https://ui.example\r\nAccess-Control-Request-Method: POST\r\n"
-                                  "Access-Control-Request-Headers: authorization, Content-Type,x-evil, anthropic-version,X-Stainless-OS,cookie\r\n");
+    r = reply_to("OPTIONS /echo",
+                 "Origin: https://ui.example\r\nAccess-Control-Request-Method: POST\r\n"
+                 "Access-Control-Request-Headers: authorization, Content-Type,x-evil, "
+                 "anthropic-version,X-Stainless-OS,cookie\r\n");
     assert_int_equal(r.status, 204);
-    assert_true(has(&r, "Access-Control-Allow-Headers: authorization, content-type, anthropic-version, x-stainless-os"));
-    assert_true(has(&r, "Access-Control-Allow-Origin: https://ui.example") && has(&r, "Vary: Origin"));
+    assert_true(has(&r, "Access-Control-Allow-Headers: authorization, content-type, "
+                        "anthropic-version, x-stainless-os"));
+    assert_true(has(&r, "Access-Control-Allow-Origin: https://ui.example") &&
+                has(&r, "Vary: Origin"));
     assert_null(strstr(r.head.data, "Content-Length"));
     reply_free(&r);
-    EXPECT("OPTIONS /echo", "Origin: http://evil.example\r\nAccess-Control-Request-Method: POST\r\n", 403);
+    EXPECT("OPTIONS /echo",
+           "Origin: http://evil.example\r\nAccess-Control-Request-Method: POST\r\n", 403);
     EXPECT("OPTIONS /echo", "", 405);
 }
 
@@ -372,7 +418,8 @@ static void unix_socket(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0660);
     struct http_server *second = NULL;
-    assert_int_equal(http_server_open(w.base, &w.config, &second, err, sizeof err), -1); /* somebody answers there */
+    assert_int_equal(http_server_open(w.base, &w.config, &second, err, sizeof err),
+                     -1); /* somebody answers there */
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     memcpy(a.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -396,7 +443,8 @@ static void unix_socket(void **state)
     rmdir(dir);
 }
 
-static void own_shape(struct http_x *x, void *user, int status, const char *type, const char *code, const char *message)
+static void own_shape(struct http_x *x, void *user, int status, const char *type, const char *code,
+                      const char *message)
 {
     (void)user;
     (void)code;
@@ -424,8 +472,17 @@ static void refusals_in_another_shape(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(routes_and_methods), T(media_types), T(without_keys), T(keys_and_scopes), T(failed_logins), T(key_files),
-        T(hosts), T(origins), T(where_it_binds), T(unix_socket), T(refusals_in_another_shape),
+        T(routes_and_methods),
+        T(media_types),
+        T(without_keys),
+        T(keys_and_scopes),
+        T(failed_logins),
+        T(key_files),
+        T(hosts),
+        T(origins),
+        T(where_it_binds),
+        T(unix_socket),
+        T(refusals_in_another_shape),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     if (key_path[0] != '\0')

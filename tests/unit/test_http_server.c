@@ -1,5 +1,6 @@
-/* test_http_server.c - connections of the HTTP layer over loopback: keep-alive, order, closing without reset, disconnects, limits, deadlines.
- * See http_world.h for how server and clients share one thread.
+/* test_http_server.c - connections of the HTTP layer over loopback: keep-alive, order, closing
+ * without reset, disconnects, limits, deadlines. See http_world.h for how server and clients share
+ * one thread.
  */
 #define _GNU_SOURCE
 #include <setjmp.h>
@@ -38,7 +39,8 @@ static void replies_and_headers(void **state)
     ask(fd, GET("/hello"), &r);
     assert_int_equal(r.status, 200);
     assert_string_equal(r.body.data, "hello");
-    assert_true(has(&r, "Content-Type: text/plain") && has(&r, "X-Content-Type-Options: nosniff") && has(&r, "Cache-Control: no-store") && has(&r, "x-test: 1"));
+    assert_true(has(&r, "Content-Type: text/plain") && has(&r, "X-Content-Type-Options: nosniff") &&
+                has(&r, "Cache-Control: no-store") && has(&r, "x-test: 1"));
     assert_non_null(strstr(r.head.data, "\r\nx-request-id: req_"));
     assert_null(strstr(r.head.data, "Connection:"));
     ask(fd, "GET /hello HTTP/1.1\r\n" L "X-Request-Id: a.B_c-1\r\n\r\n", &r);
@@ -51,9 +53,11 @@ static void replies_and_headers(void **state)
     assert_true(r.status == 200 && has(&r, "Content-Type: text/event-stream"));
     ask(fd, GET("/stream"), &r);
     assert_string_equal(r.body.data, "data: 1\n\ndata: 2\n\n");
-    assert_true(has(&r, "Transfer-Encoding: chunked") && has(&r, "Cache-Control: no-cache") && has(&r, "X-Accel-Buffering: no"));
+    assert_true(has(&r, "Transfer-Encoding: chunked") && has(&r, "Cache-Control: no-cache") &&
+                has(&r, "X-Accel-Buffering: no"));
     ask(fd, GET("/models/org%2Fname:q4?x=1"), &r);
-    assert_string_equal(r.body.data, "path=/models/org/name:q4 tail=org/name:q4 query=x=1 key= scope=1 accept=-");
+    assert_string_equal(
+        r.body.data, "path=/models/org/name:q4 tail=org/name:q4 query=x=1 key= scope=1 accept=-");
     assert_int_equal(w.n_done, 7);
     assert_string_equal(w.last_route, "/models/*");
     assert_int_equal(http_server_active(w.s), 0);
@@ -71,7 +75,10 @@ static void bodies(void **state)
     struct reply r = {0};
     ask(fd, "POST /echo HTTP/1.1\r\n" L JSON "Content-Length: 2\r\n\r\n{}", &r);
     assert_true(r.status == 200 && strcmp(r.body.data, "{}") == 0);
-    ask(fd, "PUT /echo HTTP/1.1\r\n" L JSON "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nA: b\r\n\r\n", &r);
+    ask(fd,
+        "PUT /echo HTTP/1.1\r\n" L JSON
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nA: b\r\n\r\n",
+        &r);
     assert_true(r.status == 200 && strcmp(r.body.data, "abcde") == 0);
     ask(fd, "POST /echo HTTP/1.1\r\n" L "Content-Length: 0\r\n\r\n", &r);
     assert_true(r.status == 200 && r.body.len == 0);
@@ -82,14 +89,17 @@ static void bodies(void **state)
     char *body = malloc(n), head[200];
     for (size_t i = 0; i < n; i++)
         body[i] = (char)(i * 2654435761u >> 13);
-    send_bytes(fd, head, (size_t)snprintf(head, sizeof head, "POST /echo HTTP/1.1\r\n" L JSON "Content-Length: %zu\r\n\r\n", n));
+    send_bytes(fd, head,
+               (size_t)snprintf(head, sizeof head,
+                                "POST /echo HTTP/1.1\r\n" L JSON "Content-Length: %zu\r\n\r\n", n));
     send_bytes(fd, body, n);
     receive_at_least(fd, &r.rest, n);
     receive_reply(fd, &r, false);
     assert_int_equal(r.body.len, n);
     assert_memory_equal(r.body.data, body, n);
     free(body);
-    static const char slow[] = "POST /echo HTTP/1.1\r\n" L JSON "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    static const char slow[] =
+        "POST /echo HTTP/1.1\r\n" L JSON "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     for (size_t i = 0; i < sizeof slow - 1; i++) {
         send_bytes(fd, slow + i, 1);
         pump();
@@ -106,7 +116,8 @@ static void expect_continue(void **state)
     world_open();
     int fd = dial();
     struct reply r = {0};
-    ask(fd, "POST /echo HTTP/1.1\r\n" L JSON "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n", &r);
+    ask(fd, "POST /echo HTTP/1.1\r\n" L JSON "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+        &r);
     assert_int_equal(r.status, 100);
     ask(fd, "{}", &r);
     assert_true(r.status == 200 && strcmp(r.body.data, "{}") == 0);
@@ -114,7 +125,8 @@ static void expect_continue(void **state)
     /* no 100 where the answer is already known */
     static const char *const refused[] = {
         "POST /nowhere HTTP/1.1\r\n" L JSON "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n",
-        "POST /echo HTTP/1.1\r\n" L JSON "Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n",
+        "POST /echo HTTP/1.1\r\n" L JSON
+        "Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n",
         "POST /admin/do HTTP/1.1\r\n" L JSON "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n",
         "POST /echo HTTP/1.1\r\n" L JSON "Expect: tea\r\nContent-Length: 2\r\n\r\n",
     };
@@ -136,7 +148,8 @@ static void pipelining(void **state)
     world_open();
     int fd = dial();
     struct reply r = {0};
-    send_text(fd, GET("/hello") "POST /echo HTTP/1.1\r\n" L JSON "Content-Length: 2\r\n\r\n42" GET("/hold") GET("/tell?4") GET("/hello"));
+    send_text(fd, GET("/hello") "POST /echo HTTP/1.1\r\n" L JSON "Content-Length: 2\r\n\r\n42" GET(
+                      "/hold") GET("/tell?4") GET("/hello"));
     receive_reply(fd, &r, false);
     assert_string_equal(r.body.data, "hello");
     receive_reply(fd, &r, false);
@@ -170,8 +183,11 @@ static void closing(void **state)
         int fd = dial();
         uint64_t start = clock_ns();
         ask(fd, last[i], &r);
-        assert_true(r.status == 200 && has(&r, "Connection: close") && receive_all(fd, &r.rest) && r.rest.len == 0);
-        assert_true(clock_ns() - start < CONN_DISCARD_NS - 100000000); /* the end comes with the reply, not after the grace time */
+        assert_true(r.status == 200 && has(&r, "Connection: close") && receive_all(fd, &r.rest) &&
+                    r.rest.len == 0);
+        assert_true(clock_ns() - start <
+                    CONN_DISCARD_NS -
+                        100000000); /* the end comes with the reply, not after the grace time */
         close(fd);
     }
     /* a stream to a 1.0 client ends by the close */
@@ -199,7 +215,8 @@ static void closing(void **state)
     reply_free(&r);
 }
 
-/* A reply before the body was read must arrive, whole, and end in FIN; the client is still sending meanwhile. */
+/* A reply before the body was read must arrive, whole, and end in FIN; the client is still sending
+ * meanwhile. */
 static void early_reply_without_reset(void **state)
 {
     (void)state;
@@ -214,8 +231,10 @@ static void early_reply_without_reset(void **state)
         {"POST /nowhere HTTP/1.1\r\n" L JSON "Content-Length: 90000\r\n\r\n", 404},
         {"POST /admin/do HTTP/1.1\r\n" L JSON "Content-Length: 90000\r\n\r\n", 401},
         {"POST /echo HTTP/1.1\r\n" L JSON "Content-Length: 200000\r\n\r\n", 413},
-        {"POST /echo HTTP/1.1\r\n" L "Content-Type: text/plain\r\nContent-Length: 90000\r\n\r\n", 415},
-        {"POST /echo HTTP/1.1\r\n" L JSON "Content-Encoding: gzip\r\nContent-Length: 90000\r\n\r\n", 415},
+        {"POST /echo HTTP/1.1\r\n" L "Content-Type: text/plain\r\nContent-Length: 90000\r\n\r\n",
+         415},
+        {"POST /echo HTTP/1.1\r\n" L JSON "Content-Encoding: gzip\r\nContent-Length: 90000\r\n\r\n",
+         415},
         {"POST /echo HTTP/1.1\r\n" L JSON "\r\n", 411},
         {"POST /echo HTTP/1.1\r\n" L JSON "Transfer-Encoding: chunked\r\n\r\n186A1\r\n", 413},
         {"GET /hello HTTP/1.1\r\n" L "Content-Length: 16385\r\n\r\n", 413},
@@ -236,7 +255,8 @@ static void early_reply_without_reset(void **state)
         reply_free(&r);
         close(fd);
     }
-    /* but not for ever: a client that goes on sending is cut off, and one that stays is closed after 2 s */
+    /* but not for ever: a client that goes on sending is cut off, and one that stays is closed
+     * after 2 s */
     int fd = dial();
     send_text(fd, cases[2].head);
     size_t sent = 0;
@@ -419,7 +439,8 @@ static void deadlines(void **state)
     close(silent), close(header), close(body), close(kept), close(second);
 }
 
-/* Slow headers, stalled readers and idle connections around one healthy stream: it gets every frame in time. */
+/* Slow headers, stalled readers and idle connections around one healthy stream: it gets every frame
+ * in time. */
 static void healthy_stream_among_slow_clients(void **state)
 {
     (void)state;
@@ -432,7 +453,9 @@ static void healthy_stream_among_slow_clients(void **state)
     for (int i = 0; i < 8; i++) {
         stalled[i] = dial();
         send_text(stalled[i], GET("/hold"));
-        PUMP_UNTIL(w.n_held + w.n_gone == i + 1); /* on a slow machine the first ones are aborted before the last ones begin */
+        PUMP_UNTIL(
+            w.n_held + w.n_gone ==
+            i + 1); /* on a slow machine the first ones are aborted before the last ones begin */
         struct http_x *reader = w.held[w.n_held - 1];
         http_stream_begin(reader, 200, "text/plain");
         for (int k = 0; k < 200; k++)
@@ -467,8 +490,9 @@ static void healthy_stream_among_slow_clients(void **state)
     forget(x);
     receive_reply(fd, &r, false);
     assert_int_equal(r.body.len, expect);
-    assert_true(worst < 500000000); /* far below in practice; the bound must hold on a loaded machine */
-    PUMP_UNTIL(w.n_gone == 8);      /* the stalled readers */
+    assert_true(worst <
+                500000000);    /* far below in practice; the bound must hold on a loaded machine */
+    PUMP_UNTIL(w.n_gone == 8); /* the stalled readers */
     assert_non_null(strstr(w.rejected.data, "write_stall "));
     for (int i = 0; i < 16; i++)
         close(slow[i]), close(idle_fd[i]);
@@ -562,7 +586,8 @@ static void out_of_descriptors(void **state)
     uint64_t start = clock_ns();
     int rounds = 0;
     pump();
-    while (clock_ns() - start < 80000000) { /* the listener rests: no event is ready, the loop blocks */
+    while (clock_ns() - start <
+           80000000) { /* the listener rests: no event is ready, the loop blocks */
         struct timeval tick = {.tv_usec = 10000};
         event_base_loopexit(w.base, &tick);
         event_base_loop(w.base, EVLOOP_ONCE);
@@ -679,12 +704,15 @@ static void requests_per_connection(void **state)
     close(fd);
 }
 
-/* Fail the Nth allocation of one exchange until it passes: the client sees a reply or a close, the server lives, nothing leaks. */
+/* Fail the Nth allocation of one exchange until it passes: the client sees a reply or a close, the
+ * server lives, nothing leaks. */
 static void memory_runs_out(void **state)
 {
     (void)state;
     world_open();
-    static const char text[] = "POST /echo HTTP/1.1\r\n" L JSON "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    static const char text[] =
+        "POST /echo HTTP/1.1\r\n" L JSON
+        "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     bool ok = false;
     int n = 0;
     for (; n < 100 && !ok; n++) {
@@ -732,13 +760,16 @@ static void drain_and_close(void **state)
     assert_true(receive_all(idle_fd, &b) && b.len == 0);
     forget(x);
     http_reply(x, 200, "text/plain", "done", 4);
-    assert_int_equal(http_server_active(w.s), 2); /* nothing of the reply has left yet: closing now would lose it */
+    assert_int_equal(http_server_active(w.s),
+                     2); /* nothing of the reply has left yet: closing now would lose it */
     receive_reply(busy, &r, false);
     assert_true(r.status == 200 && has(&r, "Connection: close"));
     assert_true(receive_all(busy, &r.rest));
     assert_int_equal(http_server_active(w.s), 1);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(http_server_port(w.s)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons(http_server_port(w.s)),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), -1);
     close(fd);
     http_server_close(w.s);
@@ -754,9 +785,25 @@ static void drain_and_close(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(replies_and_headers), T(bodies), T(expect_continue), T(pipelining), T(closing), T(early_reply_without_reset), T(flood_while_busy),
-        T(disconnects), T(back_pressure), T(deadlines), T(healthy_stream_among_slow_clients), T(slow_reader_is_not_stalled), T(connection_cap), T(out_of_descriptors),
-        T(bodies_in_memory), T(too_large), T(requests_per_connection), T(memory_runs_out), T(drain_and_close),
+        T(replies_and_headers),
+        T(bodies),
+        T(expect_continue),
+        T(pipelining),
+        T(closing),
+        T(early_reply_without_reset),
+        T(flood_while_busy),
+        T(disconnects),
+        T(back_pressure),
+        T(deadlines),
+        T(healthy_stream_among_slow_clients),
+        T(slow_reader_is_not_stalled),
+        T(connection_cap),
+        T(out_of_descriptors),
+        T(bodies_in_memory),
+        T(too_large),
+        T(requests_per_connection),
+        T(memory_runs_out),
+        T(drain_and_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

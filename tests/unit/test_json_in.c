@@ -1,4 +1,5 @@
-/* test_json_in.c - JSON from clients: limits, surrogates, byte offsets; and the field table and mapper on top of it. */
+/* test_json_in.c - JSON from clients: limits, surrogates, byte offsets; and the field table and
+ * mapper on top of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,7 +30,8 @@ static void expect_bad(const char *text, size_t len, kt_status want, const char 
     assert_non_null(strstr(err.msg, "byte "));
 }
 
-static void repeated(const char *unit, size_t times, const char *after, kt_status want, const char *in_message)
+static void repeated(const char *unit, size_t times, const char *after, kt_status want,
+                     const char *in_message)
 {
     struct strbuf b = {0};
     for (size_t i = 0; i < times; i++)
@@ -119,20 +121,26 @@ static void surrogates(void **state)
 
 /* ---- mapper ---- */
 
-static const struct kts_limits lim = {
-    .ctx = 2048, .vocab = 300, .model_id = "demo", .defaults = {.temperature = 1, .top_k = -1, .top_p = 1}};
+static const struct kts_limits lim = {.ctx = 2048,
+                                      .vocab = 300,
+                                      .model_id = "demo",
+                                      .defaults = {.temperature = 1, .top_k = -1, .top_p = 1}};
 
 static int map(const char *body, enum kts_api api, struct kts_req *r, struct kts_fail *f)
 {
     return mapper_openai(body, strlen(body), api, &lim, r, f);
 }
 
-static void refused(const char *fields, enum kts_api api, int status, const char *param, const char *in_message)
+static void refused(const char *fields, enum kts_api api, int status, const char *param,
+                    const char *in_message)
 {
     struct strbuf b = {0};
     struct kts_req r;
     struct kts_fail f;
-    sb_printf(&b, api == KTS_CHAT ? "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],%s}" : "{\"prompt\":\"x\",%s}", fields);
+    sb_printf(&b,
+              api == KTS_CHAT ? "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],%s}"
+                              : "{\"prompt\":\"x\",%s}",
+              fields);
     if (map(b.data, api, &r, &f) == 0)
         fail_msg("accepted: %s", b.data);
     if (f.status != status || strcmp(f.param, param) != 0 || strstr(f.msg, in_message) == NULL)
@@ -143,7 +151,8 @@ static void refused(const char *fields, enum kts_api api, int status, const char
 
 static void every_number_is_bounded(void **state)
 {
-    static const char *const bad[] = {"-9223372036854775808", "1e308", "-1e308", "\"1\"", "[]", "true"};
+    static const char *const bad[] = {
+        "-9223372036854775808", "1e308", "-1e308", "\"1\"", "[]", "true"};
     (void)state;
     for (size_t i = 0; i < param_count; i++) {
         const struct param *p = &param_table[i];
@@ -173,7 +182,8 @@ static void lists_and_objects(void **state)
     refused("\"top_p\":0", KTS_CHAT, 400, "top_p", "above 0");
     refused("\"stop\":[\"a\",1]", KTS_CHAT, 400, "stop", "strings");
     refused("\"stop\":\"\"", KTS_CHAT, 400, "stop", "between 1 and 256");
-    refused("\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", KTS_CHAT, 400, "stop", "limit is 16");
+    refused("\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", KTS_CHAT, 400, "stop",
+            "limit is 16");
     refused("\"stop_token_ids\":[300]", KTS_CHAT, 400, "stop_token_ids", "between 0 and 299");
     refused("\"logit_bias\":{\"300\":1}", KTS_CHAT, 400, "logit_bias", "between 0 and 299");
     refused("\"logit_bias\":{\"x\":1}", KTS_CHAT, 400, "logit_bias", "between 0 and 299");
@@ -185,13 +195,15 @@ static void lists_and_objects(void **state)
     refused("\"logprobs\":6", KTS_COMPLETION, 400, "logprobs", "5");
     refused("\"model\":\"other\"", KTS_CHAT, 404, "model", "other");
     refused("\"model\":1", KTS_CHAT, 400, "model", "string");
-    refused("\"stream_options\":{\"include_usage\":1}", KTS_CHAT, 400, "stream_options", "include_usage");
+    refused("\"stream_options\":{\"include_usage\":1}", KTS_CHAT, 400, "stream_options",
+            "include_usage");
     refused("\"n\":9", KTS_CHAT, 400, "n", "8");
     refused("\"n\":3,\"best_of\":2", KTS_COMPLETION, 400, "best_of", "at least n");
     refused("\"best_of\":2,\"stream\":true", KTS_COMPLETION, 400, "best_of", "streamed");
     refused("\"suffix\":\"x\"", KTS_COMPLETION, 400, "suffix", "fill-in");
     refused("\"tools\":[{\"type\":\"function\"}]", KTS_CHAT, 501, "tools", "not available");
-    refused("\"response_format\":{\"type\":\"json_object\"}", KTS_CHAT, 501, "response_format", "not available");
+    refused("\"response_format\":{\"type\":\"json_object\"}", KTS_CHAT, 501, "response_format",
+            "not available");
     refused("\"mirostat\":2", KTS_CHAT, 501, "mirostat", "not available");
     refused("\"stream\":\"yes\"", KTS_CHAT, 400, "stream", "true or false");
     refused("\"min_tokens\":5,\"max_tokens\":4", KTS_CHAT, 400, "min_tokens", "max_tokens");
@@ -212,8 +224,10 @@ static void messages_are_checked(void **state)
         {"{\"messages\":[{\"role\":\"boss\",\"content\":\"x\"}]}", 400, "messages[0].role"},
         {"{\"messages\":[{\"role\":\"user\"}]}", 400, "messages[0].content"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":null}]}", 400, "messages[0].content"},
-        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", 400, "messages[0].content[0]"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}]}", 501, "messages"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", 400,
+         "messages[0].content[0]"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}]}", 501,
+         "messages"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -230,23 +244,32 @@ static void a_full_request(void **state)
     struct kts_req r;
     struct kts_fail f;
     (void)state;
-    const char *body = "{\"model\":\"demo\",\"messages\":[{\"role\":\"developer\",\"content\":\"be\"},{\"role\":\"user\",\"content\":[{"
+    const char *body = "{\"model\":\"demo\",\"messages\":[{\"role\":\"developer\",\"content\":"
+                       "\"be\"},{\"role\":\"user\",\"content\":[{"
                        "\"type\":\"text\",\"text\":\"a\"},"
-                       "{\"type\":\"text\",\"text\":\"b\"}]}],\"max_completion_tokens\":7,\"temperature\":0,\"top_p\":0.5,\"seed\":"
+                       "{\"type\":\"text\",\"text\":\"b\"}]}],\"max_completion_tokens\":7,"
+                       "\"temperature\":0,\"top_p\":0.5,\"seed\":"
                        "9223372036854775807,\"stop\":\"x\","
-                       "\"logit_bias\":{\"5\":-100,\"6\":false},\"logprobs\":true,\"top_logprobs\":2,\"stream\":true,\"stream_options\":{"
+                       "\"logit_bias\":{\"5\":-100,\"6\":false},\"logprobs\":true,\"top_logprobs\":"
+                       "2,\"stream\":true,\"stream_options\":{"
                        "\"include_usage\":true},"
-                       "\"tools\":[],\"tool_choice\":\"auto\",\"response_format\":{\"type\":\"text\"},\"user\":\"u\",\"store\":null,\"n\":"
+                       "\"tools\":[],\"tool_choice\":\"auto\",\"response_format\":{\"type\":"
+                       "\"text\"},\"user\":\"u\",\"store\":null,\"n\":"
                        "2,\"frequency_penalty\":null}";
     assert_int_equal(map(body, KTS_CHAT, &r, &f), 0);
     assert_int_equal(r.n_messages, 2);
     assert_string_equal(r.messages[0].role, "system");
     assert_string_equal(r.messages[1].content, "ab");
-    assert_true(r.max_tokens == 7 && r.seed == INT64_MAX && r.n_logprobs == 2 && r.stream && r.include_usage && r.n == 2 && r.best_of == 2);
-    assert_true(r.temperature == 0 && r.top_p == 0.5 && r.n_bias == 2 && r.n_stop == 1 && r.n_unknown == 2);
+    assert_true(r.max_tokens == 7 && r.seed == INT64_MAX && r.n_logprobs == 2 && r.stream &&
+                r.include_usage && r.n == 2 && r.best_of == 2);
+    assert_true(r.temperature == 0 && r.top_p == 0.5 && r.n_bias == 2 && r.n_stop == 1 &&
+                r.n_unknown == 2);
     kts_req_free(&r);
-    assert_int_equal(map("{\"prompt\":[[1,2],[3]],\"logprobs\":0,\"echo\":true,\"max_tokens\":0}", KTS_COMPLETION, &r, &f), 0);
-    assert_true(r.n_prompts == 2 && r.prompts[0].n_ids == 2 && r.prompts[1].ids[0] == 3 && r.n_logprobs == 0);
+    assert_int_equal(map("{\"prompt\":[[1,2],[3]],\"logprobs\":0,\"echo\":true,\"max_tokens\":0}",
+                         KTS_COMPLETION, &r, &f),
+                     0);
+    assert_true(r.n_prompts == 2 && r.prompts[0].n_ids == 2 && r.prompts[1].ids[0] == 3 &&
+                r.n_logprobs == 0);
     kts_req_free(&r);
     assert_int_equal(map("{\"prompt\":[\"a\",\"b\"]}", KTS_COMPLETION, &r, &f), 0);
     assert_int_equal(r.n_prompts, 2);
@@ -267,7 +290,8 @@ static void memory_may_be_short(void **state)
     (void)state;
     for (long n = 0; n < 200 && rc != 0; n++) {
         mem_fail_after(n);
-        rc = map("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}],\"stop\":[\"a\",\"b\"],\"logit_"
+        rc = map("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}"
+                 "]}],\"stop\":[\"a\",\"b\"],\"logit_"
                  "bias\":{\"1\":1}}",
                  KTS_CHAT, &r, &f);
         mem_fail_after(-1);

@@ -1,6 +1,8 @@
-/* test_limits.c - affinity, cpusets, quotas and memory limits, read from small text trees that the test writes: cgroup v1, v2 and hybrid, cgroup
- * namespaces, limits at ancestors only, missing and malformed files. The machine of every tree has 8 cores on 2 nodes of 64 GiB.
- * Trees are read through fsroot:, like stored machines; the expected values follow from the kernel's documentation of these files.
+/* test_limits.c - affinity, cpusets, quotas and memory limits, read from small text trees that the
+ * test writes: cgroup v1, v2 and hybrid, cgroup namespaces, limits at ancestors only, missing and
+ * malformed files. The machine of every tree has 8 cores on 2 nodes of 64 GiB. Trees are read
+ * through fsroot:, like stored machines; the expected values follow from the kernel's documentation
+ * of these files.
  */
 #include "config.h"
 
@@ -26,9 +28,9 @@ static char tree[256];
 static int serial;
 
 #define MOUNT_V2 "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime,nsdelegate 0 0\n"
-#define MOUNT_V1                                                                                                                                       \
-    "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,nosuid,cpu,cpuacct 0 0\n"                                                                             \
-    "cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\n"                                                                                              \
+#define MOUNT_V1                                                                                   \
+    "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,nosuid,cpu,cpuacct 0 0\n"                         \
+    "cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\n"                                          \
     "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n"
 
 /* Write tree/path, with all its directories. */
@@ -56,13 +58,23 @@ static void machine(void)
     put("sys/devices/system/cpu/online", "0-7\n");
     put("sys/devices/system/cpu/possible", "0-7\n");
     put("sys/devices/system/node/online", "0-1\n");
-    put("proc/meminfo", "MemTotal:       134217728 kB\nMemFree: 130000000 kB\nMemAvailable: 131072000 kB\n");
+    put("proc/meminfo",
+        "MemTotal:       134217728 kB\nMemFree: 130000000 kB\nMemAvailable: 131072000 kB\n");
     for (int i = 0; i < 8; i++) {
         char path[128], text[64];
-        const char *const names[] = {"core_id", "physical_package_id", "thread_siblings", "core_siblings"};
+        const char *const names[] = {"core_id", "physical_package_id", "thread_siblings",
+                                     "core_siblings"};
         for (int k = 0; k < 4; k++) {
             snprintf(path, sizeof path, "sys/devices/system/cpu/cpu%d/topology/%s", i, names[k]);
-            snprintf(text, sizeof text, k == 0 ? "%d\n" : k == 1 ? "%x\n" : "%08x\n", k == 0 ? i % 4 : k == 1 ? i / 4 : k == 2 ? 1 << i : i < 4 ? 0xf : 0xf0);
+            snprintf(text, sizeof text,
+                     k == 0   ? "%d\n"
+                     : k == 1 ? "%x\n"
+                              : "%08x\n",
+                     k == 0   ? i % 4
+                     : k == 1 ? i / 4
+                     : k == 2 ? 1 << i
+                     : i < 4  ? 0xf
+                              : 0xf0);
             put(path, text);
         }
         snprintf(path, sizeof path, "sys/devices/system/cpu/cpu%d/online", i);
@@ -109,10 +121,13 @@ static void no_cgroup_no_limits(void **state)
     machine();
     expect("none", 0, 8, 8);
     put("proc/self/mounts", MOUNT_V2);
-    put("sys/fs/cgroup/cpu.max", "100000 100000\n"); /* without /proc/self/cgroup nobody is inside */
+    put("sys/fs/cgroup/cpu.max",
+        "100000 100000\n"); /* without /proc/self/cgroup nobody is inside */
     expect("none", 0, 8, 8);
     struct host *h = read_tree();
-    assert_true(h->limits.memory_max == HOST_UNKNOWN_BYTES && h->limits.memory_high == HOST_UNKNOWN_BYTES && h->limits.memlock == HOST_UNKNOWN_BYTES);
+    assert_true(h->limits.memory_max == HOST_UNKNOWN_BYTES &&
+                h->limits.memory_high == HOST_UNKNOWN_BYTES &&
+                h->limits.memlock == HOST_UNKNOWN_BYTES);
     assert_true(host_memory_allowed(h) == UINT64_C(131072000) << 10);
     host_free(h);
 }
@@ -127,9 +142,11 @@ static void v2_leaf(void **state)
     put("sys/fs/cgroup/user.slice/app.scope/memory.max", "max\n");
     put("sys/fs/cgroup/user.slice/app.scope/memory.high", "2147483648\n");
     put("sys/fs/cgroup/user.slice/memory.max", "4294967296\n");
-    put("sys/fs/cgroup/user.slice/app.scope/cpu.stat", "usage_usec 5\nnr_periods 9\nnr_throttled 3\nthrottled_usec 1500000\n");
-    put("proc/self/limits", "Limit                     Soft Limit           Hard Limit           Units\n"
-                            "Max locked memory         8388608              8388608              bytes\n");
+    put("sys/fs/cgroup/user.slice/app.scope/cpu.stat",
+        "usage_usec 5\nnr_periods 9\nnr_throttled 3\nthrottled_usec 1500000\n");
+    put("proc/self/limits",
+        "Limit                     Soft Limit           Hard Limit           Units\n"
+        "Max locked memory         8388608              8388608              bytes\n");
     expect("v2", 4, 8, 4);
     struct host *h = read_tree();
     struct plan *p;
@@ -176,7 +193,8 @@ static void v2_namespace(void **state)
     expect("v2", 3, 8, 3);
     put("sys/fs/cgroup/cpu.max", "99000000 100000\n"); /* more than there are cores */
     expect("v2", 990, 8, 8);
-    put("proc/self/cgroup", "0::/../elsewhere\n"); /* outside of the namespace's root: only the mount is visible */
+    put("proc/self/cgroup",
+        "0::/../elsewhere\n"); /* outside of the namespace's root: only the mount is visible */
     put("sys/fs/cgroup/cpu.max", "200000 100000\n");
     expect("v2", 2, 8, 2);
 }
@@ -216,10 +234,12 @@ static void v1_quota_and_memory(void **state)
     (void)state;
     machine();
     put("proc/self/mounts", MOUNT_V1);
-    put("proc/self/cgroup", "12:memory:/docker/abc\n5:cpuset:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n");
+    put("proc/self/cgroup", "12:memory:/docker/abc\n5:cpuset:/docker/abc\n4:cpu,cpuacct:/docker/"
+                            "abc\n1:name=systemd:/docker/abc\n");
     put("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "-1\n");
     put("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us", "100000\n");
-    put("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.stat", "nr_periods 10\nnr_throttled 7\nthrottled_time 2000000000\n");
+    put("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.stat",
+        "nr_periods 10\nnr_throttled 7\nthrottled_time 2000000000\n");
     put("sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "9223372036854771712\n");
     expect("v1", 0, 8, 8);
     put("sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_quota_us", "150000\n");
@@ -241,8 +261,10 @@ static void v1_path_not_visible(void **state)
     (void)state;
     machine();
     put("proc/self/mounts", MOUNT_V1);
-    put("proc/self/cgroup", "4:cpu,cpuacct:/docker/0123456789abcdef\n12:memory:/docker/0123456789abcdef\n");
-    put("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "250000\n"); /* the container's own cgroup is the mount */
+    put("proc/self/cgroup",
+        "4:cpu,cpuacct:/docker/0123456789abcdef\n12:memory:/docker/0123456789abcdef\n");
+    put("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us",
+        "250000\n"); /* the container's own cgroup is the mount */
     put("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
     put("sys/fs/cgroup/memory/memory.limit_in_bytes", "1000000000\n");
     expect("v1", 2.5, 8, 2);
@@ -276,7 +298,9 @@ static void odd_mounts(void **state)
 static void malformed_files(void **state)
 {
     (void)state;
-    static const char *const maxes[] = {"garbage\n", "", "100000 0\n", "-5 100000\n", "nan nan\n", "1e999 1\n", "max\n", "0 100000\n", "100000 x\n"};
+    static const char *const maxes[] = {"garbage\n",   "",           "100000 0\n",
+                                        "-5 100000\n", "nan nan\n",  "1e999 1\n",
+                                        "max\n",       "0 100000\n", "100000 x\n"};
     machine();
     put("proc/self/mounts", "broken\n\n   \n" MOUNT_V2 "cgroup2 relative cgroup2 rw 0 0\n");
     put("proc/self/cgroup", "garbage\n0::/app\n7:\n::\n");
@@ -285,14 +309,17 @@ static void malformed_files(void **state)
     put("sys/fs/cgroup/app/cpuset.cpus.effective", "0-\n");
     put("sys/fs/cgroup/app/cpuset.mems.effective", "99999999999\n");
     put("sys/fs/cgroup/app/cpu.stat", "nr_throttled many\n");
-    put("proc/self/limits", "Max locked memory         unlimited            unlimited            bytes\n");
+    put("proc/self/limits",
+        "Max locked memory         unlimited            unlimited            bytes\n");
     put("proc/self/status", "Cpus_allowed_list:\tx\nMems_allowed_list:\n");
     for (size_t i = 0; i < sizeof maxes / sizeof maxes[0]; i++) {
         put("sys/fs/cgroup/app/cpu.max", maxes[i]);
         expect("v2", 0, 8, 8);
     }
     struct host *h = read_tree();
-    assert_true(h->limits.memory_max == HOST_UNKNOWN_BYTES && h->limits.memory_high == HOST_UNKNOWN_BYTES && h->limits.memlock == HOST_UNKNOWN_BYTES);
+    assert_true(h->limits.memory_max == HOST_UNKNOWN_BYTES &&
+                h->limits.memory_high == HOST_UNKNOWN_BYTES &&
+                h->limits.memlock == HOST_UNKNOWN_BYTES);
     host_free(h);
     put("proc/self/cgroup", "");
     expect("v2", 0, 8, 8);
@@ -302,7 +329,8 @@ static void affinity_of_the_tree(void **state)
 {
     (void)state;
     machine();
-    put("proc/self/status", "Name:\tx\nCpus_allowed:\tf0\nCpus_allowed_list:\t4-7\nMems_allowed_list:\t1\n");
+    put("proc/self/status",
+        "Name:\tx\nCpus_allowed:\tf0\nCpus_allowed_list:\t4-7\nMems_allowed_list:\t1\n");
     struct host *h = read_tree();
     struct plan *p;
     assert_int_equal(h->limits.cores_allowed, 4);
@@ -315,7 +343,8 @@ static void affinity_of_the_tree(void **state)
     put("proc/self/mounts", MOUNT_V2);
     put("proc/self/cgroup", "0::/\n");
     put("sys/fs/cgroup/cpuset.cpus.effective", "0-3\n");
-    put("proc/self/status", "Cpus_allowed_list:\t4-7\n"); /* nothing in common: an error, not a guess */
+    put("proc/self/status",
+        "Cpus_allowed_list:\t4-7\n"); /* nothing in common: an error, not a guess */
     char spec[300];
     kt_err err = {0};
     snprintf(spec, sizeof spec, "fsroot:%s", tree);
@@ -342,7 +371,8 @@ static void sets(void **state)
 {
     (void)state;
     static const char *const good[] = {"", "0", "0-3,8", "64,127-129", "1048575"};
-    static const char *const bad[] = {"x", "-", "3-1", "1,", ",1", "1--2", "1 2", "1048576", "99999999999999999999", "0-3,8x"};
+    static const char *const bad[] = {
+        "x", "-", "3-1", "1,", ",1", "1--2", "1 2", "1048576", "99999999999999999999", "0-3,8x"};
     struct host_set s;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         assert_true(host_set_parse(good[i], &s));
@@ -373,7 +403,8 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static int setup(void **state)
 {
     (void)state;
-    snprintf(work_dir, sizeof work_dir, "%s/kt-limits-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    snprintf(work_dir, sizeof work_dir, "%s/kt-limits-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     return mkdtemp(work_dir) != NULL ? 0 : -1;
 }
 
@@ -386,10 +417,18 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sets),           cmocka_unit_test(no_cgroup_no_limits), cmocka_unit_test(v2_leaf),
-        cmocka_unit_test(v2_ancestor_only), cmocka_unit_test(v2_namespace),      cmocka_unit_test(v2_cpuset),
-        cmocka_unit_test(v1_quota_and_memory), cmocka_unit_test(v1_path_not_visible), cmocka_unit_test(hybrid_mounts),
-        cmocka_unit_test(odd_mounts),     cmocka_unit_test(malformed_files),     cmocka_unit_test(affinity_of_the_tree),
+        cmocka_unit_test(sets),
+        cmocka_unit_test(no_cgroup_no_limits),
+        cmocka_unit_test(v2_leaf),
+        cmocka_unit_test(v2_ancestor_only),
+        cmocka_unit_test(v2_namespace),
+        cmocka_unit_test(v2_cpuset),
+        cmocka_unit_test(v1_quota_and_memory),
+        cmocka_unit_test(v1_path_not_visible),
+        cmocka_unit_test(hybrid_mounts),
+        cmocka_unit_test(odd_mounts),
+        cmocka_unit_test(malformed_files),
+        cmocka_unit_test(affinity_of_the_tree),
         cmocka_unit_test(what_if),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

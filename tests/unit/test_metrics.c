@@ -1,5 +1,5 @@
-/* test_metrics.c - the metrics registry: both exposition formats, negotiation, updates from many threads. promtool looks at the text where
- * it is installed. */
+/* test_metrics.c - the metrics registry: both exposition formats, negotiation, updates from many
+ * threads. promtool looks at the text where it is installed. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,9 +14,11 @@
 #include "metrics/metrics.h"
 
 static const double bounds[] = {.5, 1, 16384};
-static const struct met_def d_count = {MET_COUNTER, "kt_things_total", "Things \\ seen.\nHere.", {"kind"}, NULL, 0};
+static const struct met_def d_count = {
+    MET_COUNTER, "kt_things_total", "Things \\ seen.\nHere.", {"kind"}, NULL, 0};
 static const struct met_def d_gauge = {MET_GAUGE, "kt_level_ratio", "Level.", {NULL}, NULL, 0};
-static const struct met_def d_hist = {MET_HISTOGRAM, "kt_wait_seconds", "Wait.", {"model"}, bounds, 3};
+static const struct met_def d_hist = {
+    MET_HISTOGRAM, "kt_wait_seconds", "Wait.", {"model"}, bounds, 3};
 
 static struct met_registry *make(struct met **count, struct met **gauge, struct met **hist)
 {
@@ -40,14 +42,17 @@ static void text_format(void **state)
     met_observe(h, 0.75);
     met_observe(h, 20000);
     met_expose(r, MET_TEXT_004, &b);
-    assert_string_equal(b.data,
-                        "# HELP kt_things_total Things \\\\ seen.\\nHere.\n# TYPE kt_things_total counter\n"
-                        "kt_things_total{kind=\"a\\\"b\\\\c\\nd\"} 3\n"
-                        "# HELP kt_level_ratio Level.\n# TYPE kt_level_ratio gauge\nkt_level_ratio 0.25\n"
-                        "# HELP kt_wait_seconds Wait.\n# TYPE kt_wait_seconds histogram\n"
-                        "kt_wait_seconds_bucket{model=\"demo\",le=\"0.5\"} 1\nkt_wait_seconds_bucket{model=\"demo\",le=\"1.0\"} 2\n"
-                        "kt_wait_seconds_bucket{model=\"demo\",le=\"16384.0\"} 2\nkt_wait_seconds_bucket{model=\"demo\",le=\"+Inf\"} 3\n"
-                        "kt_wait_seconds_sum{model=\"demo\"} 20001.25\nkt_wait_seconds_count{model=\"demo\"} 3\n");
+    assert_string_equal(
+        b.data,
+        "# HELP kt_things_total Things \\\\ seen.\\nHere.\n# TYPE kt_things_total counter\n"
+        "kt_things_total{kind=\"a\\\"b\\\\c\\nd\"} 3\n"
+        "# HELP kt_level_ratio Level.\n# TYPE kt_level_ratio gauge\nkt_level_ratio 0.25\n"
+        "# HELP kt_wait_seconds Wait.\n# TYPE kt_wait_seconds histogram\n"
+        "kt_wait_seconds_bucket{model=\"demo\",le=\"0.5\"} "
+        "1\nkt_wait_seconds_bucket{model=\"demo\",le=\"1.0\"} 2\n"
+        "kt_wait_seconds_bucket{model=\"demo\",le=\"16384.0\"} "
+        "2\nkt_wait_seconds_bucket{model=\"demo\",le=\"+Inf\"} 3\n"
+        "kt_wait_seconds_sum{model=\"demo\"} 20001.25\nkt_wait_seconds_count{model=\"demo\"} 3\n");
     sb_free(&b);
     met_close(r);
 }
@@ -93,10 +98,13 @@ static void negotiation(void **state)
     assert_int_equal(met_negotiate("application/openmetrics-text; version=1.0.0"), MET_OPENMETRICS);
     assert_int_equal(met_negotiate("application/openmetrics-text"), MET_OPENMETRICS);
     assert_int_equal(met_negotiate("application/openmetrics-text;version=0.0.1"), MET_TEXT_004);
-    assert_int_equal(met_negotiate("application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
+    assert_int_equal(met_negotiate("application/openmetrics-text;version=1.0.0;q=0.5,application/"
+                                   "openmetrics-text;version=0.0.1;q=0.4,"
                                    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"),
                      MET_OPENMETRICS);
-    assert_int_equal(met_negotiate("text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.5"), MET_TEXT_004);
+    assert_int_equal(
+        met_negotiate("text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.5"),
+        MET_TEXT_004);
     assert_int_equal(met_negotiate("application/openmetrics-text;version=1.0.0;q=0"), MET_TEXT_004);
 }
 
@@ -154,8 +162,9 @@ static void promtool_is_content(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_format), cmocka_unit_test(openmetrics_format), cmocka_unit_test(doubles_and_mistakes),
-        cmocka_unit_test(negotiation), cmocka_unit_test(threads_add_up),     cmocka_unit_test(promtool_is_content),
+        cmocka_unit_test(text_format),          cmocka_unit_test(openmetrics_format),
+        cmocka_unit_test(doubles_and_mistakes), cmocka_unit_test(negotiation),
+        cmocka_unit_test(threads_add_up),       cmocka_unit_test(promtool_is_content),
     };
     return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
 }

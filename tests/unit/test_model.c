@@ -1,4 +1,5 @@
-/* test_model.c - traits and weight maps of whole models: the golden checkpoints and GGUF files, the bundled model, rope frequencies. */
+/* test_model.c - traits and weight maps of whole models: the golden checkpoints and GGUF files, the
+ * bundled model, rope frequencies. */
 #include "model_files.h"
 
 #include <math.h>
@@ -56,10 +57,13 @@ static void golden_options(void **state)
 static void golden_all(void **state)
 {
     (void)state;
-    static const char *const dirs[] = {"qwen3_moe", "qwen3_moe_k256", "qwen3_moe_options", "qwen3_moe_yarn"};
-    static const char *const files[] = {"qwen3_moe.bf16",        "qwen3_moe.mxfp4",      "qwen3_moe.q4_0",      "qwen3_moe.q5_1",      "qwen3_moe.q8_0",
-                                        "qwen3_moe_k256.iq4_nl", "qwen3_moe_k256.iq4_xs", "qwen3_moe_k256.q2_k", "qwen3_moe_k256.q3_k", "qwen3_moe_k256.q4_k",
-                                        "qwen3_moe_k256.q5_k",   "qwen3_moe_k256.q6_k"};
+    static const char *const dirs[] = {"qwen3_moe", "qwen3_moe_k256", "qwen3_moe_options",
+                                       "qwen3_moe_yarn"};
+    static const char *const files[] = {
+        "qwen3_moe.bf16",        "qwen3_moe.mxfp4",     "qwen3_moe.q4_0",
+        "qwen3_moe.q5_1",        "qwen3_moe.q8_0",      "qwen3_moe_k256.iq4_nl",
+        "qwen3_moe_k256.iq4_xs", "qwen3_moe_k256.q2_k", "qwen3_moe_k256.q3_k",
+        "qwen3_moe_k256.q4_k",   "qwen3_moe_k256.q5_k", "qwen3_moe_k256.q6_k"};
     struct mdl *m;
     kt_err err;
     char rest[256];
@@ -102,7 +106,8 @@ static void same_weights_in_both_containers(void **state)
                 assert_int_equal(x.cols, y.cols);
                 for (size_t i = 0; i < (size_t)x.rows * x.cols; i++) {
                     uint32_t want = (uint32_t)load_u16(x.data + 2 * i) << 16;
-                    uint32_t got = y.type == DT_BF16 ? (uint32_t)load_u16(y.data + 2 * i) << 16 : load_u32(y.data + 4 * i);
+                    uint32_t got = y.type == DT_BF16 ? (uint32_t)load_u16(y.data + 2 * i) << 16
+                                                     : load_u32(y.data + 4 * i);
                     if (want != got)
                         fail_msg("%s and %s differ at %zu", x.tensor, y.tensor, i);
                 }
@@ -113,7 +118,8 @@ static void same_weights_in_both_containers(void **state)
     mdl_close(b);
 }
 
-static void check_freqs(const struct mdl_rope *r, const unsigned *at, const double *want, unsigned n)
+static void check_freqs(const struct mdl_rope *r, const unsigned *at, const double *want,
+                        unsigned n)
 {
     float f[64];
     mdl_rope_freqs(r, f);
@@ -126,26 +132,49 @@ static void rope_frequencies(void **state)
 {
     (void)state;
     static const unsigned at[] = {1, 10, 12, 15, 20, 25, 31};
-    struct mdl_rope r = {.dims = 64, .base = 1e4, .scaling = MDL_ROPE_YARN, .factor = 40, .original_ctx = 4096, .beta_fast = 32, .beta_slow = 1, .truncate = true};
-    check_freqs(&r, at, (double[]){.749894209, .0562341325, .0268793601, .00833450895, .000790569415, 1.87473552e-05, 3.33380358e-06}, 7);
+    struct mdl_rope r = {.dims = 64,
+                         .base = 1e4,
+                         .scaling = MDL_ROPE_YARN,
+                         .factor = 40,
+                         .original_ctx = 4096,
+                         .beta_fast = 32,
+                         .beta_slow = 1,
+                         .truncate = true};
+    check_freqs(&r, at,
+                (double[]){.749894209, .0562341325, .0268793601, .00833450895, .000790569415,
+                           1.87473552e-05, 3.33380358e-06},
+                7);
     r.base = 5e4;
     r.factor = 64;
     r.beta_fast = 1;
-    check_freqs(&r, at, (double[]){.713111085, .0340072782, .0172936334, .00627130338, 1.80702339e-05, 3.3323431e-06, 4.38220646e-07}, 7);
+    check_freqs(&r, at,
+                (double[]){.713111085, .0340072782, .0172936334, .00627130338, 1.80702339e-05,
+                           3.3323431e-06, 4.38220646e-07},
+                7);
     r.beta_fast = 32;
     check_freqs(&r, at + 1, (double[]){.0284279591, .0116191599, .00267020339}, 3);
     r.base = 1.5e5;
     r.factor = 32;
     r.truncate = false;
-    check_freqs(&r, at, (double[]){.689044306, .0193350011, .00679495949, .0010526021, 1.81883367e-05, 2.82506683e-06, 3.02351143e-07}, 7);
+    check_freqs(&r, at,
+                (double[]){.689044306, .0193350011, .00679495949, .0010526021, 1.81883367e-05,
+                           2.82506683e-06, 3.02351143e-07},
+                7);
     r.truncate = true;
     check_freqs(&r, at + 1, (double[]){.0194509675, .00701571391, .00120613097}, 3);
-    struct mdl_rope s = {.dims = 128, .base = 5e5, .scaling = MDL_ROPE_LLAMA3, .factor = 16, .low_freq_factor = 1, .high_freq_factor = 1, .original_ctx = 8192};
+    struct mdl_rope s = {.dims = 128,
+                         .base = 5e5,
+                         .scaling = MDL_ROPE_LLAMA3,
+                         .factor = 16,
+                         .low_freq_factor = 1,
+                         .high_freq_factor = 1,
+                         .original_ctx = 8192};
     static const unsigned at3[] = {1, 34, 35, 63};
     check_freqs(&s, at3, (double[]){.814617234, .00093847387, 4.77810618e-05, 1.53446299e-07}, 4);
     struct mdl_rope lin = {.dims = 4, .base = 1e4, .scaling = MDL_ROPE_LINEAR, .factor = 4};
     check_freqs(&lin, (unsigned[]){0, 1}, (double[]){.25, .0025}, 2);
-    struct mdl_rope table = {.dims = 4, .base = 1e4, .scaling = MDL_ROPE_TABLE, .divisors = (float[]){1, 8}};
+    struct mdl_rope table = {
+        .dims = 4, .base = 1e4, .scaling = MDL_ROPE_TABLE, .divisors = (float[]){1, 8}};
     check_freqs(&table, (unsigned[]){0, 1}, (double[]){1, .00125}, 2);
 }
 
@@ -175,7 +204,8 @@ static void other_architectures_are_named(void **state)
     assert_int_equal(mdl_open_files(fixtures("golden/deepseek_v3"), &m, &err), KT_OK);
     assert_true(m->n_tensors > 100);
     mdl_close(m);
-    assert_int_equal(mdl_open(fixtures("tokenizers/ggml-vocab-gpt-2.gguf"), &m, &err), KT_E_UNSUPPORTED);
+    assert_int_equal(mdl_open(fixtures("tokenizers/ggml-vocab-gpt-2.gguf"), &m, &err),
+                     KT_E_UNSUPPORTED);
     assert_int_equal(mdl_open_files(fixtures("tokenizers/ggml-vocab-gpt-2.gguf"), &m, &err), KT_OK);
     assert_int_equal(m->n_tensors, 0);
     assert_non_null(gguf_find(m->gguf, "tokenizer.ggml.tokens"));

@@ -1,5 +1,6 @@
-/* test_papi.c - the functional counter test against a library that lies in every known way, and the loader of the CUDA plugin against files that are
- * no plugin. Real hardware is not needed and not looked at.
+/* test_papi.c - the functional counter test against a library that lies in every known way, and the
+ * loader of the CUDA plugin against files that are no plugin. Real hardware is not needed and not
+ * looked at.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -94,8 +95,9 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(honest_library_counts),  cmocka_unit_test(lies_are_refused),           cmocka_unit_test(hung_library_is_killed),
-        cmocka_unit_test(absent_library_is_said), cmocka_unit_test(cuda_loader_gives_a_reason),
+        cmocka_unit_test(honest_library_counts),      cmocka_unit_test(lies_are_refused),
+        cmocka_unit_test(hung_library_is_killed),     cmocka_unit_test(absent_library_is_said),
+        cmocka_unit_test(cuda_loader_gives_a_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* test_plan.c - pools, threads and reasons: the synthetic rows of the expected decisions, measured knees, user wishes, what happens when memory is
- * short, and 500 random machines (seeded) on which every plan must keep its promises: threads within the budget, no empty pool, no pool without
+/* test_plan.c - pools, threads and reasons: the synthetic rows of the expected decisions, measured
+ * knees, user wishes, what happens when memory is short, and 500 random machines (seeded) on which
+ * every plan must keep its promises: threads within the budget, no empty pool, no pool without
  * cores or on a node without CPUs, every allowed PU in exactly one place, the same text twice.
  */
 #include <math.h>
@@ -55,8 +56,10 @@ static void synthetic_rows(void **state)
     } rows[] = {
         {"pack:2 group:4 [numa(memory=96GB)] l3:3 core:8 pu:2", "0-7", "", 24, 190},
         {"pack:2 [numa(memory=768GB)] l3:12 core:8 pu:2", "0-1", "", 96, 190},
-        {"pack:2 group:4 [numa(memory=32GB)] [numa(memory=16GB)] l2:12 core:1 pu:2", "0,2,4,6,8,10,12,14", "1,3,5,7,9,11,13,15", 12, 94},
-        {"pack:2 [numa(memory=256GB)] [numa(memory=512GB)] l3:1 core:32 pu:2", "0,2", "1,3", 32, 62},
+        {"pack:2 group:4 [numa(memory=32GB)] [numa(memory=16GB)] l2:12 core:1 pu:2",
+         "0,2,4,6,8,10,12,14", "1,3,5,7,9,11,13,15", 12, 94},
+        {"pack:2 [numa(memory=256GB)] [numa(memory=512GB)] l3:1 core:32 pu:2", "0,2", "1,3", 32,
+         62},
         {"[numa(memory=512GB)] pack:2 [numa(memory=256GB)] core:32 pu:2", "0-1", "2", 32, 62},
         {"core:1 pu:1", "0", "", 1, 1},
         {"core:3 pu:2", "0", "", 3, 3},
@@ -97,10 +100,23 @@ static void knees_limit_threads(void **state)
 {
     (void)state;
     struct host *h = synthetic("pack:2 [numa(memory=128GB)] [numa(memory=512GB)] core:16 pu:2");
-    static const char *const why0[] = {"mem.read:node0.t12", "mem.read:node0.t16"}, *const why2[] = {"mem.read:node2.t8"};
+    static const char *const why0[] = {"mem.read:node0.t12", "mem.read:node0.t16"},
+                             *const why2[] = {"mem.read:node2.t8"};
     const struct plan_measured m[] = {
-        {.node = 2, .knee_threads = 8, .knee_bytes_per_second = 50e9, .read_bytes_per_second = 50e9, .best_threads = 8, .because = why2, .n_because = 1},
-        {.node = 0, .knee_threads = 12, .knee_bytes_per_second = 150e9, .read_bytes_per_second = 152e9, .best_threads = 16, .because = why0, .n_because = 2},
+        {.node = 2,
+         .knee_threads = 8,
+         .knee_bytes_per_second = 50e9,
+         .read_bytes_per_second = 50e9,
+         .best_threads = 8,
+         .because = why2,
+         .n_because = 1},
+        {.node = 0,
+         .knee_threads = 12,
+         .knee_bytes_per_second = 150e9,
+         .read_bytes_per_second = 152e9,
+         .best_threads = 16,
+         .because = why0,
+         .n_because = 2},
     };
     struct plan_opts o;
     plan_opts_init(&o);
@@ -151,19 +167,26 @@ static void golden_text(void **state)
     plan_print(p, &b);
     assert_string_equal(
         b.data,
-        "plan  pools = node0 (8 cores, cpus 0-15), node1 (8 cores, cpus 16-31)   why: nodes 0 and 1 have cores and memory\n"
+        "plan  pools = node0 (8 cores, cpus 0-15), node1 (8 cores, cpus 16-31)   why: nodes 0 and "
+        "1 have cores and memory\n"
         "      would change if: NPS or SNC mode changes, cpuset changes\n"
-        "plan  threads.total = 6   why: 16 cores allowed, quota 7.65 cores, 1 kept for server and copy threads\n"
+        "plan  threads.total = 6   why: 16 cores allowed, quota 7.65 cores, 1 kept for server and "
+        "copy threads\n"
         "      would change if: cpu quota changes, cpuset changes\n"
         "plan  threads.node0 = 3   why: 3 of 8 cores: 6 threads over 2 pools\n"
-        "      would change if: cpu quota below 7 cores, NPS or SNC mode changes, a measured curve has its knee below 3 threads\n"
+        "      would change if: cpu quota below 7 cores, NPS or SNC mode changes, a measured curve "
+        "has its knee below 3 threads\n"
         "plan  threads.node1 = 3   why: 3 of 8 cores: 6 threads over 2 pools\n"
-        "      would change if: cpu quota below 7 cores, NPS or SNC mode changes, a measured curve has its knee below 3 threads\n"
-        "plan  isa = \"ref\"   why: the source says nothing about the instruction set: plain C kernels only\n"
+        "      would change if: cpu quota below 7 cores, NPS or SNC mode changes, a measured curve "
+        "has its knee below 3 threads\n"
+        "plan  isa = \"ref\"   why: the source says nothing about the instruction set: plain C "
+        "kernels only\n"
         "      would change if: a self-test fails\n"
         "plan  rows.share = [0.5,0.5]   why: no measured rates: output rows follow threads\n"
-        "plan  pages = \"thp\"   why: no gain proved for reserved huge pages; transparent ones are available on request\n"
-        "warn  KT008 CPU quota of 7.65 cores is below the 16 allowed cores: more threads would be throttled; fix: raise the quota (cpu.max, --cpus) or "
+        "plan  pages = \"thp\"   why: no gain proved for reserved huge pages; transparent ones are "
+        "available on request\n"
+        "warn  KT008 CPU quota of 7.65 cores is below the 16 allowed cores: more threads would be "
+        "throttled; fix: raise the quota (cpu.max, --cpus) or "
         "give whole cores with a cpuset\n");
     /* threads go to both caches in turn */
     const int32_t want[] = {0, 8, 2, 10, 4, 12, 6, 14};
@@ -173,7 +196,8 @@ static void golden_text(void **state)
     host_free(h);
 }
 
-/* Two classes: fast cores alone work when there are four of them, unless the user wants more threads than they are. */
+/* Two classes: fast cores alone work when there are four of them, unless the user wants more
+ * threads than they are. */
 static void mixed_cores(void **state)
 {
     (void)state;
@@ -273,7 +297,8 @@ static void random_text(char *out, size_t cap)
         snprintf(second, sizeof second, "[numa(memory=%uGB)] ", 1 + rnd(64));
     if (rnd(2) == 0)
         snprintf(l3, sizeof l3, "l3:%u ", 1 + rnd(4));
-    snprintf(out, cap, "%spack:%u %s%s%s%score:%u pu:%u", machine, 1 + rnd(4), group, node, second, l3, 1 + rnd(9), 1 + rnd(4));
+    snprintf(out, cap, "%spack:%u %s%s%s%score:%u pu:%u", machine, 1 + rnd(4), group, node, second,
+             l3, 1 + rnd(9), 1 + rnd(4));
 }
 
 static void random_subset(struct host_set *s, uint32_t keep_of_8)
@@ -301,7 +326,8 @@ static void random_limits(struct host *h)
     host_limits_apply(h);
 }
 
-static void check_pool(const struct host *h, const struct plan *p, uint32_t i, struct host_set *seen)
+static void check_pool(const struct host *h, const struct plan *p, uint32_t i,
+                       struct host_set *seen)
 {
     const struct plan_pool *q = &p->pools[i];
     assert_true(q->n_cpus > 0 && q->threads > 0 && q->threads <= q->n_cpus);
@@ -330,7 +356,8 @@ static void check_plan(const struct host *h, const struct plan *p)
     struct host_set seen = {0};
     uint32_t sum = 0;
     double share = 0;
-    assert_true(p->n_pools > 0 && p->threads_max >= p->n_pools && p->threads_max <= h->limits.cores_budget);
+    assert_true(p->n_pools > 0 && p->threads_max >= p->n_pools &&
+                p->threads_max <= h->limits.cores_budget);
     for (uint32_t i = 0; i < p->n_pools; i++) {
         check_pool(h, p, i, &seen);
         sum += p->pools[i].threads;
@@ -347,7 +374,8 @@ static void check_plan(const struct host *h, const struct plan *p)
         assert_non_null(v);
         json_decref(v);
         assert_true(p->decisions[i].why[0] != '\0');
-        assert_true(strcmp(p->decisions[i].origin, "measured") != 0 || p->decisions[i].n_because > 0);
+        assert_true(strcmp(p->decisions[i].origin, "measured") != 0 ||
+                    p->decisions[i].n_because > 0);
     }
     for (uint32_t i = 0; i < p->n_warnings; i++)
         assert_true(p->warnings[i].text[0] != '\0' && p->warnings[i].fix != NULL);
@@ -375,8 +403,14 @@ static void random_machines(void **state)
             o.measured = m;
             for (uint32_t i = 0; i < h->n_nodes && i < 40; i++)
                 if (rnd(4) > 0)
-                    m[o.n_measured++] = (struct plan_measured){.node = h->nodes[i].os, .knee_threads = rnd(6), .knee_bytes_per_second = 1e9 * (1 + rnd(9)),
-                                                               .read_bytes_per_second = 10e9, .best_threads = 1 + rnd(9), .because = because, .n_because = 1};
+                    m[o.n_measured++] =
+                        (struct plan_measured){.node = h->nodes[i].os,
+                                               .knee_threads = rnd(6),
+                                               .knee_bytes_per_second = 1e9 * (1 + rnd(9)),
+                                               .read_bytes_per_second = 10e9,
+                                               .best_threads = 1 + rnd(9),
+                                               .because = because,
+                                               .n_because = 1};
         }
         struct plan *p = planned(h, &o), *q = planned(h, &o), *r = planned(again, &o);
         struct strbuf x = {0}, y = {0}, z = {0};
@@ -397,7 +431,8 @@ static void random_machines(void **state)
     }
 }
 
-/* Every allocation fails once: no crash, no leak (with a sanitizer), and either a complete plan or the error. */
+/* Every allocation fails once: no crash, no leak (with a sanitizer), and either a complete plan or
+ * the error. */
 static void memory_runs_out(void **state)
 {
     (void)state;
@@ -433,8 +468,13 @@ static void memory_runs_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(synthetic_rows), cmocka_unit_test(knees_limit_threads), cmocka_unit_test(golden_text), cmocka_unit_test(mixed_cores),
-        cmocka_unit_test(gpus_follow_their_nodes), cmocka_unit_test(random_machines), cmocka_unit_test(memory_runs_out),
+        cmocka_unit_test(synthetic_rows),
+        cmocka_unit_test(knees_limit_threads),
+        cmocka_unit_test(golden_text),
+        cmocka_unit_test(mixed_cores),
+        cmocka_unit_test(gpus_follow_their_nodes),
+        cmocka_unit_test(random_machines),
+        cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

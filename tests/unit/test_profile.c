@@ -1,6 +1,8 @@
-/* test_profile.c - host.json: the example reads; each rule broken once is refused with the path named; a file cut at any byte is refused; each
- * fingerprint field changed alone gives the state and the affected ids of the specification; what is built is what is read back.
- * Documents are made by editing the example's tree, so that each case differs from a valid file in one thing. Hosts are built by hand: no hardware.
+/* test_profile.c - host.json: the example reads; each rule broken once is refused with the path
+ * named; a file cut at any byte is refused; each fingerprint field changed alone gives the state
+ * and the affected ids of the specification; what is built is what is read back. Documents are made
+ * by editing the example's tree, so that each case differs from a valid file in one thing. Hosts
+ * are built by hand: no hardware.
  */
 #include <limits.h>
 #include <setjmp.h>
@@ -50,7 +52,8 @@ static json_t *at(json_t *root, const char *path)
     while (*path != '\0' && root != NULL) {
         size_t n = strcspn(path, "/");
         snprintf(part, sizeof part, "%.*s", (int)n, path);
-        root = json_is_array(root) ? json_array_get(root, (size_t)strtoul(part, NULL, 10)) : json_object_get(root, part);
+        root = json_is_array(root) ? json_array_get(root, (size_t)strtoul(part, NULL, 10))
+                                   : json_object_get(root, part);
         path += n + (path[n] == '/');
     }
     return root;
@@ -65,7 +68,9 @@ static void put(json_t *root, const char *path, json_t *v)
     json_t *o = slash != NULL ? (*slash = '\0', at(root, parent)) : root;
     assert_non_null(o);
     if (v == NULL)
-        assert_int_equal(json_is_array(o) ? json_array_remove(o, (size_t)strtoul(key, NULL, 10)) : json_object_del(o, key), 0);
+        assert_int_equal(json_is_array(o) ? json_array_remove(o, (size_t)strtoul(key, NULL, 10))
+                                          : json_object_del(o, key),
+                         0);
     else if (json_is_array(o))
         assert_int_equal(json_array_set_new(o, (size_t)strtoul(key, NULL, 10), v), 0);
     else
@@ -82,7 +87,8 @@ static void rehash(json_t *root)
         assert_int_equal(profile_fields_id(json_object_get(p, "fields"), id, NULL), 0);
         json_object_set_new(p, "id", json_string(id));
     }
-    profile_file_id(json_string_value(at(root, "fingerprint/hard/id")), json_string_value(at(root, "fingerprint/soft/id")),
+    profile_file_id(json_string_value(at(root, "fingerprint/hard/id")),
+                    json_string_value(at(root, "fingerprint/soft/id")),
                     json_string_value(at(root, "created")), file_id);
     json_object_set_new(root, "id", json_string(file_id));
 }
@@ -123,7 +129,8 @@ static void example_reads(void **state)
     assert_false(profile_median(p, "gpu.p2p:all", &v));
     assert_int_equal(p->n_knees, 2);
     assert_int_equal(p->knees[0].node, 0);
-    assert_int_equal(p->knees[0].knee_threads, 12); /* 166.2 of 168.1 GB/s is 98.9 %; 8 threads give 90 % */
+    assert_int_equal(p->knees[0].knee_threads,
+                     12); /* 166.2 of 168.1 GB/s is 98.9 %; 8 threads give 90 % */
     assert_int_equal(p->knees[0].best_threads, 16);
     assert_true(p->knees[0].read_bytes_per_second == 168100000000.0);
     assert_int_equal(p->knees[0].n_because, 3);
@@ -136,7 +143,8 @@ static void example_reads(void **state)
     profile_close(p);
 }
 
-/* A noisy point of the curve: the rate stays known, the knee does not lower the number of threads. */
+/* A noisy point of the curve: the rate stays known, the knee does not lower the number of threads.
+ */
 static void noisy_curves_have_no_knee(void **state)
 {
     static const char id[] = "\"mem.read:node0.t12\"", ok[] = "\"status\": \"ok\"";
@@ -193,7 +201,8 @@ static void text_rules(void **state)
         {"{\"a\":\"x\0y\"}", "line 1", 11},
         {"\xef\xbb\xbf{}", "line 1", 0},
         {"{} x", "line 1", 0},
-        {"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]", "deeper than 32", 0},
+        {"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]", "deeper than 32",
+         0},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -206,7 +215,8 @@ static void text_rules(void **state)
     }
     struct profile *p = NULL;
     kt_err err = {0};
-    assert_int_equal(profile_parse("{", (size_t)PROFILE_MAX_BYTES + 1, "f", &p, &err), KT_E_LIMIT); /* refused before it is looked at */
+    assert_int_equal(profile_parse("{", (size_t)PROFILE_MAX_BYTES + 1, "f", &p, &err),
+                     KT_E_LIMIT); /* refused before it is looked at */
 }
 
 /* One edit of the example; NULL value removes. */
@@ -227,20 +237,29 @@ static const struct {
     {"tool", NULL, "key \"tool\" is missing", false},
     {"tool/kernel_abi", "\"XYZ\"", "tool.kernel_abi: \"XYZ\" does not match", false},
     {"tool/name", "\"other\"", "tool.name: must be \"kttune\"", false},
-    {"fingerprint/hard/fields/cores", "31", "fingerprint.hard.id: does not match its fields", false},
+    {"fingerprint/hard/fields/cores", "31", "fingerprint.hard.id: does not match its fields",
+     false},
     {"fingerprint/soft/fields/kernel", "\"6.2\"", "fingerprint.soft.id: does not match", false},
-    {"fingerprint/hard/fields/speed", "1.5", "fingerprint.hard.fields.speed: is a number with a fraction in none of the allowed forms", false},
+    {"fingerprint/hard/fields/speed", "1.5",
+     "fingerprint.hard.fields.speed: is a number with a fraction in none of the allowed forms",
+     false},
     {"fingerprint/hard/fields/nodes", "[]", "fingerprint.hard.fields.nodes: has 0 items", true},
-    {"environment/limits/cpu_quota_cores", "0", "environment.limits.cpu_quota_cores: 0 must be above 0", false},
+    {"environment/limits/cpu_quota_cores", "0",
+     "environment.limits.cpu_quota_cores: 0 must be above 0", false},
     {"environment/limits/cores_allowed", "0", "cores_allowed: 0 is below the minimum", false},
-    {"environment/limits/cores_allowed", "32.0", "cores_allowed: is a number with a fraction", false},
-    {"environment/limits/affinity", "\"3-1\"", "environment.affinity: \"3-1\" is not an ascending list", false},
+    {"environment/limits/cores_allowed", "32.0", "cores_allowed: is a number with a fraction",
+     false},
+    {"environment/limits/affinity", "\"3-1\"",
+     "environment.affinity: \"3-1\" is not an ascending list", false},
     {"environment/limits/affinity", "\"0-63,5\"", "not an ascending list", false},
     {"environment/limits/affinity", "\"0-99999\"", "not an ascending list", false},
-    {"environment/limits/affinity", "\"a\"", "environment.limits.affinity: \"a\" does not match", false},
+    {"environment/limits/affinity", "\"a\"", "environment.limits.affinity: \"a\" does not match",
+     false},
     {"environment/steal_ratio", "1.5", "environment.steal_ratio: is a number", false},
-    {"environment/x_big", "9007199254740992", "x_big: integer 9007199254740992 is not below 2^53", false},
-    {"environment/load1", "\"0.4\"", "environment.load1: is a string, must be number or null", false},
+    {"environment/x_big", "9007199254740992", "x_big: integer 9007199254740992 is not below 2^53",
+     false},
+    {"environment/load1", "\"0.4\"", "environment.load1: is a string, must be number or null",
+     false},
     {"topology/nodes/1/os", "0", "topology.nodes[1].os: node 0 occurs twice", false},
     {"topology/nodes/0/tier", "\"fast\"", "topology.nodes[0].tier: must be one of", false},
     {"topology/gpus/0/pci", "\"3b:00.0\"", "topology.gpus[0].pci", false},
@@ -249,9 +268,11 @@ static const struct {
     {"isa/variants/0/selftest", "\"maybe\"", "isa.variants[0].selftest", false},
     {"counters/papi/reason", NULL, "counters.papi: key \"reason\" is missing", false},
     {"counters/papi/status", "\"ok\"", "counters.papi.events: has 0 items", false},
-    {"measurements/1/id", "\"mem.read:node0.t8\"", "measurements[1].id: \"mem.read:node0.t8\" occurs twice", false},
+    {"measurements/1/id", "\"mem.read:node0.t8\"",
+     "measurements[1].id: \"mem.read:node0.t8\" occurs twice", false},
     {"measurements/0/id", "\"Mem read\"", "measurements[0].id", false},
-    {"measurements/0/median", "\"151400000000\"", "measurements[0].median: is a string, must be number", false},
+    {"measurements/0/median", "\"151400000000\"",
+     "measurements[0].median: is a string, must be number", false},
     {"measurements/0/median", NULL, "measurements[0]: key \"median\" is missing", false},
     {"measurements/0/provenance", NULL, "measurements[0]: key \"provenance\" is missing", false},
     {"measurements/0/min", "150950000000.0", "measurements[0].min: 1.5095e+11 is above q1", false},
@@ -261,7 +282,8 @@ static const struct {
     {"measurements/0/ci95", "[151450000000.0, 151600000000.0]", "measurements[0].ci95", false},
     {"measurements/0/ci95", "[1, 2, 3]", "measurements[0].ci95", false},
     {"measurements/0/n", "0", "measurements[0].n: 0 is below the minimum 1", false},
-    {"measurements/0/samples", "[1.0, 2.0]", "measurements[0].samples: 2 values, but n is 20", false},
+    {"measurements/0/samples", "[1.0, 2.0]", "measurements[0].samples: 2 values, but n is 20",
+     false},
     {"measurements/0/unit", "\"GB/s\"", "measurements[0].unit: must be one of", false},
     {"measurements/0/status", "\"fine\"", "measurements[0].status", false},
     {"measurements/0/status", "\"refused\"", "measurements[0]: key \"reason\" is missing", false},
@@ -269,7 +291,8 @@ static const struct {
     {"measurements/10/median", "5", "measurements[10].median: must not be present here", false},
     {"measurements/0/where/cpus", "\"7-0\"", "cpus: \"7-0\" is not an ascending list", false},
     {"decisions/1/id", "\"pools\"", "decisions[1].id: \"pools\" occurs twice", false},
-    {"decisions/2/because/0", "\"mem.read:node9.t1\"", "decisions[2].because[0]: no measurement has the id \"mem.read:node9.t1\"", false},
+    {"decisions/2/because/0", "\"mem.read:node9.t1\"",
+     "decisions[2].because[0]: no measurement has the id \"mem.read:node9.t1\"", false},
     {"decisions/2/because", "[]", "decisions[2].because: has 0 items", false},
     {"decisions/2/confidence", "\"sure\"", "decisions[2].confidence", false},
     {"decisions/1/value", "23", "threads.total is 23, but the pools have 24 threads", false},
@@ -277,7 +300,8 @@ static const struct {
     {"decisions/0/value/1/cpus", "\"15-31,47-63\"", "pools[1].cpus: CPU 15 is in two pools", false},
     {"decisions/0/value/1/cpus", "\"64-65\"", "pools[1].cpus: CPU 64 is not allowed", false},
     {"decisions/0/value/1/mems", "[7]", "pools[1].mems: node 7 does not exist", false},
-    {"tunings/0/decisions/0/because/0", "\"sync.wake\"", "tunings[0].decisions[0].because[0]", false},
+    {"tunings/0/decisions/0/because/0", "\"sync.wake\"", "tunings[0].decisions[0].because[0]",
+     false},
     {"tunings/0/kernel_abi", "5", "tunings[0].kernel_abi: is an integer, must be string", false},
     {"warnings/0/code", "\"K1\"", "warnings[0].code", false},
     {"warnings/0/fix", NULL, "warnings[0]: key \"fix\" is missing", false},
@@ -288,7 +312,8 @@ static void each_rule_broken_once_is_refused(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         json_t *root = example();
-        json_t *v = broken[i].json != NULL ? json_loads(broken[i].json, JSON_DECODE_ANY, NULL) : NULL;
+        json_t *v =
+            broken[i].json != NULL ? json_loads(broken[i].json, JSON_DECODE_ANY, NULL) : NULL;
         assert_true(broken[i].json == NULL || v != NULL);
         put(root, broken[i].path, v);
         if (broken[i].rehash)
@@ -322,7 +347,8 @@ static void free_edits_are_accepted(void **state)
     }
 }
 
-/* Bytes replaced, removed, doubled at seeded places: an error or a profile, never a crash, and no accepted file with other digests. */
+/* Bytes replaced, removed, doubled at seeded places: an error or a profile, never a crash, and no
+ * accepted file with other digests. */
 static void damaged_text_never_crashes(void **state)
 {
     static const char alphabet[] = "{}[]\",:0123456789.-eE+tfn \\u\n\x01\xff";
@@ -375,9 +401,12 @@ static void canonical_json(void **state)
 {
     struct strbuf b = {0};
     (void)state;
-    json_t *v = json_loads("{\"b\":[1,-2,true,null],\"a\":{\"z\":\"\\u0001\\n\\\"/\\u00e9\\u007f\",\"\":{}},\"B\":9007199254740991}", 0, NULL);
+    json_t *v = json_loads("{\"b\":[1,-2,true,null],\"a\":{\"z\":\"\\u0001\\n\\\"/"
+                           "\\u00e9\\u007f\",\"\":{}},\"B\":9007199254740991}",
+                           0, NULL);
     assert_int_equal(profile_canonical(v, &b, NULL), 0);
-    assert_string_equal(b.data, "{\"B\":9007199254740991,\"a\":{\"\":{},\"z\":\"\\u0001\\n\\\"/\xc3\xa9\x7f\"},\"b\":[1,-2,true,null]}");
+    assert_string_equal(b.data, "{\"B\":9007199254740991,\"a\":{\"\":{},\"z\":\"\\u0001\\n\\\"/"
+                                "\xc3\xa9\x7f\"},\"b\":[1,-2,true,null]}");
     sb_free(&b);
     json_decref(v);
     v = json_loads("{\"a\":1.5}", 0, NULL);
@@ -389,7 +418,8 @@ static void canonical_json(void **state)
 static void node_bytes_round_up(void **state)
 {
     (void)state;
-    assert_int_equal(profile_round_bytes(270582939648u), 274877906944u); /* the example: 252 GiB seen, 256 GiB kept */
+    assert_int_equal(profile_round_bytes(270582939648u),
+                     274877906944u); /* the example: 252 GiB seen, 256 GiB kept */
     assert_int_equal(profile_round_bytes(1u << 30), 1u << 30);
     assert_int_equal(profile_round_bytes((1u << 30) + 1), (1u << 30) + (1u << 26));
     assert_int_equal(profile_round_bytes(0), 0);
@@ -418,12 +448,27 @@ static struct made *make_host(void)
     memset(&m, 0, sizeof m);
     m.bits[0] = 0x3, m.bits[1] = 0xc, m.bits[2] = 0xf;
     for (int i = 0; i < 2; i++) {
-        m.nodes[i] = (struct host_node){.os = i, .logical = i, .allowed = true, .cpus = {&m.bits[i], 1}, .cores = 2, .bytes = (uint64_t)16 << 30};
+        m.nodes[i] = (struct host_node){.os = i,
+                                        .logical = i,
+                                        .allowed = true,
+                                        .cpus = {&m.bits[i], 1},
+                                        .cores = 2,
+                                        .bytes = (uint64_t)16 << 30};
     }
-    strcpy(m.name, "Card 80GB"), strcpy(m.kernel, "6.1.0"), strcpy(m.bios, "1.0"), strcpy(m.mitig, "auto");
+    strcpy(m.name, "Card 80GB"), strcpy(m.kernel, "6.1.0"), strcpy(m.bios, "1.0"),
+        strcpy(m.mitig, "auto");
     strcpy(m.gov, "performance"), strcpy(m.thp, "madvise"), strcpy(m.hwloc, "2.9.0");
-    m.gpu = (struct host_gpu){.cuda = true, .name = m.name, .pci = "0000:3b:00.0", .memory_bytes = (uint64_t)80 << 30, .sm = 90, .node = 0,
-                              .node_origin = "hwloc", .gen_now = 1, .gen_max = 4, .width_now = 16, .width_max = 16};
+    m.gpu = (struct host_gpu){.cuda = true,
+                              .name = m.name,
+                              .pci = "0000:3b:00.0",
+                              .memory_bytes = (uint64_t)80 << 30,
+                              .sm = 90,
+                              .node = 0,
+                              .node_origin = "hwloc",
+                              .gen_now = 1,
+                              .gen_max = 4,
+                              .width_now = 16,
+                              .width_max = 16};
     m.l3 = (struct host_cache){{&m.bits[2], 1}, 32 << 20, false};
     m.kind = (struct host_kind){.cpus = {&m.bits[2], 1}, .rank = -1, .capacity = -1};
     m.huge = (struct host_hugetlb){0, 1 << 21, 4, 4};
@@ -432,20 +477,36 @@ static struct made *make_host(void)
     struct host *h = &m.h;
     h->source = "native", h->this_system = true;
     h->packages = 1, h->n_cores = 4, h->n_pus = 4, h->smt = 1;
-    h->nodes = m.nodes, h->n_nodes = 2, h->gpus = &m.gpu, h->n_gpus = 1, h->l3 = &m.l3, h->n_l3 = 1, h->kinds = &m.kind, h->n_kinds = 1;
+    h->nodes = m.nodes, h->n_nodes = 2, h->gpus = &m.gpu, h->n_gpus = 1, h->l3 = &m.l3, h->n_l3 = 1,
+    h->kinds = &m.kind, h->n_kinds = 1;
     strcpy(h->isa.arch, "x86_64"), strcpy(h->isa.vendor, "GenuineIntel");
     h->isa.family = 6, h->isa.model = 106, h->isa.stepping = 6, h->isa.microcode = 0xd0003a5;
-    h->isa.cpuid = m.flags, h->isa.n_cpuid = 5, h->isa.xcr0 = 0xe7, h->isa.amx_permission = "not_asked";
+    h->isa.cpuid = m.flags, h->isa.n_cpuid = 5, h->isa.xcr0 = 0xe7,
+    h->isa.amx_permission = "not_asked";
     h->limits.cgroup = "v2", h->limits.has_cpuset = true;
     struct host_set all = {&m.bits[2], 1}, mems = {&m.bits[0], 1};
     h->limits.affinity = h->limits.cpuset_cpus = h->limits.allowed_pus = all;
     h->limits.cpuset_mems = mems;
     h->limits.memory_max = h->limits.memory_high = h->limits.memlock = HOST_UNKNOWN_BYTES;
     h->limits.cores_allowed = h->limits.cores_budget = 4;
-    h->env = (struct host_env){.governor = m.gov, .thp_enabled = m.thp, .kernel = m.kernel, .bios = m.bios, .mitigations = m.mitig, .boost = 1,
-                               .throttled = -1, .numa_balancing = 0, .perf_event_paranoid = INT_MIN, .hugetlb = &m.huge, .n_hugetlb = 1,
-                               .psi_cpu = -1, .psi_memory = -1, .psi_io = -1, .steal_ratio = -1, .load1 = -1,
-                               .mem_total = HOST_UNKNOWN_BYTES, .mem_available = HOST_UNKNOWN_BYTES};
+    h->env = (struct host_env){.governor = m.gov,
+                               .thp_enabled = m.thp,
+                               .kernel = m.kernel,
+                               .bios = m.bios,
+                               .mitigations = m.mitig,
+                               .boost = 1,
+                               .throttled = -1,
+                               .numa_balancing = 0,
+                               .perf_event_paranoid = INT_MIN,
+                               .hugetlb = &m.huge,
+                               .n_hugetlb = 1,
+                               .psi_cpu = -1,
+                               .psi_memory = -1,
+                               .psi_io = -1,
+                               .steal_ratio = -1,
+                               .load1 = -1,
+                               .mem_total = HOST_UNKNOWN_BYTES,
+                               .mem_available = HOST_UNKNOWN_BYTES};
     h->hwloc_version = m.hwloc;
     return &m;
 }
@@ -470,10 +531,14 @@ static void built_profile_round_trips(void **state)
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);
-    json_t *m = json_pack("{s:s,s:s,s:{s:s,s:[i],s:n},s:{},s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:n,s:{s:s,s:s,s:s,s:f,s:s}}", "id", "mem.read:node0.t2",
-                          "what", "read", "where", "cpus", "0-1", "mem", 0, "gpu", "params", "unit", "bytes_per_second", "status", "ok", "n", 3,
-                          "n_discarded", 0, "median", 0.1, "q1", 0.1, "q3", 1e300, "min", 1e-300, "max", 1e300, "ci95", "provenance", "method", "m",
-                          "clock", "monotonic", "started", "2026-01-01T00:00:00Z", "duration_seconds", 1.0, "order", "single");
+    json_t *m =
+        json_pack("{s:s,s:s,s:{s:s,s:[i],s:n},s:{},s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:n,s:{s:s,"
+                  "s:s,s:s,s:f,s:s}}",
+                  "id", "mem.read:node0.t2", "what", "read", "where", "cpus", "0-1", "mem", 0,
+                  "gpu", "params", "unit", "bytes_per_second", "status", "ok", "n", 3,
+                  "n_discarded", 0, "median", 0.1, "q1", 0.1, "q3", 1e300, "min", 1e-300, "max",
+                  1e300, "ci95", "provenance", "method", "m", "clock", "monotonic", "started",
+                  "2026-01-01T00:00:00Z", "duration_seconds", 1.0, "order", "single");
     assert_non_null(m);
     assert_int_equal(profile_put_measurement(p, m, &err), 0);
     assert_int_equal(profile_warn(p, "KT010", "warning", "a", NULL, "t", &err), 0);
@@ -507,8 +572,9 @@ static void same_host_same_ids(void **state)
     struct profile *p = build(&m->h);
     char *hard = mem_strdup(p->hard_id), *soft = mem_strdup(p->soft_id);
     profile_close(p);
-    m->h.limits.memlock = 5, m->h.env.load1 = 3, m->h.env.steal_ratio = 0.5, m->gpu.gen_now = 4; /* provenance only */
-    m->nodes[0].bytes -= 100 << 20;                                                           /* what the kernel keeps varies */
+    m->h.limits.memlock = 5, m->h.env.load1 = 3, m->h.env.steal_ratio = 0.5,
+    m->gpu.gen_now = 4;             /* provenance only */
+    m->nodes[0].bytes -= 100 << 20; /* what the kernel keeps varies */
     p = build(&m->h);
     assert_string_equal(p->hard_id, hard);
     assert_string_equal(p->soft_id, soft);
@@ -529,41 +595,110 @@ static void edit(struct made *m, int i)
 {
     struct host *h = &m->h;
     switch (i) {
-    case 0: strcpy(h->isa.vendor, "AuthenticAMD"); break;
-    case 1: h->isa.family++; break;
-    case 2: h->isa.model++; break;
-    case 3: h->isa.stepping++; break;
-    case 4: h->isa.n_cpuid = 4, m->flags[1] = "f16c", m->flags[2] = "fma"; break;
-    case 5: h->packages = 2; break;
-    case 6: h->n_cores = 6; break;
-    case 7: h->smt = 2; break;
-    case 8: h->n_nodes = 1; break;
-    case 9: m->nodes[1].cores = 3; break;
-    case 10: m->nodes[1].bytes *= 2; break;
-    case 11: m->nodes[1].tier = HOST_HBM; break;
-    case 12: m->nodes[1].os = 2; break;
-    case 13: h->n_gpus = 0; break;
-    case 14: m->name[0] = 'X'; break;
-    case 15: m->gpu.memory_bytes *= 2; break;
-    case 16: m->gpu.sm = 80; break;
-    case 17: strcpy(m->gpu.pci, "0000:3c:00.0"); break;
-    case 18: h->isa.hypervisor = true, strcpy(h->isa.hypervisor_id, "KVMKVMKVM"); break;
-    case 19: strcpy(h->isa.arch, "aarch64"); break;
-    case 20: h->isa.microcode++; break;
-    case 21: strcpy(m->bios, "1.1"); break;
-    case 22: strcpy(m->kernel, "6.2.0"); break;
-    case 23: strcpy(m->mitig, "off"); break;
-    case 24: strcpy(m->gov, "powersave"); break;
-    case 25: h->env.boost = 0; break;
-    case 26: strcpy(m->thp, "never"); break;
-    case 27: m->huge.total = 5; break;
-    case 28: h->env.numa_balancing = 1; break;
-    case 29: m->gpu.gen_max = 5; break;
-    case 30: h->limits.quota_cores = 2.5; break;
-    case 31: m->bits[2] = 0x7; break;
-    case 32: m->bits[0] = 0x1; break;
-    case 33: h->limits.memory_max = (uint64_t)8 << 30; break;
-    default: break;
+    case 0:
+        strcpy(h->isa.vendor, "AuthenticAMD");
+        break;
+    case 1:
+        h->isa.family++;
+        break;
+    case 2:
+        h->isa.model++;
+        break;
+    case 3:
+        h->isa.stepping++;
+        break;
+    case 4:
+        h->isa.n_cpuid = 4, m->flags[1] = "f16c", m->flags[2] = "fma";
+        break;
+    case 5:
+        h->packages = 2;
+        break;
+    case 6:
+        h->n_cores = 6;
+        break;
+    case 7:
+        h->smt = 2;
+        break;
+    case 8:
+        h->n_nodes = 1;
+        break;
+    case 9:
+        m->nodes[1].cores = 3;
+        break;
+    case 10:
+        m->nodes[1].bytes *= 2;
+        break;
+    case 11:
+        m->nodes[1].tier = HOST_HBM;
+        break;
+    case 12:
+        m->nodes[1].os = 2;
+        break;
+    case 13:
+        h->n_gpus = 0;
+        break;
+    case 14:
+        m->name[0] = 'X';
+        break;
+    case 15:
+        m->gpu.memory_bytes *= 2;
+        break;
+    case 16:
+        m->gpu.sm = 80;
+        break;
+    case 17:
+        strcpy(m->gpu.pci, "0000:3c:00.0");
+        break;
+    case 18:
+        h->isa.hypervisor = true, strcpy(h->isa.hypervisor_id, "KVMKVMKVM");
+        break;
+    case 19:
+        strcpy(h->isa.arch, "aarch64");
+        break;
+    case 20:
+        h->isa.microcode++;
+        break;
+    case 21:
+        strcpy(m->bios, "1.1");
+        break;
+    case 22:
+        strcpy(m->kernel, "6.2.0");
+        break;
+    case 23:
+        strcpy(m->mitig, "off");
+        break;
+    case 24:
+        strcpy(m->gov, "powersave");
+        break;
+    case 25:
+        h->env.boost = 0;
+        break;
+    case 26:
+        strcpy(m->thp, "never");
+        break;
+    case 27:
+        m->huge.total = 5;
+        break;
+    case 28:
+        h->env.numa_balancing = 1;
+        break;
+    case 29:
+        m->gpu.gen_max = 5;
+        break;
+    case 30:
+        h->limits.quota_cores = 2.5;
+        break;
+    case 31:
+        m->bits[2] = 0x7;
+        break;
+    case 32:
+        m->bits[0] = 0x1;
+        break;
+    case 33:
+        h->limits.memory_max = (uint64_t)8 << 30;
+        break;
+    default:
+        break;
     }
 }
 
@@ -617,9 +752,12 @@ static void each_field_changed_alone(void **state)
         struct strbuf text = {0};
         edit(m, (int)i);
         assert_int_equal(profile_match_host(p, &m->h, &match, NULL), 0);
-        uint32_t others = strcmp(expected[i].field, "gpus") == 0 ? 1 : 0; /* without a GPU there is no link either */
+        uint32_t others = strcmp(expected[i].field, "gpus") == 0
+                              ? 1
+                              : 0; /* without a GPU there is no link either */
         if (match.state != expected[i].state || match.n_diffs != 1 + others)
-            fail_msg("%s: state %s with %u differences", expected[i].field, profile_state_name(match.state), match.n_diffs);
+            fail_msg("%s: state %s with %u differences", expected[i].field,
+                     profile_state_name(match.state), match.n_diffs);
         assert_string_equal(match.diffs[0].field, expected[i].field);
         assert_string_equal(match.diffs[0].affects, expected[i].affects);
         assert_int_equal(match.diffs[0].hard, expected[i].state == PROFILE_MISMATCH);
@@ -636,7 +774,8 @@ static void small_size_changes_match(void **state)
     struct made *m = make_host();
     struct profile_match match;
     (void)state;
-    m->nodes[0].bytes = 17100000000; /* rounds to another step than 17.25 GB, but 17.25 GB lies within 3 % */
+    m->nodes[0].bytes =
+        17100000000; /* rounds to another step than 17.25 GB, but 17.25 GB lies within 3 % */
     struct profile *p = build(&m->h);
     m->nodes[0].bytes = 17250000000;
     assert_int_equal(profile_match_host(p, &m->h, &match, NULL), 0);
@@ -699,7 +838,8 @@ static void opening_for_a_host(void **state)
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);
-    assert_int_equal(profile_open_for_host(path, &make_host()->h, false, &q, NULL, &err), KT_E_FORMAT); /* empty */
+    assert_int_equal(profile_open_for_host(path, &make_host()->h, false, &q, NULL, &err),
+                     KT_E_FORMAT); /* empty */
     assert_null(q);
     assert_int_equal(profile_write(p, path, &err), 0);
     assert_int_equal(profile_open_for_host(path, &make_host()->h, false, &q, &match, &err), 0);

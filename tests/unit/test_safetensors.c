@@ -1,5 +1,6 @@
-/* test_safetensors.c - safetensors files and checkpoint directories against damage, config.json key by key. A checkpoint of one MoE layer is made here;
- * it is cut at every byte, its header changed byte by byte, its index and config broken in named ways.
+/* test_safetensors.c - safetensors files and checkpoint directories against damage, config.json key
+ * by key. A checkpoint of one MoE layer is made here; it is cut at every byte, its header changed
+ * byte by byte, its index and config broken in named ways.
  */
 #include "model_files.h"
 
@@ -8,10 +9,13 @@
 #include "model/model.h"
 #include "model/safetensors.h"
 
-#define CONFIG                                                                                                                                       \
-    "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_key_value_heads\":1,"      \
-    "\"head_dim\":4,\"vocab_size\":4,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"rope_scaling\":null,"                 \
-    "\"num_experts\":2,\"num_experts_per_tok\":1,\"moe_intermediate_size\":8,\"intermediate_size\":16,\"norm_topk_prob\":true,\"hidden_act\":\"silu\"," \
+#define CONFIG                                                                                     \
+    "{\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":8,\"num_hidden_layers\":1,"      \
+    "\"num_attention_heads\":2,\"num_key_value_heads\":1,"                                         \
+    "\"head_dim\":4,\"vocab_size\":4,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-6,\"rope_" \
+    "theta\":10000,\"rope_scaling\":null,"                                                         \
+    "\"num_experts\":2,\"num_experts_per_tok\":1,\"moe_intermediate_size\":8,\"intermediate_"      \
+    "size\":16,\"norm_topk_prob\":true,\"hidden_act\":\"silu\","                                   \
     "\"sliding_window\":null,\"tie_word_embeddings\":false,\"attention_bias\":false}"
 
 static char dir[64], file[128], config[128];
@@ -165,34 +169,59 @@ static void header_rules(void **state)
         const char *says;
     } rule[] = {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_OK, ""},
-        {" {\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "must begin with {"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},\"e\":{\"dtype\":\"I8\",\"shape\":[0,5],\"data_offsets\":[4,4]},"
+        {" {\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT,
+         "must begin with {"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},\"e\":{\"dtype\":\"I8\","
+         "\"shape\":[0,5],\"data_offsets\":[4,4]},"
          "\"b\":{\"dtype\":\"I32\",\"shape\":[3,1],\"data_offsets\":[4,16]}}  ",
          KT_OK, ""},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]}}", KT_E_FORMAT, "4 bytes follow the last tensor"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]}}", KT_E_FORMAT,
+         "4 bytes follow the last tensor"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[4,16]}}", KT_E_FORMAT, "gap"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", KT_E_FORMAT, "overlap"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}", KT_E_FORMAT, "a appears twice"},
-        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "duplicate"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,20]}}", KT_E_FORMAT, "past the end of the file"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}", KT_E_FORMAT, "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16,32]}}", KT_E_FORMAT, "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "shape entry 0"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4.0],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "shape entry 0"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "overflows"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "a"},
-        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[32],\"data_offsets\":[0,16]}}", KT_E_UNSUPPORTED, "F4"},
-        {"{\"a\":{\"dtype\":\"F8_E4M3FNUZ\",\"shape\":[16],\"data_offsets\":[0,16]}}", KT_E_UNSUPPORTED, "F8_E4M3FNUZ"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},\"b\":{\"dtype\":"
+         "\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         KT_E_FORMAT, "overlap"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\","
+         "\"shape\":[2],\"data_offsets\":[8,16]}}",
+         KT_E_FORMAT, "a appears twice"},
+        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+         KT_E_FORMAT, "duplicate"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,20]}}", KT_E_FORMAT,
+         "past the end of the file"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}", KT_E_FORMAT,
+         "data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16,32]}}", KT_E_FORMAT,
+         "data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", KT_E_FORMAT,
+         "shape entry 0"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4.0],\"data_offsets\":[0,16]}}", KT_E_FORMAT,
+         "shape entry 0"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,16]}}",
+         KT_E_FORMAT, "overflows"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,16]}}",
+         KT_E_FORMAT, "a"},
+        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[32],\"data_offsets\":[0,16]}}", KT_E_UNSUPPORTED,
+         "F4"},
+        {"{\"a\":{\"dtype\":\"F8_E4M3FNUZ\",\"shape\":[16],\"data_offsets\":[0,16]}}",
+         KT_E_UNSUPPORTED, "F8_E4M3FNUZ"},
         {"{\"a\":{\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "no dtype"},
         {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,16]}}", KT_E_FORMAT, "no shape"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,4],\"data_offsets\":[0,16]}}", KT_E_UNSUPPORTED, "9 dimensions"},
-        {"{\"\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "empty name"},
-        {"{\"a\\u001b[2J\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "control byte"},
-        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "valid JSON string"},
-        {"{\"__metadata__\":{\"k\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT, "not a string"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,4],\"data_offsets\":[0,16]}}",
+         KT_E_UNSUPPORTED, "9 dimensions"},
+        {"{\"\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT,
+         "empty name"},
+        {"{\"a\\u001b[2J\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT,
+         "control byte"},
+        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", KT_E_FORMAT,
+         "valid JSON string"},
+        {"{\"__metadata__\":{\"k\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,"
+         "16]}}",
+         KT_E_FORMAT, "not a string"},
         {"{\"a\":[1]}", KT_E_FORMAT, "expected an object"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}} x", KT_E_FORMAT, "after the closing brace"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},}", KT_E_FORMAT, "name in double quotes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}} x", KT_E_FORMAT,
+         "after the closing brace"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},}", KT_E_FORMAT,
+         "name in double quotes"},
         {"{}", KT_E_FORMAT, "16 bytes follow"},
         {"[]", KT_E_FORMAT, "must begin with {"},
     };
@@ -205,8 +234,10 @@ static void header_rules(void **state)
         sb_add(&f, "0123456789abcdef", 16);
         put_file(file, f.data, f.len);
         kt_status got = st_open_file(file, &st, &err);
-        if (got != rule[i].status || (got != KT_OK && (strstr(err.msg, rule[i].says) == NULL || strstr(err.msg, file) == NULL)))
-            fail_msg("%s: %d '%s', expected %d '%s'", rule[i].header, got, err.msg, rule[i].status, rule[i].says);
+        if (got != rule[i].status || (got != KT_OK && (strstr(err.msg, rule[i].says) == NULL ||
+                                                       strstr(err.msg, file) == NULL)))
+            fail_msg("%s: %d '%s', expected %d '%s'", rule[i].header, got, err.msg, rule[i].status,
+                     rule[i].says);
         if (got == KT_OK) {
             assert_non_null(st_find(st, "a"));
             assert_null(st_find(st, "zz"));
@@ -225,47 +256,64 @@ static void config_rules(void **state)
         const char *says;
     } rule[] = {
         {"\"hidden_size\":8", "\"hidden_size\":0", KT_E_FORMAT, "hidden_size is 0"},
-        {"\"hidden_size\":8", "\"hidden_size\":\"8\"", KT_E_FORMAT, "hidden_size is not an integer"},
+        {"\"hidden_size\":8", "\"hidden_size\":\"8\"", KT_E_FORMAT,
+         "hidden_size is not an integer"},
         {"\"hidden_size\":8,", "", KT_E_FORMAT, "hidden_size is missing"},
-        {"\"hidden_size\":8", "\"hidden_size\":16", KT_E_FORMAT, "has the shape [4 x 8], the model's numbers need [4 x 16]"},
+        {"\"hidden_size\":8", "\"hidden_size\":16", KT_E_FORMAT,
+         "has the shape [4 x 8], the model's numbers need [4 x 16]"},
         {"\"hidden_size\":8", "\"hidden_size\":8,\"hidden_size\":8", KT_E_FORMAT, "duplicate"},
         {"\"num_hidden_layers\":1", "\"num_hidden_layers\":2", KT_E_FORMAT, "layer 1 has no"},
         {"\"num_hidden_layers\":1", "\"num_hidden_layers\":9999", KT_E_FORMAT, "9999 layers"},
-        {"\"num_hidden_layers\":1", "\"num_hidden_layers\":-1", KT_E_FORMAT, "num_hidden_layers is -1"},
-        {"\"num_attention_heads\":2", "\"num_attention_heads\":0", KT_E_FORMAT, "num_attention_heads is 0"},
+        {"\"num_hidden_layers\":1", "\"num_hidden_layers\":-1", KT_E_FORMAT,
+         "num_hidden_layers is -1"},
+        {"\"num_attention_heads\":2", "\"num_attention_heads\":0", KT_E_FORMAT,
+         "num_attention_heads is 0"},
         {"\"num_key_value_heads\":1", "\"num_key_value_heads\":4", KT_E_FORMAT, "share"},
         {"\"num_experts\":2", "\"num_experts\":3", KT_E_FORMAT, "shape"},
         {"\"num_experts\":2", "\"num_experts\":60000", KT_E_FORMAT, "180000 tensors"},
         {"\"num_experts\":2", "\"num_local_experts\":2", KT_OK, ""},
         {"\"num_experts_per_tok\":1", "\"num_experts_per_tok\":3", KT_E_FORMAT, "3 of 2 experts"},
         {"\"vocab_size\":4", "\"vocab_size\":5", KT_E_FORMAT, "model.embed_tokens.weight"},
-        {"\"attention_bias\":false", "\"attention_bias\":true", KT_E_UNSUPPORTED, "attention_bias is true"},
-        {"\"hidden_act\":\"silu\"", "\"hidden_act\":\"gelu\"", KT_E_UNSUPPORTED, "hidden_act is \"gelu\""},
-        {"\"sliding_window\":null", "\"use_sliding_window\":true,\"sliding_window\":4096", KT_E_UNSUPPORTED, "use_sliding_window"},
-        {"\"sliding_window\":null", "\"use_sliding_window\":false,\"sliding_window\":4096", KT_OK, ""},
-        {"\"sliding_window\":null", "\"quantization_config\":{\"quant_method\":\"fp8\"}", KT_E_UNSUPPORTED, "quant_method fp8"},
-        {"\"sliding_window\":null", "\"layer_types\":[\"sliding_attention\"]", KT_E_UNSUPPORTED, "sliding_attention"},
+        {"\"attention_bias\":false", "\"attention_bias\":true", KT_E_UNSUPPORTED,
+         "attention_bias is true"},
+        {"\"hidden_act\":\"silu\"", "\"hidden_act\":\"gelu\"", KT_E_UNSUPPORTED,
+         "hidden_act is \"gelu\""},
+        {"\"sliding_window\":null", "\"use_sliding_window\":true,\"sliding_window\":4096",
+         KT_E_UNSUPPORTED, "use_sliding_window"},
+        {"\"sliding_window\":null", "\"use_sliding_window\":false,\"sliding_window\":4096", KT_OK,
+         ""},
+        {"\"sliding_window\":null", "\"quantization_config\":{\"quant_method\":\"fp8\"}",
+         KT_E_UNSUPPORTED, "quant_method fp8"},
+        {"\"sliding_window\":null", "\"layer_types\":[\"sliding_attention\"]", KT_E_UNSUPPORTED,
+         "sliding_attention"},
         {"\"sliding_window\":null", "\"layer_types\":[\"full_attention\"]", KT_OK, ""},
-        {"\"sliding_window\":null", "\"shared_expert_intermediate_size\":64", KT_E_UNSUPPORTED, "shared_expert_intermediate_size is 64"},
+        {"\"sliding_window\":null", "\"shared_expert_intermediate_size\":64", KT_E_UNSUPPORTED,
+         "shared_expert_intermediate_size is 64"},
         {"\"sliding_window\":null", "\"decoder_sparse_step\":2", KT_E_UNSUPPORTED, "mlp.gate"},
         {"\"sliding_window\":null", "\"mlp_only_layers\":[0]", KT_E_UNSUPPORTED, "not part of"},
         {"\"sliding_window\":null", "\"mlp_only_layers\":[1]", KT_E_FORMAT, "mlp_only_layers"},
-        {"\"sliding_window\":null", "\"decoder_sparse_step\":0", KT_E_FORMAT, "decoder_sparse_step is 0"},
+        {"\"sliding_window\":null", "\"decoder_sparse_step\":0", KT_E_FORMAT,
+         "decoder_sparse_step is 0"},
         {"\"tie_word_embeddings\":false", "\"tie_word_embeddings\":true", KT_OK, ""},
         {"Qwen3MoeForCausalLM", "GlmForCausalLM", KT_E_UNSUPPORTED, "GlmForCausalLM"},
         {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", KT_OK, ""},
         {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\"}", KT_E_FORMAT, "factor"},
-        {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0}", KT_E_FORMAT, "factor is 0"},
+        {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0}", KT_E_FORMAT,
+         "factor is 0"},
         {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", KT_OK, ""},
-        {"\"rope_scaling\":null", "\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}", KT_E_UNSUPPORTED, "dynamic"},
-        {"\"rope_scaling\":null", "\"rope_scaling\":3", KT_E_FORMAT, "rope_scaling is not an object"},
-        {"\"rope_theta\":10000,\"rope_scaling\":null", "\"rope_parameters\":{\"rope_theta\":5000,\"rope_type\":\"default\"}", KT_OK, ""},
+        {"\"rope_scaling\":null", "\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}",
+         KT_E_UNSUPPORTED, "dynamic"},
+        {"\"rope_scaling\":null", "\"rope_scaling\":3", KT_E_FORMAT,
+         "rope_scaling is not an object"},
+        {"\"rope_theta\":10000,\"rope_scaling\":null",
+         "\"rope_parameters\":{\"rope_theta\":5000,\"rope_type\":\"default\"}", KT_OK, ""},
         {"\"rope_theta\":10000", "\"rope_theta\":0", KT_E_FORMAT, "rope base"},
         {"\"rms_norm_eps\":1e-6", "\"rms_norm_eps\":0", KT_E_FORMAT, "epsilon"},
         {"\"head_dim\":4", "\"head_dim\":null", KT_OK, ""},
         {"\"head_dim\":4", "\"head_dim\":3", KT_E_FORMAT, "even"},
         {"\"head_dim\":4", "\"head_dim\":4,\"partial_rotary_factor\":0.5", KT_OK, ""},
-        {"\"head_dim\":4", "\"head_dim\":4,\"partial_rotary_factor\":0", KT_E_FORMAT, "partial_rotary_factor"},
+        {"\"head_dim\":4", "\"head_dim\":4,\"partial_rotary_factor\":0", KT_E_FORMAT,
+         "partial_rotary_factor"},
         {"\"head_dim\":4", "\"head_dim\":4,\"some_new_key\":[1,{}]", KT_OK, ""},
     };
     kt_err err;
@@ -281,7 +329,8 @@ static void config_rules(void **state)
         put_file(config, c.data, c.len);
         kt_status st = try_open(&err);
         if (st != rule[i].status || (st != KT_OK && strstr(err.msg, rule[i].says) == NULL))
-            fail_msg("%s: %d '%s', expected %d '%s'", rule[i].to, st, err.msg, rule[i].status, rule[i].says);
+            fail_msg("%s: %d '%s', expected %d '%s'", rule[i].to, st, err.msg, rule[i].status,
+                     rule[i].says);
         sb_free(&c);
     }
 }
@@ -296,14 +345,23 @@ static void index_rules(void **state)
         const char *says;
     } rule[] = {
         {"{", "{", KT_OK, ""},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"a.safetensors\"", KT_E_FORMAT, "lm_head.weight is not in a.safetensors"},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"../b.safetensors\"", KT_E_FORMAT, "plain name"},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"/etc/b.safetensors\"", KT_E_FORMAT, "plain name"},
+        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"a.safetensors\"",
+         KT_E_FORMAT, "lm_head.weight is not in a.safetensors"},
+        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"../b.safetensors\"",
+         KT_E_FORMAT, "plain name"},
+        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"/etc/b.safetensors\"",
+         KT_E_FORMAT, "plain name"},
         {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":7", KT_E_FORMAT, "no string"},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"c.safetensors\"", KT_E_NOT_FOUND, "c.safetensors: is missing"},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"twice.safetensors\"", KT_E_FORMAT, "is also in"},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"b.safetensors\",\"extra\":\"b.safetensors\"", KT_E_FORMAT, "extra is not in"},
-        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"b.safetensors\",\"lm_head.weight\":\"b.safetensors\"", KT_E_FORMAT, "duplicate"},
+        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"c.safetensors\"",
+         KT_E_NOT_FOUND, "c.safetensors: is missing"},
+        {"\"lm_head.weight\":\"b.safetensors\"", "\"lm_head.weight\":\"twice.safetensors\"",
+         KT_E_FORMAT, "is also in"},
+        {"\"lm_head.weight\":\"b.safetensors\"",
+         "\"lm_head.weight\":\"b.safetensors\",\"extra\":\"b.safetensors\"", KT_E_FORMAT,
+         "extra is not in"},
+        {"\"lm_head.weight\":\"b.safetensors\"",
+         "\"lm_head.weight\":\"b.safetensors\",\"lm_head.weight\":\"b.safetensors\"", KT_E_FORMAT,
+         "duplicate"},
         {"weight_map", "weight_mop", KT_E_FORMAT, "weight_map is missing"},
     };
     kt_err err;
@@ -339,7 +397,8 @@ static void index_rules(void **state)
         put_file(index, f.data, f.len);
         kt_status st = try_open(&err);
         if (st != rule[i].status || (st != KT_OK && strstr(err.msg, rule[i].says) == NULL))
-            fail_msg("%s: %d '%s', expected %d '%s'", rule[i].to, st, err.msg, rule[i].status, rule[i].says);
+            fail_msg("%s: %d '%s', expected %d '%s'", rule[i].to, st, err.msg, rule[i].status,
+                     rule[i].says);
     }
     put_file(index, x.data, x.len);
     for (size_t n = x.len; n-- > 1;) {
@@ -402,8 +461,14 @@ static void places(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tiny_loads),   cmocka_unit_test(cut_at_every_byte), cmocka_unit_test(every_header_byte_changed), cmocka_unit_test(header_rules),
-        cmocka_unit_test(config_rules), cmocka_unit_test(index_rules),       cmocka_unit_test(failing_allocations),       cmocka_unit_test(places),
+        cmocka_unit_test(tiny_loads),
+        cmocka_unit_test(cut_at_every_byte),
+        cmocka_unit_test(every_header_byte_changed),
+        cmocka_unit_test(header_rules),
+        cmocka_unit_test(config_rules),
+        cmocka_unit_test(index_rules),
+        cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(places),
     };
     snprintf(dir, sizeof dir, "/tmp/kt-st-XXXXXX");
     if (mkdtemp(dir) == NULL)

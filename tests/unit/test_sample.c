@@ -1,5 +1,5 @@
-/* test_sample.c - sampling: the generator's published answers, the order of candidates, the chain against a plain second reading of its definition,
- * frequencies against probabilities, odd logits.
+/* test_sample.c - sampling: the generator's published answers, the order of candidates, the chain
+ * against a plain second reading of its definition, frequencies against probabilities, odd logits.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -49,7 +49,8 @@ static void philox_known_answers(void **state)
 static void order_of_candidates(void **state)
 {
     (void)state;
-    static const float x[] = {0.0f, -0.0f, 1.0f, -INFINITY, 1.0f, -1e-40f, 1e-40f, 3e38f, -3e38f, 0.0f};
+    static const float x[] = {0.0f,    -0.0f,  1.0f,  -INFINITY, 1.0f,
+                              -1e-40f, 1e-40f, 3e38f, -3e38f,    0.0f};
     static const uint32_t want[] = {7, 2, 4, 6, 0, 1, 9, 5, 8, 3};
     uint64_t a[10], b[10], *s = sample_sort(x, 10, a, b);
     for (int i = 0; i < 10; i++)
@@ -68,11 +69,13 @@ static void order_of_candidates(void **state)
 /* the exponential as the architecture defines it, by itself */
 static float canonical_exp(float x)
 {
-    static const float inv[8] = {1.0f, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
+    static const float inv[8] = {1.0f,      1.0f,       0.5f,       1.0f / 6,
+                                 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
     if (x < -87)
         return 0;
     x = x > 88 ? 88 : x;
-    float n = rintf(x * 0x1.715476p+0f), r = fmaf(n, -0x1.7f7d1cp-20f, fmaf(n, -0x1.62e4p-1f, x)), p = inv[7];
+    float n = rintf(x * 0x1.715476p+0f), r = fmaf(n, -0x1.7f7d1cp-20f, fmaf(n, -0x1.62e4p-1f, x)),
+          p = inv[7];
     for (int k = 6; k >= 0; k--)
         p = fmaf(p, r, inv[k]);
     return ldexpf(p, (int)n);
@@ -114,7 +117,8 @@ static int plain_sample(const float *l, const kt_sampling *s, uint64_t position)
     double u = (double)(out[0] >> 8) * 0x1p-24;
     total = sum = 0;
     for (int i = 0; i < n; i++)
-        total += (double)(p[i] = canonical_exp(l[id[i]] / s->temperature - l[id[0]] / s->temperature));
+        total +=
+            (double)(p[i] = canonical_exp(l[id[i]] / s->temperature - l[id[0]] / s->temperature));
     for (int i = 0; i < n; i++)
         if ((sum += (double)p[i]) > u * total)
             return id[i];
@@ -124,7 +128,8 @@ static int plain_sample(const float *l, const kt_sampling *s, uint64_t position)
 static void the_chain(void **state)
 {
     (void)state;
-    static const float temperature[] = {0.1f, 0.7f, 1, 5}, top_p[] = {1, 0.9f, 0.3f, 1e-6f}, min_p[] = {0, 0.05f, 0.9f};
+    static const float temperature[] = {0.1f, 0.7f, 1, 5}, top_p[] = {1, 0.9f, 0.3f, 1e-6f},
+                       min_p[] = {0, 0.05f, 0.9f};
     static const int32_t top_k[] = {0, -1, 1, 2, 40, VOCAB, 1 << 30};
     static float l[VOCAB];
     static uint64_t scratch[2 * VOCAB];
@@ -134,10 +139,18 @@ static void the_chain(void **state)
             for (size_t c = 0; c < 3; c++)
                 for (size_t d = 0; d < 7; d++, round++) {
                     for (int i = 0; i < VOCAB; i++)
-                        l[i] = round % 3 == 0 && i % 5 == 0 ? -INFINITY : round % 2 ? roundf(any_logit()) : any_logit();
-                    kt_sampling s = {temperature[a], top_k[d], top_p[b], min_p[c], 0x123456789abcdefu + (uint64_t)round, (uint32_t)round % 3};
+                        l[i] = round % 3 == 0 && i % 5 == 0 ? -INFINITY
+                               : round % 2                  ? roundf(any_logit())
+                                                            : any_logit();
+                    kt_sampling s = {temperature[a],
+                                     top_k[d],
+                                     top_p[b],
+                                     min_p[c],
+                                     0x123456789abcdefu + (uint64_t)round,
+                                     (uint32_t)round % 3};
                     for (uint64_t pos = 0; pos < 5; pos++)
-                        assert_int_equal(kt_sample(l, VOCAB, &s, pos << 31, scratch), plain_sample(l, &s, pos << 31));
+                        assert_int_equal(kt_sample(l, VOCAB, &s, pos << 31, scratch),
+                                         plain_sample(l, &s, pos << 31));
                 }
 }
 
@@ -146,8 +159,10 @@ static void greedy_and_odd_logits(void **state)
     (void)state;
     float l[6] = {1, 3, 3, -INFINITY, 2, 0};
     uint64_t scratch[12];
-    kt_sampling greedy = {.temperature = 0, .top_p = 1}, hot = {.temperature = 1, .top_p = 1, .seed = 1};
-    assert_int_equal(kt_sample(l, 6, &greedy, 0, NULL), 1); /* no scratch touched: nothing is sorted */
+    kt_sampling greedy = {.temperature = 0, .top_p = 1},
+                hot = {.temperature = 1, .top_p = 1, .seed = 1};
+    assert_int_equal(kt_sample(l, 6, &greedy, 0, NULL),
+                     1); /* no scratch touched: nothing is sorted */
     l[4] = NAN;
     assert_int_equal(kt_sample(l, 6, &greedy, 0, NULL), -1);
     assert_int_equal(kt_sample(l, 6, &hot, 0, scratch), -1);
@@ -202,7 +217,8 @@ static void log_probabilities(void **state)
         assert_int_equal(ids[i], (uint32_t)s[i]);
         assert_true(lp[i] == kt_logprob(l, VOCAB, ids[i]));
     }
-    assert_true(isinf(kt_logprob(l, VOCAB, 0)) && isinf(kt_logprob(l, VOCAB, -1)) && isinf(kt_logprob(l, VOCAB, VOCAB)));
+    assert_true(isinf(kt_logprob(l, VOCAB, 0)) && isinf(kt_logprob(l, VOCAB, -1)) &&
+                isinf(kt_logprob(l, VOCAB, VOCAB)));
     kt_top_logprobs(l, 3, 5, ids, lp); /* fewer tokens than asked for */
     assert_true(ids[2] == 0 && ids[3] == -1 && isinf(lp[3]));
 }

@@ -1,5 +1,6 @@
-/* test_sched.c - scheduler, streams and replies over the fake engine: the test's thread plays the I/O thread, the scheduler has its own.
- * Each job carries a record of what came back: chunks of its stream, its whole reply, its terminal event.
+/* test_sched.c - scheduler, streams and replies over the fake engine: the test's thread plays the
+ * I/O thread, the scheduler has its own. Each job carries a record of what came back: chunks of its
+ * stream, its whole reply, its terminal event.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -105,7 +106,8 @@ static struct record *make(struct world *w, enum kts_api api, const char *body)
     struct kts_fail f;
     struct record *r = calloc(1, sizeof *r);
     struct kts_job *j = mem_calloc(1, sizeof *j);
-    if (mapper_openai(body, strlen(body), api, &w->lim, &j->req, &f) != 0 || encode_job(w->tok, j, &w->lim, 12, &f) != 0)
+    if (mapper_openai(body, strlen(body), api, &w->lim, &j->req, &f) != 0 ||
+        encode_job(w->tok, j, &w->lim, 12, &f) != 0)
         fail_msg("%s: %s", body, f.msg);
     j->seed = j->req.seed < 0 ? 1 : (uint64_t)j->req.seed;
     j->submitted_ns = clock_ns();
@@ -207,7 +209,8 @@ static const char *text_of(const struct record *r)
     return s == NULL ? "" : s;
 }
 
-#define SAY(text) "{\"messages\":[{\"role\":\"user\",\"content\":\"say:" text "\"}],\"temperature\":0"
+#define SAY(text)                                                                                  \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"say:" text "\"}],\"temperature\":0"
 
 static void whole_reply(void **state)
 {
@@ -216,14 +219,17 @@ static void whole_reply(void **state)
     open_world(&w, &(struct setup){0});
     struct record *r = submit(&w, KTS_CHAT, SAY("Hello \\u00e9!") "}");
     finish(&w, r);
-    assert_string_equal(
-        r->reply.data,
-        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1767225600,\"model\":\"demo\",\"system_fingerprint\":\"f\","
-        "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello \xc3\xa9!\",\"reasoning_content\":null},"
-        "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":10,\"total_tokens\":30,"
-        "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}");
-    assert_true(met_value(w.met.requests[REASON_STOP]) == 1 && met_value(w.met.generated_tokens) == 10 &&
-                met_value(w.met.prompt_tokens) == 20);
+    assert_string_equal(r->reply.data,
+                        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":"
+                        "1767225600,\"model\":\"demo\",\"system_fingerprint\":\"f\","
+                        "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
+                        "\"Hello \xc3\xa9!\",\"reasoning_content\":null},"
+                        "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_"
+                        "tokens\":20,\"completion_tokens\":10,\"total_tokens\":30,"
+                        "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_"
+                        "details\":{\"reasoning_tokens\":0}}}");
+    assert_true(met_value(w.met.requests[REASON_STOP]) == 1 &&
+                met_value(w.met.generated_tokens) == 10 && met_value(w.met.prompt_tokens) == 20);
     drop(r);
     close_world(&w);
 }
@@ -233,21 +239,27 @@ static void stream_order(void **state)
     struct world w;
     (void)state;
     open_world(&w, &(struct setup){0});
-    struct record *r = submit(&w, KTS_CHAT, SAY("\\u00e9x") ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    struct record *r =
+        submit(&w, KTS_CHAT,
+               SAY("\\u00e9x") ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     finish(&w, r);
-#define CHUNK(delta, finish)                                                                                                               \
-    "data: "                                                                                                                               \
-    "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"demo\",\"choices\":[{\"index\":0,"     \
+#define CHUNK(delta, finish)                                                                       \
+    "data: "                                                                                       \
+    "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,"          \
+    "\"model\":\"demo\",\"choices\":[{\"index\":0,"                                                \
     "\"delta\":{" delta "},\"logprobs\":null,\"finish_reason\":" finish "}],\"usage\":null}\n\n"
     assert_string_equal(
         r->sse.data,
-        CHUNK("\"role\":\"assistant\",\"content\":\"\"", "null") CHUNK("\"content\":\"\xc3\xa9\"", "null") CHUNK("\"content\":\"x\"",
-                                                                                                                 "null")
-            CHUNK("",
-                  "\"stop\"") "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767225600,\"model\":\"demo\","
-                              "\"choices\":[],\"usage\":{\"prompt_tokens\":14,\"completion_tokens\":4,\"total_tokens\":18,"
-                              "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n\n"
-                              "data: [DONE]\n\n");
+        CHUNK("\"role\":\"assistant\",\"content\":\"\"", "null")
+            CHUNK("\"content\":\"\xc3\xa9\"", "null") CHUNK("\"content\":\"x\"", "null")
+                CHUNK("", "\"stop\"") "data: "
+                                      "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\","
+                                      "\"created\":1767225600,\"model\":\"demo\","
+                                      "\"choices\":[],\"usage\":{\"prompt_tokens\":14,\"completion_"
+                                      "tokens\":4,\"total_tokens\":18,"
+                                      "\"prompt_tokens_details\":{\"cached_tokens\":0},"
+                                      "\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n\n"
+                                      "data: [DONE]\n\n");
     drop(r);
     close_world(&w);
 }
@@ -268,20 +280,25 @@ static void lengths_and_stops(void **state)
     assert_int_equal(r->out.choices[0].finish, FINISH_STOP);
     json_t *v = json_loads(r->reply.data, 0, NULL);
     json_t *content;
-    assert_int_equal(json_unpack(v, "{s:[{s:{s:o}}]}", "choices", "logprobs", "content", &content), 0);
+    assert_int_equal(json_unpack(v, "{s:[{s:{s:o}}]}", "choices", "logprobs", "content", &content),
+                     0);
     assert_int_equal(json_array_size(content), 3); /* tokens of the stop string are not shown */
     json_decref(v);
     drop(r);
-    r = submit(&w, KTS_COMPLETION, "{\"prompt\":\"no end\",\"temperature\":0}"); /* to the end of the context */
+    r = submit(&w, KTS_COMPLETION,
+               "{\"prompt\":\"no end\",\"temperature\":0}"); /* to the end of the context */
     finish(&w, r);
     assert_int_equal(r->out.choices[0].finish, FINISH_LENGTH);
     assert_int_equal(r->out.choices[0].n_generated, 64 - 6);
     drop(r);
-    r = submit(&w, KTS_CHAT, SAY("ab") ",\"min_tokens\":4,\"max_tokens\":8}"); /* the end token is banned until then */
+    r = submit(
+        &w, KTS_CHAT,
+        SAY("ab") ",\"min_tokens\":4,\"max_tokens\":8}"); /* the end token is banned until then */
     finish(&w, r);
     assert_true(r->out.choices[0].n_generated >= 4);
     drop(r);
-    r = submit(&w, KTS_COMPLETION, "{\"prompt\":\"say:abc~\",\"temperature\":0,\"stop_token_ids\":[98]}");
+    r = submit(&w, KTS_COMPLETION,
+               "{\"prompt\":\"say:abc~\",\"temperature\":0,\"stop_token_ids\":[98]}");
     finish(&w, r);
     assert_string_equal(text_of(r), "a");
     drop(r);
@@ -299,11 +316,14 @@ static void echo_and_legacy_logprobs(void **state)
     const char *text;
     (void)state;
     open_world(&w, &(struct setup){0});
-    struct record *r = submit(&w, KTS_COMPLETION, "{\"prompt\":\"say:hi~\",\"temperature\":0,\"echo\":true,\"logprobs\":2}");
+    struct record *r =
+        submit(&w, KTS_COMPLETION,
+               "{\"prompt\":\"say:hi~\",\"temperature\":0,\"echo\":true,\"logprobs\":2}");
     finish(&w, r);
     json_t *v = json_loads(r->reply.data, 0, NULL);
-    assert_int_equal(json_unpack(v, "{s:[{s:s,s:{s:o,s:o,s:o,s:o}}]}", "choices", "text", &text, "logprobs", "tokens", &tokens,
-                                 "token_logprobs", &lps, "top_logprobs", &tops, "text_offset", &offsets),
+    assert_int_equal(json_unpack(v, "{s:[{s:s,s:{s:o,s:o,s:o,s:o}}]}", "choices", "text", &text,
+                                 "logprobs", "tokens", &tokens, "token_logprobs", &lps,
+                                 "top_logprobs", &tops, "text_offset", &offsets),
                      0);
     assert_string_equal(text, "say:hi~hi");
     assert_int_equal(json_array_size(tokens), 9);
@@ -311,16 +331,19 @@ static void echo_and_legacy_logprobs(void **state)
     assert_true(json_is_null(json_array_get(lps, 0)) && json_is_null(json_array_get(tops, 0)));
     for (size_t i = 0; i < 9; i++)
         assert_int_equal(json_integer_value(json_array_get(offsets, i)), i);
-    assert_true(json_real_value(json_array_get(lps, 8)) < 0 && json_object_size(json_array_get(tops, 8)) == 2);
+    assert_true(json_real_value(json_array_get(lps, 8)) < 0 &&
+                json_object_size(json_array_get(tops, 8)) == 2);
     json_decref(v);
     drop(r);
-    r = submit(
-        &w, KTS_COMPLETION,
-        "{\"prompt\":[\"a long prompt that takes several chunks of sixteen tokens\",\"b\"],\"max_tokens\":0,\"echo\":true,\"logprobs\":0}");
+    r = submit(&w, KTS_COMPLETION,
+               "{\"prompt\":[\"a long prompt that takes several chunks of sixteen "
+               "tokens\",\"b\"],\"max_tokens\":0,\"echo\":true,\"logprobs\":0}");
     finish(&w, r); /* scoring only */
     v = json_loads(r->reply.data, 0, NULL);
     assert_int_equal(json_array_size(json_object_get(v, "choices")), 2);
-    assert_int_equal(json_unpack(v, "{s:[{s:s,s:{s:o}}]}", "choices", "text", &text, "logprobs", "token_logprobs", &lps), 0);
+    assert_int_equal(json_unpack(v, "{s:[{s:s,s:{s:o}}]}", "choices", "text", &text, "logprobs",
+                                 "token_logprobs", &lps),
+                     0);
     assert_int_equal(json_array_size(lps), strlen(text));
     json_decref(v);
     drop(r);
@@ -330,7 +353,8 @@ static void echo_and_legacy_logprobs(void **state)
 static char *sampled(struct world *w, const char *extra, uint32_t choice)
 {
     char body[400];
-    snprintf(body, sizeof body, "{\"prompt\":\"sampled text %s\",\"max_tokens\":40,\"seed\":42%s}", "x", extra);
+    snprintf(body, sizeof body, "{\"prompt\":\"sampled text %s\",\"max_tokens\":40,\"seed\":42%s}",
+             "x", extra);
     struct record *r = submit(w, KTS_COMPLETION, body);
     finish(w, r);
     char *s = strdup(r->out.choices[choice].text.data);
@@ -338,19 +362,22 @@ static char *sampled(struct world *w, const char *extra, uint32_t choice)
     return s;
 }
 
-/* The same seed gives the same text alone, in a full batch, as a choice of n, after a pause, and with other chunk sizes. */
+/* The same seed gives the same text alone, in a full batch, as a choice of n, after a pause, and
+ * with other chunk sizes. */
 static void seeds_are_kept(void **state)
 {
     struct world w;
     struct record *busy[8];
     (void)state;
     open_world(&w, &(struct setup){0});
-    char *alone = sampled(&w, "", 0), *of_two = sampled(&w, ",\"n\":2", 0), *second = sampled(&w, ",\"n\":2", 1);
+    char *alone = sampled(&w, "", 0), *of_two = sampled(&w, ",\"n\":2", 0),
+         *second = sampled(&w, ",\"n\":2", 1);
     assert_string_equal(alone, of_two);
     assert_string_not_equal(alone, second);
     for (int i = 0; i < 8; i++) {
         char body[200];
-        snprintf(body, sizeof body, "{\"prompt\":\"sampled text x\",\"max_tokens\":40,\"seed\":%d}", i == 5 ? 42 : i);
+        snprintf(body, sizeof body, "{\"prompt\":\"sampled text x\",\"max_tokens\":40,\"seed\":%d}",
+                 i == 5 ? 42 : i);
         busy[i] = submit(&w, KTS_COMPLETION, body);
     }
     for (int i = 0; i < 8; i++)
@@ -383,7 +410,8 @@ static void n_and_best_of(void **state)
     assert_true(roles == 5 && stops == 5);
     assert_null(strstr(r->sse.data, "usage"));
     drop(r);
-    r = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":5,\"n\":2,\"best_of\":4,\"seed\":3}");
+    r = submit(&w, KTS_COMPLETION,
+               "{\"prompt\":\"x\",\"max_tokens\":5,\"n\":2,\"best_of\":4,\"seed\":3}");
     finish(&w, r);
     json_t *v = json_loads(r->reply.data, 0, NULL);
     assert_int_equal(json_array_size(json_object_get(v, "choices")), 2);
@@ -393,7 +421,8 @@ static void n_and_best_of(void **state)
         best = r->out.choices[i].sum_logprob > best ? r->out.choices[i].sum_logprob : best;
     for (int i = 0; i < 4; i++)
         if (r->out.choices[i].sum_logprob == best)
-            assert_non_null(strstr(strstr(r->reply.data, "\"index\":0"), r->out.choices[i].text.data));
+            assert_non_null(
+                strstr(strstr(r->reply.data, "\"index\":0"), r->out.choices[i].text.data));
     drop(r);
     close_world(&w);
 }
@@ -407,7 +436,8 @@ static void cancel(struct world *w, struct record *r)
     drop(r);
 }
 
-/* Within one step of a disconnect the pages are free: in the queue, while the prompt is computed, while tokens are made. */
+/* Within one step of a disconnect the pages are free: in the queue, while the prompt is computed,
+ * while tokens are made. */
 static void cancellation(void **state)
 {
     struct world w;
@@ -422,7 +452,8 @@ static void cancellation(void **state)
     int before = atomic_load(&fake_steps);
     cancel(&w, a);
     assert_int_equal(atomic_load(&fake_seqs_open), 0);
-    assert_true(atomic_load(&fake_steps) - before <= 2); /* the one that ran, and one that began meanwhile */
+    assert_true(atomic_load(&fake_steps) - before <=
+                2); /* the one that ran, and one that began meanwhile */
     int n = snprintf(prompt, sizeof prompt, "{\"prompt\":\"");
     memset(prompt + n, 'p', 900);
     snprintf(prompt + n + 900, sizeof prompt - (size_t)n - 900, "\"}");
@@ -439,7 +470,8 @@ static void pages_are_waited_for(void **state)
     struct world w;
     struct record *r[6];
     (void)state;
-    open_world(&w, &(struct setup){.pages = 8, .ctx = 128}); /* room for two requests of 64 tokens */
+    open_world(&w,
+               &(struct setup){.pages = 8, .ctx = 128}); /* room for two requests of 64 tokens */
     for (int i = 0; i < 6; i++)
         r[i] = submit(&w, KTS_COMPLETION, "{\"prompt\":\"abcd\",\"max_tokens\":60}");
     for (int i = 0; i < 6; i++) {
@@ -534,7 +566,9 @@ static void slow_clients_pause(void **state)
     struct world w;
     (void)state;
     open_world(&w, &(struct setup){.step_us = 500});
-    struct record *slow = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":300,\"stream\":true}"), *fast;
+    struct record *slow = submit(&w, KTS_COMPLETION,
+                                 "{\"prompt\":\"x\",\"max_tokens\":300,\"stream\":true}"),
+                  *fast;
     wait_for_steps(3);
     atomic_store(&slow->job->paused, true);
     fast = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":100}");
@@ -559,7 +593,8 @@ static void event_queue_is_bounded(void **state)
     struct world w;
     (void)state;
     open_world(&w, &(struct setup){.max_events = 8});
-    struct record *r = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":200,\"stream\":true}");
+    struct record *r =
+        submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":200,\"stream\":true}");
     nanosleep(&(struct timespec){0, 100000000}, NULL); /* nobody takes events meanwhile */
     assert_true(atomic_load(&r->job->generated) < 30);
     finish(&w, r);
@@ -572,12 +607,16 @@ static void deadlines(void **state)
 {
     struct world w;
     (void)state;
-    open_world(&w, &(struct setup){.parallel = 1, .step_us = 2000, .queue_ns = 50000000, .request_ns = 400000000});
-    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\"}"), *b = submit(&w, KTS_COMPLETION, "{\"prompt\":\"y\"}");
+    open_world(&w,
+               &(struct setup){
+                   .parallel = 1, .step_us = 2000, .queue_ns = 50000000, .request_ns = 400000000});
+    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\"}"),
+                  *b = submit(&w, KTS_COMPLETION, "{\"prompt\":\"y\"}");
     finish(&w, b);
     assert_true(!b->ok && b->fail.status == 503 && strcmp(b->fail.code, "queue_timeout") == 0);
     finish(&w, a);
-    assert_true(a->ok && a->out.choices[0].finish == FINISH_LENGTH && a->out.choices[0].n_generated > 10);
+    assert_true(a->ok && a->out.choices[0].finish == FINISH_LENGTH &&
+                a->out.choices[0].n_generated > 10);
     drop(a), drop(b);
     close_world(&w);
 }
@@ -596,20 +635,22 @@ static void idle_sleeps(void **state)
     nanosleep(&(struct timespec){0, 300000000}, NULL);
     getrusage(RUSAGE_SELF, &after);
     assert_int_equal(atomic_load(&fake_steps), steps);
-    double used =
-        (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) + 1e-6 * (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec);
+    double used = (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) +
+                  1e-6 * (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec);
     assert_true(used < 0.05);
     close_world(&w);
 }
 
-/* Decoding goes on while a long prompt is computed: at most two tokens of time pass between two tokens. */
+/* Decoding goes on while a long prompt is computed: at most two tokens of time pass between two
+ * tokens. */
 static void prompts_do_not_stop_decoding(void **state)
 {
     struct world w;
     char prompt[1200];
     (void)state;
     open_world(&w, &(struct setup){.step_us = 1000, .batch = 16});
-    struct record *a = submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":500,\"stream\":true}");
+    struct record *a =
+        submit(&w, KTS_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":500,\"stream\":true}");
     wait_for_steps(3);
     int n = snprintf(prompt, sizeof prompt, "{\"max_tokens\":1,\"prompt\":\"");
     memset(prompt + n, 'p', 900);
@@ -623,11 +664,13 @@ static void prompts_do_not_stop_decoding(void **state)
     close_world(&w);
 }
 
-/* Whatever allocation fails while a request runs: it ends once, as a whole reply or as an error, and the next one works. */
+/* Whatever allocation fails while a request runs: it ends once, as a whole reply or as an error,
+ * and the next one works. */
 static void memory_may_be_short(void **state)
 {
     static const char *const bodies[] = {
-        SAY("Hello \\u00e9!") ",\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"presence_penalty\":0.1,\"stop\":\"zz\"}",
+        SAY("Hello \\u00e9!") ",\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"presence_penalty\":"
+                              "0.1,\"stop\":\"zz\"}",
         "{\"prompt\":\"say:abc~\",\"echo\":true,\"logprobs\":2,\"temperature\":0}"};
     struct world w;
     struct record *r;

@@ -1,5 +1,6 @@
-/* test_stats.c - medians, quartiles, confidence by order statistics, drift and correlation, against values worked out by hand (numpy's linear
- * quantiles, binomial tables), and the child runner: samples, failures, signals, deadlines.
+/* test_stats.c - medians, quartiles, confidence by order statistics, drift and correlation, against
+ * values worked out by hand (numpy's linear quantiles, binomial tables), and the child runner:
+ * samples, failures, signals, deadlines.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -39,7 +40,8 @@ static void confidence_ranks(void **state)
     /* from tables of the binomial distribution with p = 1/2 */
     static const struct {
         size_t n, rank;
-    } known[] = {{0, 0}, {1, 0}, {5, 0}, {6, 1}, {8, 1}, {9, 2}, {11, 2}, {12, 3}, {15, 4}, {20, 6}, {25, 8}, {30, 10}, {40, 14}, {50, 18}, {100, 40}};
+    } known[] = {{0, 0},  {1, 0},  {5, 0},  {6, 1},   {8, 1},   {9, 2},   {11, 2},  {12, 3},
+                 {15, 4}, {20, 6}, {25, 8}, {30, 10}, {40, 14}, {50, 18}, {100, 40}};
     (void)state;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         assert_int_equal(stats_ci_rank(known[i].n), known[i].rank);
@@ -47,7 +49,8 @@ static void confidence_ranks(void **state)
     for (size_t n = 6; n < 3000; n++) {
         size_t l = stats_ci_rank(n);
         assert_true(l >= 1 && 2 * l <= n + 1);
-        assert_true(l + 1 >= last); /* grows, one step of slack at the change to the normal approximation */
+        assert_true(l + 1 >=
+                    last); /* grows, one step of slack at the change to the normal approximation */
         last = l;
     }
     double v[20];
@@ -138,12 +141,15 @@ static void entries_say_what_was_dropped(void **state)
 {
     (void)state;
     struct m_result r;
-    struct m_desc d = {.id = "mem.read:node0.t1", .what = "w", .unit = "bytes_per_second", .method = "m"};
+    struct m_desc d = {
+        .id = "mem.read:node0.t1", .what = "w", .unit = "bytes_per_second", .method = "m"};
     assert_int_equal(m_run(gives_samples, NULL, 10, &r, NULL), 0);
     json_t *m = m_json(&d, &r, 0);
     assert_int_equal(json_integer_value(json_object_get(m, "n")), 149);
     assert_int_equal(json_integer_value(json_object_get(m, "n_discarded")), 1);
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(m, "discards"), "involuntary_ctx_switch")), 1);
+    assert_int_equal(json_integer_value(
+                         json_object_get(json_object_get(m, "discards"), "involuntary_ctx_switch")),
+                     1);
     assert_string_equal(json_string_value(json_object_get(m, "status")), "ok");
     assert_true(json_number_value(json_object_get(m, "median")) == 1);
     json_decref(m);
@@ -167,7 +173,8 @@ static double slow_sample(void *ctx, uint32_t point)
 
 static int rounds_child(void *ctx, struct m_out *o)
 {
-    struct m_rounds r = {.n_points = 3, .sample = slow_sample, .ctx = ctx, .seed = 5, .seconds = 5, .max_rounds = 8};
+    struct m_rounds r = {
+        .n_points = 3, .sample = slow_sample, .ctx = ctx, .seed = 5, .seconds = 5, .max_rounds = 8};
     m_rounds(o, &r);
     return 0;
 }

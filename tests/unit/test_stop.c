@@ -1,4 +1,5 @@
-/* test_stop.c - stop strings and UTF-8: every way to cut the bytes into tokens gives the same text. */
+/* test_stop.c - stop strings and UTF-8: every way to cut the bytes into tokens gives the same text.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +10,8 @@
 
 #include "serve/stop.h"
 
-static void feed_cut(const char *bytes, size_t n, unsigned cut, const struct stop_set *set, struct strbuf *out, int *matched)
+static void feed_cut(const char *bytes, size_t n, unsigned cut, const struct stop_set *set,
+                     struct strbuf *out, int *matched)
 {
     struct stop_state s;
     bool done = false;
@@ -27,7 +29,8 @@ static void feed_cut(const char *bytes, size_t n, unsigned cut, const struct sto
     stop_free(&s);
 }
 
-static void expect(const char *bytes, size_t n, const char *const *stops, uint32_t n_stops, const char *text, int matched)
+static void expect(const char *bytes, size_t n, const char *const *stops, uint32_t n_stops,
+                   const char *text, int matched)
 {
     uint32_t len[16];
     struct stop_set set = {stops, len, n_stops};
@@ -55,7 +58,8 @@ static void stop_strings(void **state)
     expect("abcabd", 6, (const char *const[]){"abd"}, 1, "abc", 0);
     expect("xabcd", 5, (const char *const[]){"bc", "abcd"}, 2, "xa", 0);   /* complete first wins */
     expect("xabc", 4, (const char *const[]){"c", "bc", "abc"}, 3, "x", 2); /* the longer on a tie */
-    expect("hello", 5, (const char *const[]){"lonely"}, 1, "hello", -1);   /* held back, then flushed */
+    expect("hello", 5, (const char *const[]){"lonely"}, 1, "hello",
+           -1); /* held back, then flushed */
     expect("stop", 4, (const char *const[]){"stop"}, 1, "", 0);
     expect("a\n\nb", 4, (const char *const[]){"\n\n"}, 1, "a", 0);
     expect("caf\xc3\xa9!", 6, (const char *const[]){"\xc3\xa9"}, 1, "caf", 0);
@@ -100,6 +104,8 @@ static void hold_back_is_short(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(stop_strings), cmocka_unit_test(broken_text), cmocka_unit_test(hold_back_is_short)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(stop_strings),
+                                       cmocka_unit_test(broken_text),
+                                       cmocka_unit_test(hold_back_is_short)};
     return cmocka_run_group_tests_name("stop", tests, NULL, NULL);
 }

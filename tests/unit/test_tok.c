@@ -1,5 +1,6 @@
-/* test_tok.c - the tokenizer on the demo model and on small files of its own: questions with known token counts, vectors that the `tokenizers`
- * package gave (data/tok_vectors.json), round trips, special tokens, bad files, failing allocations. Vocabularies of other models: test_tok_gguf.c.
+/* test_tok.c - the tokenizer on the demo model and on small files of its own: questions with known
+ * token counts, vectors that the `tokenizers` package gave (data/tok_vectors.json), round trips,
+ * special tokens, bad files, failing allocations. Vocabularies of other models: test_tok_gguf.c.
  */
 #include <jansson.h>
 #include <setjmp.h>
@@ -86,7 +87,8 @@ static void demo_questions(void **state)
 {
     (void)state;
     kt_tokenizer *t = open_demo();
-    json_t *root = demo_file("questions.json"), *list = json_object_get(root, "questions"), *q = NULL;
+    json_t *root = demo_file("questions.json"), *list = json_object_get(root, "questions"),
+           *q = NULL;
     size_t i = 0;
     assert_true(json_array_size(list) >= 40);
     assert_int_equal(kt_tokenizer_vocab(t), 1280);
@@ -112,7 +114,9 @@ static void demo_questions(void **state)
         assert_string_equal(said, json_string_value(json_object_get(q, "answer")));
         if (n < 160)
             assert_true(kt_token_is_eos(t, want[n - 1]));
-        struct tok_ids again = encode(t, said, len, 0); /* greedy text need not be what BPE would choose, so only its text must agree */
+        struct tok_ids again = encode(
+            t, said, len,
+            0); /* greedy text need not be what BPE would choose, so only its text must agree */
         char *twice = decode(t, again.v, again.n, &len);
         assert_string_equal(said, twice);
         free(twice);
@@ -135,7 +139,8 @@ static void demo_facts(void **state)
     assert_true(kt_token_is_eos(t, 1279) && kt_token_is_eos(t, 1277));
     assert_false(kt_token_is_eos(t, 1278) || kt_token_is_eos(t, 5) || kt_token_is_eos(t, -1));
     assert_true(kt_token_is_control(t, 1278));
-    assert_false(kt_token_is_control(t, 0) || kt_token_is_control(t, -1) || kt_token_is_control(t, 1280));
+    assert_false(kt_token_is_control(t, 0) || kt_token_is_control(t, -1) ||
+                 kt_token_is_control(t, 1280));
     assert_int_equal(kt_token_bytes(t, 1279, &b), 10);
     assert_memory_equal(b, "<|im_end|>", 10);
     assert_int_equal(kt_token_bytes(t, 1280, &b), 0);
@@ -152,7 +157,8 @@ static kt_tokenizer *open_group(json_t *base, json_t *g)
     kt_err err = {0};
     for (size_t i = 0; i < 3; i++)
         json_object_set(base, part[i], json_object_get(g, part[i]));
-    json_object_set(json_object_get(base, "model"), "ignore_merges", json_object_get(g, "ignore_merges"));
+    json_object_set(json_object_get(base, "model"), "ignore_merges",
+                    json_object_get(g, "ignore_merges"));
     write_json("tokenizer.json", base);
     if (tf_open(NULL, &t, &err) != KT_OK)
         print_error("%s: %s\n", json_string_value(json_object_get(g, "name")), err.msg);
@@ -168,7 +174,8 @@ static void library_vectors(void **state)
     json_array_foreach(groups, i, g)
     {
         kt_tokenizer *t = open_group(base, g);
-        const char *pre = json_string_value(json_object_get(g, "pre")), *name = json_string_value(json_object_get(g, "name"));
+        const char *pre = json_string_value(json_object_get(g, "pre")),
+                   *name = json_string_value(json_object_get(g, "name"));
         if (pre == NULL)
             assert_null(tok_pre_name(t));
         else
@@ -176,7 +183,8 @@ static void library_vectors(void **state)
         json_array_foreach(json_object_get(g, "cases"), k, c)
         {
             json_t *text = json_array_get(c, 0), *want = json_array_get(c, 1);
-            struct tok_ids ids = encode(t, json_string_value(text), json_string_length(text), KT_TOK_PARSE_SPECIAL);
+            struct tok_ids ids =
+                encode(t, json_string_value(text), json_string_length(text), KT_TOK_PARSE_SPECIAL);
             bool same = ids.n == json_array_size(want);
             for (size_t x = 0; same && x < ids.n; x++)
                 same = ids.v[x] == json_integer_value(json_array_get(want, x));
@@ -256,7 +264,8 @@ static void long_words_are_not_quadratic(void **state)
         text[n] = 'x';
         clock_t start = clock();
         struct tok_ids ids = encode(t, text, n + 1, 0);
-        assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 10); /* seconds; a quadratic step would take hours */
+        assert_true((double)(clock() - start) / CLOCKS_PER_SEC <
+                    10); /* seconds; a quadratic step would take hours */
         char *back = decode(t, ids.v, ids.n, &len);
         assert_int_equal(len, n + 1);
         free(back);
@@ -280,7 +289,8 @@ static void the_call_says_how_much_it_needs(void **state)
     assert_int_equal(ids[2], -7);
     assert_int_equal(kt_tokenize(t, "", 0, 0, NULL, 0, &n, NULL), KT_OK);
     assert_int_equal(n, 0);
-    assert_int_equal(kt_tokenize(t, "<|im_end|>", 10, KT_TOK_PARSE_SPECIAL, ids, 8, &n, NULL), KT_OK);
+    assert_int_equal(kt_tokenize(t, "<|im_end|>", 10, KT_TOK_PARSE_SPECIAL, ids, 8, &n, NULL),
+                     KT_OK);
     assert_true(n == 1 && ids[0] == 1279);
     assert_int_equal(kt_tokenize(t, "<|im_end|>", 10, 0, ids, 8, &n, NULL), KT_OK);
     assert_true(n > 1);
@@ -290,19 +300,26 @@ static void the_call_says_how_much_it_needs(void **state)
 static void begin_and_end_tokens(void **state)
 {
     (void)state;
-    static const char around[] = "{" TF_SMALL_ADDED "," TF_SMALL_PRE "," TF_SMALL_DECODER "," TF_SMALL_MODEL ",\"post_processor\":{\"type\":"
-                                 "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
-                                 "\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[10],\"tokens\":[\"<s>\"]}}}}";
+    static const char around[] = "{" TF_SMALL_ADDED "," TF_SMALL_PRE "," TF_SMALL_DECODER
+                                 "," TF_SMALL_MODEL ",\"post_processor\":{\"type\":"
+                                 "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<"
+                                 "s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\","
+                                 "\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\","
+                                 "\"ids\":[10],\"tokens\":[\"<s>\"]}}}}";
     kt_tokenizer *t = NULL;
     tf_puts("tokenizer.json", around);
     assert_int_equal(tf_open(NULL, &t, NULL), KT_OK);
     struct tok_ids ids = encode(t, "ab ab<s>", 8, KT_TOK_ADD_SPECIAL);
-    assert_true(ids.n == 3 && ids.v[0] == 10 && ids.v[1] == 4 && ids.v[2] == 5); /* bytes without token are dropped */
+    assert_true(ids.n == 3 && ids.v[0] == 10 && ids.v[1] == 4 &&
+                ids.v[2] == 5); /* bytes without token are dropped */
     mem_free(ids.v);
     kt_tokenizer_close(t);
     tf_puts("tokenizer.json", TF_SMALL);
-    tf_puts("tokenizer_config.json", "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"<|im_end|>\",\"add_bos_token\":true,\"add_eos_token\":true}");
-    tf_puts("generation_config.json", "{\"eos_token_id\":[10],\"temperature\":0.5,\"top_k\":20,\"top_p\":0.75,\"min_p\":0.25}");
+    tf_puts("tokenizer_config.json", "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"<|im_"
+                                     "end|>\",\"add_bos_token\":true,\"add_eos_token\":true}");
+    tf_puts(
+        "generation_config.json",
+        "{\"eos_token_id\":[10],\"temperature\":0.5,\"top_k\":20,\"top_p\":0.75,\"min_p\":0.25}");
     assert_int_equal(tf_open(NULL, &t, NULL), KT_OK);
     ids = encode(t, "", 0, KT_TOK_ADD_SPECIAL);
     assert_true(ids.n == 2 && ids.v[0] == 10 && ids.v[1] == 9);
@@ -327,7 +344,9 @@ static void bad_files_are_errors(void **state)
     (void)state;
 #define WITH(part) "{" TF_SMALL_ADDED "," TF_SMALL_DECODER "," TF_SMALL_MODEL "," part "}"
 #define MODEL(text) "{" TF_SMALL_PRE "," TF_SMALL_DECODER ",\"model\":{" text "}}"
-#define SPLIT(rx) WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" rx "\"},\"behavior\":\"Isolated\"}")
+#define SPLIT(rx)                                                                                  \
+    WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" rx                      \
+         "\"},\"behavior\":\"Isolated\"}")
     static const struct bad bad[] = {
         {"", KT_E_FORMAT, "tokenizer.json"},
         {"[]", KT_E_FORMAT, "not a JSON object"},
@@ -338,36 +357,62 @@ static void bad_files_are_errors(void **state)
         {MODEL("\"type\":\"BPE\",\"vocab\":{},\"merges\":[]"), KT_E_FORMAT, "0 tokens"},
         {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":{}"), KT_E_FORMAT, "merges"},
         {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]"), KT_E_FORMAT, "id of token"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":99999999},\"merges\":[]"), KT_E_FORMAT, "id of token"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":\"0\"},\"merges\":[]"), KT_E_FORMAT, "id of token"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]"), KT_E_FORMAT, "share the id"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]"), KT_E_FORMAT, "merge 0"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"ab\"]"), KT_E_FORMAT, "merge 0"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\"]]"), KT_E_FORMAT, "merge 0"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[7]"), KT_E_FORMAT, "merge 0"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\""), KT_E_FORMAT, "unk_token"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1"), KT_E_UNSUPPORTED, "dropout"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\""), KT_E_UNSUPPORTED, "end_of_word_suffix"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":true"), KT_E_UNSUPPORTED, "byte_fallback"},
-        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"ignore_merges\":1"), KT_E_FORMAT, "ignore_merges"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":99999999},\"merges\":[]"), KT_E_FORMAT,
+         "id of token"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":\"0\"},\"merges\":[]"), KT_E_FORMAT,
+         "id of token"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]"), KT_E_FORMAT,
+         "share the id"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]"), KT_E_FORMAT,
+         "merge 0"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"ab\"]"),
+         KT_E_FORMAT, "merge 0"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\"]]"),
+         KT_E_FORMAT, "merge 0"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[7]"), KT_E_FORMAT,
+         "merge 0"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\""),
+         KT_E_FORMAT, "unk_token"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1"),
+         KT_E_UNSUPPORTED, "dropout"},
+        {MODEL(
+             "\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\""),
+         KT_E_UNSUPPORTED, "end_of_word_suffix"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":true"),
+         KT_E_UNSUPPORTED, "byte_fallback"},
+        {MODEL("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"ignore_merges\":1"),
+         KT_E_FORMAT, "ignore_merges"},
         {WITH("\"pre_tokenizer\":null"), KT_E_UNSUPPORTED, "ByteLevel"},
         {WITH("\"pre_tokenizer\":{\"type\":\"Metaspace\"}"), KT_E_UNSUPPORTED, "Metaspace"},
         {WITH("\"pre_tokenizer\":{\"type\":\"Sequence\"}"), KT_E_FORMAT, "pretokenizers"},
-        {WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\"}"), KT_E_FORMAT, "pattern"},
-        {WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"X\"}"), KT_E_UNSUPPORTED, "X"},
+        {WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\"}"), KT_E_FORMAT,
+         "pattern"},
+        {WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":"
+              "\"X\"}"),
+         KT_E_UNSUPPORTED, "X"},
         {SPLIT("a("), KT_E_FORMAT, "a("},
         {SPLIT("[a-z&&[b]]"), KT_E_UNSUPPORTED, "&&"},
         {SPLIT("\\\\h"), KT_E_UNSUPPORTED, "\\h"},
         {SPLIT("(?<n>a)"), KT_E_UNSUPPORTED, "(?<n"},
         {SPLIT("(*FAIL)"), KT_E_UNSUPPORTED, "(*"},
         {SPLIT("\\\\p{Nowhere}"), KT_E_FORMAT, "Nowhere"},
-        {WITH(TF_SMALL_PRE ",\"normalizer\":{\"type\":\"BertNormalizer\"}"), KT_E_UNSUPPORTED, "BertNormalizer"},
-        {WITH(TF_SMALL_PRE ",\"post_processor\":{\"type\":\"RobertaProcessing\"}"), KT_E_UNSUPPORTED, "RobertaProcessing"},
-        {WITH(TF_SMALL_PRE ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]}"), KT_E_FORMAT, "ids"},
+        {WITH(TF_SMALL_PRE ",\"normalizer\":{\"type\":\"BertNormalizer\"}"), KT_E_UNSUPPORTED,
+         "BertNormalizer"},
+        {WITH(TF_SMALL_PRE ",\"post_processor\":{\"type\":\"RobertaProcessing\"}"),
+         KT_E_UNSUPPORTED, "RobertaProcessing"},
+        {WITH(TF_SMALL_PRE ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{"
+                           "\"SpecialToken\":{\"id\":\"x\"}}]}"),
+         KT_E_FORMAT, "ids"},
         {"{" TF_SMALL_ADDED "," TF_SMALL_PRE "," TF_SMALL_MODEL "}", KT_E_UNSUPPORTED, "decoder"},
-        {"{\"added_tokens\":[{\"id\":1,\"content\":\"z\"}]," TF_SMALL_PRE "," TF_SMALL_DECODER "," TF_SMALL_MODEL "}", KT_E_FORMAT, "says otherwise"},
-        {"{\"added_tokens\":[{\"id\":9,\"content\":\"\"}]," TF_SMALL_PRE "," TF_SMALL_DECODER "," TF_SMALL_MODEL "}", KT_E_FORMAT, "no content"},
-        {"{\"added_tokens\":[{\"id\":9.5,\"content\":\"x\"}]," TF_SMALL_PRE "," TF_SMALL_DECODER "," TF_SMALL_MODEL "}", KT_E_FORMAT, "id of token"},
+        {"{\"added_tokens\":[{\"id\":1,\"content\":\"z\"}]," TF_SMALL_PRE "," TF_SMALL_DECODER
+         "," TF_SMALL_MODEL "}",
+         KT_E_FORMAT, "says otherwise"},
+        {"{\"added_tokens\":[{\"id\":9,\"content\":\"\"}]," TF_SMALL_PRE "," TF_SMALL_DECODER
+         "," TF_SMALL_MODEL "}",
+         KT_E_FORMAT, "no content"},
+        {"{\"added_tokens\":[{\"id\":9.5,\"content\":\"x\"}]," TF_SMALL_PRE "," TF_SMALL_DECODER
+         "," TF_SMALL_MODEL "}",
+         KT_E_FORMAT, "id of token"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         kt_tokenizer *t = NULL;
@@ -446,9 +491,12 @@ static void fuzz_corpus_replays(void **state)
     static const char *const seed[] = {
         TF_SMALL,
         "{" TF_SMALL_ADDED "," TF_SMALL_DECODER "," TF_SMALL_MODEL
-        ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":\"Prepend\",\"prepend\":\"b\"}]},\"pre_tokenizer\":"
-        "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}]+\"},\"behavior\":"
-        "\"MergedWithNext\",\"invert\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"use_regex\":true}]}}",
+        ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":"
+        "\"Prepend\",\"prepend\":\"b\"}]},\"pre_tokenizer\":"
+        "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":"
+        "\"\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}]+\"},\"behavior\":"
+        "\"MergedWithNext\",\"invert\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":true,"
+        "\"use_regex\":true}]}}",
     };
     uint32_t random = 1;
     for (size_t s = 0; s < 2; s++) {
@@ -458,7 +506,9 @@ static void fuzz_corpus_replays(void **state)
         for (int round = 0; round < 1500; round++) {
             memcpy(copy, seed[s], n);
             for (uint32_t k = 0; k <= next_random(&random) % 3; k++)
-                copy[next_random(&random) % n] = round % 2 ? (uint8_t)next_random(&random) : (uint8_t)seed[s][next_random(&random) % n];
+                copy[next_random(&random) % n] = round % 2
+                                                     ? (uint8_t)next_random(&random)
+                                                     : (uint8_t)seed[s][next_random(&random) % n];
             LLVMFuzzerTestOneInput(copy, n);
         }
         free(copy);
@@ -497,7 +547,8 @@ int main(void)
 {
     const char *src = getenv("KT_SRCDIR");
     snprintf(demo, sizeof demo, "%s/models/demo", src != NULL ? src : ".");
-    snprintf(vectors, sizeof vectors, "%s/tests/unit/data/tok_vectors.json", src != NULL ? src : ".");
+    snprintf(vectors, sizeof vectors, "%s/tests/unit/data/tok_vectors.json",
+             src != NULL ? src : ".");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(demo_questions),
         cmocka_unit_test(demo_facts),

@@ -1,6 +1,7 @@
-/* test_tok_gguf.c - vocabularies of published models in GGUF form: the 47 cases of each BPE vocabulary in KT_FIXTURES/tokenizers, ids byte for byte;
- * a SentencePiece one, which must be refused clearly; and, where KT_SMOLLM2 names the file, the prompts and the chat of SmolLM2-135M-Instruct.
- * Without the fixtures the program skips (77).
+/* test_tok_gguf.c - vocabularies of published models in GGUF form: the 47 cases of each BPE
+ * vocabulary in KT_FIXTURES/tokenizers, ids byte for byte; a SentencePiece one, which must be
+ * refused clearly; and, where KT_SMOLLM2 names the file, the prompts and the chat of
+ * SmolLM2-135M-Instruct. Without the fixtures the program skips (77).
  */
 #include <jansson.h>
 #include <setjmp.h>
@@ -73,7 +74,8 @@ static void one_vocabulary(const char *name)
     while (text != NULL) {
         int32_t want[512], got[512];
         char *next = strstr(text, separator);
-        size_t len = next != NULL ? (size_t)(next - text) : strlen(text), n = 0, n_want = read_line(&line, want, 512);
+        size_t len = next != NULL ? (size_t)(next - text) : strlen(text), n = 0,
+               n_want = read_line(&line, want, 512);
         assert_int_equal(kt_tokenize(t, text, len, 0, got, 512, &n, NULL), KT_OK);
         if (n != n_want || memcmp(got, want, n * sizeof *got) != 0) {
             print_error("%s, case %d: %.*s\n", name, cases, (int)len, text);
@@ -122,12 +124,14 @@ static void user_defined_tokens(void **state)
     assert_true(n == 1 && ids[0] == 50277);
     assert_int_equal(kt_tokenize(t, "<|endoftext|>", 13, 0, ids, 8, &n, NULL), KT_OK);
     assert_true(n > 1);
-    assert_int_equal(kt_tokenize(t, "<|endoftext|>", 13, KT_TOK_PARSE_SPECIAL, ids, 8, &n, NULL), KT_OK);
+    assert_int_equal(kt_tokenize(t, "<|endoftext|>", 13, KT_TOK_PARSE_SPECIAL, ids, 8, &n, NULL),
+                     KT_OK);
     assert_true(n == 1 && ids[0] == 0);
     kt_tokenizer_close(t);
     snprintf(path, sizeof path, "%s/ggml-vocab-deepseek-llm.gguf", dir);
     t = open_file(path);
-    assert_int_equal(kt_tokenize(t, "a", 1, KT_TOK_ADD_SPECIAL, ids, 8, &n, NULL), KT_OK); /* add_bos_token is true there */
+    assert_int_equal(kt_tokenize(t, "a", 1, KT_TOK_ADD_SPECIAL, ids, 8, &n, NULL),
+                     KT_OK); /* add_bos_token is true there */
     assert_true(n == 2 && ids[0] == 100000);
     kt_tokenizer_close(t);
 }
@@ -149,20 +153,24 @@ static void smollm2(void **state)
     {
         const char *prompt = json_string_value(json_object_get(g, "prompt"));
         json_t *want = json_object_get(g, "ids"), *greedy = json_object_get(g, "greedy");
-        assert_int_equal(kt_tokenize(t, prompt, strlen(prompt), KT_TOK_ADD_SPECIAL, ids, 256, &n, NULL), KT_OK);
+        assert_int_equal(
+            kt_tokenize(t, prompt, strlen(prompt), KT_TOK_ADD_SPECIAL, ids, 256, &n, NULL), KT_OK);
         assert_int_equal(n, json_array_size(want));
         for (size_t k = 0; k < n; k++)
             assert_int_equal(ids[k], json_integer_value(json_array_get(want, k)));
         char text[1024] = "";
         for (size_t k = 0; k < json_array_size(greedy); k++) {
             const char *b = NULL;
-            size_t m = kt_token_bytes(t, (int32_t)json_integer_value(json_array_get(greedy, k)), &b);
+            size_t m =
+                kt_token_bytes(t, (int32_t)json_integer_value(json_array_get(greedy, k)), &b);
             strncat(text, b, m);
         }
         assert_string_equal(text, json_string_value(json_object_get(g, "text")));
     }
-    json_t *chat = json_object_get(root, "chat"), *first = json_array_get(json_object_get(chat, "messages"), 0);
-    kt_chat_message m = {json_string_value(json_object_get(first, "role")), json_string_value(json_object_get(first, "content"))};
+    json_t *chat = json_object_get(root, "chat"),
+           *first = json_array_get(json_object_get(chat, "messages"), 0);
+    kt_chat_message m = {json_string_value(json_object_get(first, "role")),
+                         json_string_value(json_object_get(first, "content"))};
     char *text = NULL;
     assert_int_equal(kt_chat_render(t, &m, 1, true, &text, &len, NULL), KT_OK);
     assert_string_equal(text, json_string_value(json_object_get(chat, "rendered")));

@@ -1,5 +1,6 @@
-/* test_tok_vocab.c - small GGUF vocabularies made here: a good one, then one thing wrong at a time, each an error that names the key; every
- * numeric field set to extreme values, which must never crash; allocations that fail while loading.
+/* test_tok_vocab.c - small GGUF vocabularies made here: a good one, then one thing wrong at a time,
+ * each an error that names the key; every numeric field set to extreme values, which must never
+ * crash; allocations that fail while loading.
  */
 #include "model_files.h"
 
@@ -7,7 +8,24 @@
 
 static char path[] = "/tmp/kt-vocab-XXXXXX";
 
-enum what { GOOD, NO_MODEL, LLAMA, BERT, NO_PRE, OTHER_PRE, NO_TOKENS, FEW_TYPES, TYPE_9, FLOAT_TYPES, NO_MERGES, LOST_MERGE, ONE_PART, EOS_11, BAD_BYTE, HOT };
+enum what {
+    GOOD,
+    NO_MODEL,
+    LLAMA,
+    BERT,
+    NO_PRE,
+    OTHER_PRE,
+    NO_TOKENS,
+    FEW_TYPES,
+    TYPE_9,
+    FLOAT_TYPES,
+    NO_MERGES,
+    LOST_MERGE,
+    ONE_PART,
+    EOS_11,
+    BAD_BYTE,
+    HOT
+};
 
 static void strings(struct gfile *g, const char *key, const char *const *s, uint64_t n)
 {
@@ -20,9 +38,30 @@ static void strings(struct gfile *g, const char *key, const char *const *s, uint
 
 static void build(struct gfile *g, enum what w)
 {
-    static const char *const token[] = {"a", "b", "\xc4\xa0", "ab", ("\xc4\xa0" "ab"), "<0x0A>", "<|im_start|>", "<|im_end|>", "user text", "<s>"};
-    static const char *const merge[] = {"a b", "\xc4\xa0 ab"}, *const lost[] = {"a b", "b b"}, *const one[] = {"a b", "ab"};
-    static const char *const bad_byte[] = {"a", "b", "\xc4\xa0", "ab", ("\xc4\xa0" "ab"), "<0x-1>", "<|im_start|>", "<|im_end|>", "user text", "<s>"};
+    static const char *const token[] = {"a",
+                                        "b",
+                                        "\xc4\xa0",
+                                        "ab",
+                                        ("\xc4\xa0"
+                                         "ab"),
+                                        "<0x0A>",
+                                        "<|im_start|>",
+                                        "<|im_end|>",
+                                        "user text",
+                                        "<s>"};
+    static const char *const merge[] = {"a b", "\xc4\xa0 ab"}, *const lost[] = {"a b", "b b"},
+                             *const one[] = {"a b", "ab"};
+    static const char *const bad_byte[] = {"a",
+                                           "b",
+                                           "\xc4\xa0",
+                                           "ab",
+                                           ("\xc4\xa0"
+                                            "ab"),
+                                           "<0x-1>",
+                                           "<|im_start|>",
+                                           "<|im_end|>",
+                                           "user text",
+                                           "<s>"};
     static const uint32_t type[] = {1, 1, 1, 1, 1, 6, 3, 4, 4, 3};
     g_str(g, "general.architecture", "llama");
     if (w != NO_MODEL)
@@ -35,7 +74,11 @@ static void build(struct gfile *g, enum what w)
     for (int i = 0; i < (w == FEW_TYPES ? 9 : 10); i++)
         le(&g->kv, w == TYPE_9 && i == 3 ? 9 : type[i], 4);
     if (w != NO_MERGES)
-        strings(g, "tokenizer.ggml.merges", w == LOST_MERGE ? lost : w == ONE_PART ? one : merge, 2);
+        strings(g, "tokenizer.ggml.merges",
+                w == LOST_MERGE ? lost
+                : w == ONE_PART ? one
+                                : merge,
+                2);
     g_u32(g, "tokenizer.ggml.bos_token_id", 9);
     g_u32(g, "tokenizer.ggml.eos_token_id", w == EOS_11 ? 11 : 7);
     g_f32(g, "general.sampling.temp", w == HOT ? 99.0f : 0.25f);
@@ -65,7 +108,8 @@ static void good_vocabulary(void **state)
         print_error("%s\n", err.msg);
     assert_non_null(t);
     assert_int_equal(kt_tokenize(t, "ab ab\n", 6, KT_TOK_ADD_SPECIAL, ids, 16, &n, NULL), KT_OK);
-    assert_true(n == 4 && ids[0] == 9 && ids[1] == 3 && ids[2] == 4 && ids[3] == 5); /* llama-bpe adds the begin token by default */
+    assert_true(n == 4 && ids[0] == 9 && ids[1] == 3 && ids[2] == 4 &&
+                ids[3] == 5); /* llama-bpe adds the begin token by default */
     assert_true(kt_token_bytes(t, 5, &s) == 1 && *s == '\n');
     assert_true(kt_token_is_control(t, 7)); /* a chat marker, whatever the file calls it */
     assert_true(kt_token_is_eos(t, 7) && !kt_token_is_control(t, 8));
@@ -119,11 +163,13 @@ static void one_thing_wrong(void **state)
     }
 }
 
-/* Every noted field with extreme values, and the file cut everywhere: an error or a tokenizer, never a fault. */
+/* Every noted field with extreme values, and the file cut everywhere: an error or a tokenizer,
+ * never a fault. */
 static void damaged_files(void **state)
 {
     (void)state;
-    static const uint64_t value[] = {0, 1, 11, 0x7fffffff, 0x80000000u, UINT32_MAX, UINT64_MAX, (uint64_t)1 << 61};
+    static const uint64_t value[] = {0,           1,          11,         0x7fffffff,
+                                     0x80000000u, UINT32_MAX, UINT64_MAX, (uint64_t)1 << 61};
     struct gfile g = {0};
     struct strbuf b = {0};
     build(&g, GOOD);

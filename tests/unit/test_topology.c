@@ -1,7 +1,9 @@
-/* test_topology.c - facts and plans of stored machines against the table of expected decisions: pools and cores, T, tiers, GPUs, ISA, codes.
- * Every source is read in a child process, because hwloc takes some sources through the environment. Fixtures are the folder
- * KT_FIXTURES/topologies (skipped with 77 when absent); tarballs are unpacked into a temporary directory that is removed again.
- * The numbers stand in the table, not in goldens, so that a reader can hold them against the machine's name.
+/* test_topology.c - facts and plans of stored machines against the table of expected decisions:
+ * pools and cores, T, tiers, GPUs, ISA, codes. Every source is read in a child process, because
+ * hwloc takes some sources through the environment. Fixtures are the folder KT_FIXTURES/topologies
+ * (skipped with 77 when absent); tarballs are unpacked into a temporary directory that is removed
+ * again. The numbers stand in the table, not in goldens, so that a reader can hold them against the
+ * machine's name.
  */
 #include "config.h"
 
@@ -24,14 +26,16 @@
 #include "plan/plan.h"
 
 struct row {
-    const char *file;    /* below topologies/; linux and x86 are tarballs */
-    const char *pools;   /* nodes, "-" for the remote pool */
-    const char *cores;   /* per pool in order; the last number repeats */
-    uint32_t t;          /* threads.total */
-    const char *codes;   /* all codes of host and plan, sorted, once each */
-    const char *tiers;   /* "7:hbm[0]" .. , NULL: none */
-    const char *gpus;    /* "+" CUDA or "-" without back end, address @ node, "!" forbidden; NULL: none */
-    const char *more;    /* "key=value ..": threads smt l3 homeless allowed mems isa packages cores bytes0 */
+    const char *file;  /* below topologies/; linux and x86 are tarballs */
+    const char *pools; /* nodes, "-" for the remote pool */
+    const char *cores; /* per pool in order; the last number repeats */
+    uint32_t t;        /* threads.total */
+    const char *codes; /* all codes of host and plan, sorted, once each */
+    const char *tiers; /* "7:hbm[0]" .. , NULL: none */
+    /* "+" CUDA or "-" without back end, address @ node, "!" forbidden; NULL: none */
+    const char *gpus;
+    /* "key=value ..": threads smt l3 homeless allowed mems isa packages cores bytes0 */
+    const char *more;
 };
 
 #define LASSEN_TIERS "252:unknown[0,8] 253:unknown[0,8] 254:unknown[0,8] 255:unknown[0,8]"
@@ -39,61 +43,88 @@ struct row {
 #define CORONA_GPUS "-0000:13:00.0@1 -0000:23:00.0@2 -0000:53:00.0@5 -0000:73:00.0@7"
 
 static const struct row mpibind[] = {
-    {"mpibind/epyc-corona.xml", "0-7", "6", 46, "", NULL, CORONA_GPUS, "smt=2 l3=16 threads=5,5,6,6,6,6,6,6"},
-    {"mpibind/epyc-corona-hwloc1.xml", "0-7", "6", 46, "", NULL, CORONA_GPUS, "smt=2 l3=16 threads=5,5,6,6,6,6,6,6 nolink=4"},
+    {"mpibind/epyc-corona.xml", "0-7", "6", 46, "", NULL, CORONA_GPUS,
+     "smt=2 l3=16 threads=5,5,6,6,6,6,6,6"},
+    {"mpibind/epyc-corona-hwloc1.xml", "0-7", "6", 46, "", NULL, CORONA_GPUS,
+     "smt=2 l3=16 threads=5,5,6,6,6,6,6,6 nolink=4"},
     {"mpibind/epyc-dual-sock-hwloc1.xml", "0-7", "8", 62, "", NULL, NULL, ""},
-    {"mpibind/coral-lassen-hwloc1.xml", "0,8", "20", 38, "KT004", LASSEN_TIERS, POWER9_GPUS, "smt=4 allowed=8-87,96-175"},
-    {"mpibind/coral-butte-hwloc1.xml", "0,8", "22", 42, "KT004", LASSEN_TIERS, POWER9_GPUS, "smt=4 l3=22"},
-    {"mpibind/coral-rzansel-hwloc1.xml", "0,8", "22", 42, "KT004", LASSEN_TIERS, POWER9_GPUS, "smt=4 l3=24"},
-    {"mpibind/coral-ea-hwloc1.xml", "0-1", "10", 18, "", NULL, "+0002:01:00.0@0 +0003:01:00.0@0 +0006:01:00.0@1 +0007:01:00.0@1", "smt=8"},
-    {"mpibind/cts1-pascal.xml", "0-1", "18", 34, "", NULL, "+0000:04:00.0@0 +0000:07:00.0@0", "smt=2"},
+    {"mpibind/coral-lassen-hwloc1.xml", "0,8", "20", 38, "KT004", LASSEN_TIERS, POWER9_GPUS,
+     "smt=4 allowed=8-87,96-175"},
+    {"mpibind/coral-butte-hwloc1.xml", "0,8", "22", 42, "KT004", LASSEN_TIERS, POWER9_GPUS,
+     "smt=4 l3=22"},
+    {"mpibind/coral-rzansel-hwloc1.xml", "0,8", "22", 42, "KT004", LASSEN_TIERS, POWER9_GPUS,
+     "smt=4 l3=24"},
+    {"mpibind/coral-ea-hwloc1.xml", "0-1", "10", 18, "", NULL,
+     "+0002:01:00.0@0 +0003:01:00.0@0 +0006:01:00.0@1 +0007:01:00.0@1", "smt=8"},
+    {"mpibind/cts1-pascal.xml", "0-1", "18", 34, "", NULL, "+0000:04:00.0@0 +0000:07:00.0@0",
+     "smt=2"},
     {"mpibind/cts1-quartz-smt1.xml", "0-1", "18", 34, "", NULL, NULL, "smt=1"},
     {"mpibind/cascade-lake-ap-snl-hwloc1.xml", "0-3", "24", 94, "", NULL, NULL, ""},
-    {"mpibind/arm64-ulna-hwloc1.xml", "0-1", "32", 62, "", NULL, "-0000:02:00.0@0 -0000:82:00.0@1", "smt=4"},
+    {"mpibind/arm64-ulna-hwloc1.xml", "0-1", "32", 62, "", NULL, "-0000:02:00.0@0 -0000:82:00.0@1",
+     "smt=4"},
     {"mpibind/knl-quad-flat-hwloc1.xml", "0", "68", 66, "", "1:hbm[0]", NULL, ""},
     {"mpibind/knl-quad-cache-hwloc1.xml", "0", "68", 66, "", NULL, NULL, ""},
-    {"mpibind/knl-snc4-cache-hwloc1.xml", "0-3", "18,18,16,16", 66, "", NULL, NULL, "threads=17,17,16,16"},
+    {"mpibind/knl-snc4-cache-hwloc1.xml", "0-3", "18,18,16,16", 66, "", NULL, NULL,
+     "threads=17,17,16,16"},
 };
 
 static const struct row xml[] = {
-    {"xml/64intel64-fakeKNL-SNC4-hybrid.v1tov2.xml", "0-3", "4", 14, "KT016", "4:hbm[1] 5:hbm[2] 6:hbm[3] 7:hbm[0]", NULL, "logical7=0"},
-    {"xml/8intel64-fakeKNL-A2A-hybrid.rootattachednumas.xml", "0", "4", 3, "KT016", "1:hbm[0]", NULL, "allowed=0-2,13-14,50,109-110"},
+    {"xml/64intel64-fakeKNL-SNC4-hybrid.v1tov2.xml", "0-3", "4", 14, "KT016",
+     "4:hbm[1] 5:hbm[2] 6:hbm[3] 7:hbm[0]", NULL, "logical7=0"},
+    {"xml/8intel64-fakeKNL-A2A-hybrid.rootattachednumas.xml", "0", "4", 3, "KT016", "1:hbm[0]",
+     NULL, "allowed=0-2,13-14,50,109-110"},
     {"xml/cxlmem+dax.v2.xml", "0", "4", 3, "KT001 KT028", NULL, NULL, ""},
-    {"xml/28intel64-2p2g7c-CoD.nogroups.v1tov2.xml", "0,2", "14", 26, "KT004", "1:unknown[0] 3:unknown[2]", NULL, ""},
+    {"xml/28intel64-2p2g7c-CoD.nogroups.v1tov2.xml", "0,2", "14", 26, "KT004",
+     "1:unknown[0] 3:unknown[2]", NULL, ""},
     {"xml/28intel64-2p2g7c-CoDgroups.v1tov2.xml", "0-3", "7", 26, "", NULL, NULL, ""},
-    {"xml/16amd64-8n2c-cpusets.xml", "1-3", "2,1,1", 4, "KT004 KT005", "4:unknown[1,2,3] 5:unknown[1,2,3]", NULL, "homeless=0-1,12-15"},
+    {"xml/16amd64-8n2c-cpusets.xml", "1-3", "2,1,1", 4, "KT004 KT005",
+     "4:unknown[1,2,3] 5:unknown[1,2,3]", NULL, "homeless=0-1,12-15"},
     {"xml/16em64t-4s2c2t-offlines.xml", "0", "6", 5, "KT027", NULL, NULL, "bytes0=unknown"},
-    {"xml/16amd64-4distances.xml", "0-7", "2", 14, "", NULL, NULL, "logical1=0 logical5=3 cpus0=2-3"},
+    {"xml/16amd64-4distances.xml", "0-7", "2", 14, "", NULL, NULL,
+     "logical1=0 logical5=3 cpus0=2-3"},
     {"xml/8ia64-2n2s2c+1n.v1tov2.xml", "0,2", "4", 7, "KT004", "16:unknown[2]", NULL, ""},
     {"xml/192em64t-12gr2n8c2t.xml", "0-23", "8", 190, "", NULL, NULL, ""},
     {"xml/fakeheterodistances.xml", "0-6", "1", 7, "", "7:dram[1,2,5,6]", NULL, "homeless=42"},
     {"xml/8intel64-4n2t-memattrs.xml", "0-3", "2", 7, "", NULL, NULL, "claim1=20000000"},
-    {"xml/power8gpudistances.xml", "0-1", "4", 7, "", NULL, "+0002:01:00.0@0 +0003:01:00.0@0 +000a:01:00.0@1 +000b:01:00.0@1",
-     "links=0-1:40,2-3:40"},
+    {"xml/power8gpudistances.xml", "0-1", "4", 7, "", NULL,
+     "+0002:01:00.0@0 +0003:01:00.0@0 +000a:01:00.0@1 +000b:01:00.0@1", "links=0-1:40,2-3:40"},
     {"xml/32em64t-2n8c2t-pci-normalio.xml", "0-1", "8", 14, "", NULL,
      "+0000:03:00.0@0 +0000:83:00.0@1 +0000:84:00.0@1 -0000:84:00.1@1", ""},
-    {"xml/64intel64-3g2n+2n-irregulargroups+pci.xml", "0-1", "8", 14, "KT030", NULL, "+0002:01:00.0@4! +0004:01:00.0@7!", "allowed=0-15 mems=0-1"},
+    {"xml/64intel64-3g2n+2n-irregulargroups+pci.xml", "0-1", "8", 14, "KT030", NULL,
+     "+0002:01:00.0@4! +0004:01:00.0@7!", "allowed=0-15 mems=0-1"},
 };
 
 static const struct row linux_rows[] = {
-    {"linux/64intel64-fakeKNL-SNC4-hybrid", "0-3", "4", 14, "KT016", "4:hbm[1] 5:hbm[2] 6:hbm[3] 7:hbm[0]", NULL,
+    {"linux/64intel64-fakeKNL-SNC4-hybrid", "0-3", "4", 14, "KT016",
+     "4:hbm[1] 5:hbm[2] 6:hbm[3] 7:hbm[0]", NULL,
      "logical7=1 claim0=22500000000 claim7=90000000000"},
-    {"linux/64intel64-fakeKNL-A2A-cache", "0", "16", 14, "KT016", NULL, NULL, "memcache0=17179869184"},
-    {"linux/fakememinitiators-1np2c+1npp+gi", "5,6,8,9", "2", 7, "", "7:nvm[5,6] 10:nvm[8,9]", NULL, "mems=5-10 access7=1"},
-    {"linux/fakeheteromemtiers", "0-2", "2", 5, "KT001 KT028", "4:hbm[1] 6:nvm[1] 8:nvm[0] 9:nvm[2]", NULL, "tier2=hbm devdax=3"},
-    {"linux/fakeheterocpunuma", "0,1,3", "2", 6, "KT004 KT005 KT014", "2:unknown[0,1]", NULL, "homeless=4-7,12-19"},
-    {"linux/16amd64-4n4c-cgroup-distance-merge", "-", "4", 3, "KT006", NULL, NULL, "allowed=0-3 mems=2-3"},
-    {"linux/16amd64-8n2c-cpusets", "1-3", "2,1,1", 4, "KT005", "4:dram[1,2,3]", NULL, "homeless=0-1,12-15 pus2=5 pus3=6"},
+    {"linux/64intel64-fakeKNL-A2A-cache", "0", "16", 14, "KT016", NULL, NULL,
+     "memcache0=17179869184"},
+    {"linux/fakememinitiators-1np2c+1npp+gi", "5,6,8,9", "2", 7, "", "7:nvm[5,6] 10:nvm[8,9]", NULL,
+     "mems=5-10 access7=1"},
+    {"linux/fakeheteromemtiers", "0-2", "2", 5, "KT001 KT028",
+     "4:hbm[1] 6:nvm[1] 8:nvm[0] 9:nvm[2]", NULL, "tier2=hbm devdax=3"},
+    {"linux/fakeheterocpunuma", "0,1,3", "2", 6, "KT004 KT005 KT014", "2:unknown[0,1]", NULL,
+     "homeless=4-7,12-19"},
+    {"linux/16amd64-4n4c-cgroup-distance-merge", "-", "4", 3, "KT006", NULL, NULL,
+     "allowed=0-3 mems=2-3"},
+    {"linux/16amd64-8n2c-cpusets", "1-3", "2,1,1", 4, "KT005", "4:dram[1,2,3]", NULL,
+     "homeless=0-1,12-15 pus2=5 pus3=6"},
     {"linux/4fake-4gr1nu1pu", "0", "1", 1, "KT005", "2:dram[0]", NULL, "homeless=1"},
     {"linux/16em64t-4s2ca2c-cpusetreorder", "0", "11", 10, "", NULL, NULL, "allowed=2-11,13"},
-    {"linux/offline-cpu0-node0", "1", "8", 8, "KT005", NULL, NULL, "homeless=4,6,8,10,12,14,16,18,20"},
+    {"linux/offline-cpu0-node0", "1", "8", 8, "KT005", NULL, NULL,
+     "homeless=4,6,8,10,12,14,16,18,20"},
     {"linux/16em64t-4s2c2t-offlines", "0", "7", 6, "", NULL, NULL, "pus=12"},
-    {"linux/40intel64-2g2n4c+pci", "0-3", "10", 38, "", NULL, NULL, "packages=4 pus0=0,4,8,12,16,20,24,28,32,36"},
-    {"linux/40intel64-4n10c+pci-conflicts", "0-3", "10", 38, "", NULL, NULL, "packages=3 pus0=0,4,8,12,16,20,24,28,32,36"},
+    {"linux/40intel64-2g2n4c+pci", "0-3", "10", 38, "", NULL, NULL,
+     "packages=4 pus0=0,4,8,12,16,20,24,28,32,36"},
+    {"linux/40intel64-4n10c+pci-conflicts", "0-3", "10", 38, "", NULL, NULL,
+     "packages=3 pus0=0,4,8,12,16,20,24,28,32,36"},
     {"linux/256ppc-8n8s4t", "0,1,4,5,8,9,12,13", "8", 62, "", NULL, NULL, "smt=4"},
-    {"linux/128ia64-17n4s2c", "0-15", "8", 126, "KT004", "16:unknown[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]", NULL, ""},
+    {"linux/128ia64-17n4s2c", "0-15", "8", 126, "KT004",
+     "16:unknown[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]", NULL, ""},
     {"linux/256ia64-64n2s2c", "0-63", "4", 254, "", NULL, NULL, ""},
-    {"linux/20em64t-hybrid-1p6c2t+2ca4co1t", "0", "6", 6, "", NULL, NULL, "pus0=0-11 homeless=12-19"},
+    {"linux/20em64t-hybrid-1p6c2t+2ca4co1t", "0", "6", 6, "", NULL, NULL,
+     "pus0=0-11 homeless=12-19"},
     {"linux/nvidia-dgx-gb10", "0", "10", 10, "", NULL, NULL, "pus0=5-9,15-19"},
     {"linux/128arm-2pa2n8cluster4co", "0-3", "32", 126, "", NULL, NULL, ""},
     {"linux/2i386-2t-hugepagesizecount", "0", "1", 1, "KT007", NULL, NULL, "bytes0=70368744177664"},
@@ -103,14 +134,18 @@ static const struct row linux_rows[] = {
 
 static const struct row x86[] = {
     {"x86/AMD-17h-Zen-2xEpyc-7451", "0-7", "6", 46, "KT027", NULL, NULL, "l3=16 isa=avx2 bits=1"},
-    {"x86/AMD-19h-Zen3-2xEpyc-7763", "0-1", "64", 126, "KT027", NULL, NULL, "l3=16 isa=avx2 bits=1"},
+    {"x86/AMD-19h-Zen3-2xEpyc-7763", "0-1", "64", 126, "KT027", NULL, NULL,
+     "l3=16 isa=avx2 bits=1"},
     {"x86/Hygon-Dhyana-32cores", "0-3", "8", 30, "KT027", NULL, NULL, "isa=avx2 bits=1"},
-    {"x86/Intel-KnightsLanding-XeonPhi-7210", "0", "64", 62, "KT027", NULL, NULL, "isa=avx2 bits=1 flag=avx512f"},
-    {"x86/Intel-CascadeLake-2xXeon6230", "0", "40", 38, "KT027", NULL, NULL, "isa=avx512vnni bits=7"},
+    {"x86/Intel-KnightsLanding-XeonPhi-7210", "0", "64", 62, "KT027", NULL, NULL,
+     "isa=avx2 bits=1 flag=avx512f"},
+    {"x86/Intel-CascadeLake-2xXeon6230", "0", "40", 38, "KT027", NULL, NULL,
+     "isa=avx512vnni bits=7"},
     {"x86/Intel-Skylake-2xXeon6140", "0", "36", 34, "KT027", NULL, NULL, "isa=avx512 bits=3"},
     {"x86/Intel-Nehalem-2xXeon-X5550", "0", "8", 7, "KT027", NULL, NULL, "isa=ref bits=0"},
     {"x86/Intel-SandyBridge-2xXeon-E5-2650", "0", "16", 14, "KT027", NULL, NULL, "isa=ref bits=0"},
-    {"x86/Intel-ArrowLake-CoreUltra5-225U", "0", "12", 11, "KT027", NULL, NULL, "isa=avx2 bits=17 pus0=0-13"},
+    {"x86/Intel-ArrowLake-CoreUltra5-225U", "0", "12", 11, "KT027", NULL, NULL,
+     "isa=avx2 bits=17 pus0=0-13"},
     {"x86/Intel-CPUID.1F-Qemu-2p3d3c2t", "0", "18", 16, "KT001 KT027", NULL, NULL, "isa=ref"},
 };
 
@@ -141,14 +176,16 @@ static void add_pools(struct strbuf *b, const struct plan *p)
 static void describe(struct strbuf *b, const struct host *h, const struct plan *p)
 {
     uint32_t nolink = 0;
-    sb_printf(b, " smt=%u l3=%u packages=%u pus=%u devdax=%u bits=%u ", h->smt, h->n_l3, h->packages, h->n_pus, h->n_devdax, h->isa.kern_isa);
+    sb_printf(b, " smt=%u l3=%u packages=%u pus=%u devdax=%u bits=%u ", h->smt, h->n_l3,
+              h->packages, h->n_pus, h->n_devdax, h->isa.kern_isa);
     for (uint32_t i = 0; i < h->n_gpus; i++)
         nolink += h->gpus[i].no_link;
     sb_printf(b, "nolink=%u ", nolink);
     for (uint32_t i = 0; i < h->isa.n_cpuid; i++)
         sb_printf(b, "flag=%s ", h->isa.cpuid[i]);
     for (uint32_t i = 0; i < h->n_gpu_links; i++)
-        sb_printf(b, "%s%u-%u:%.0f", i == 0 ? "links=" : ",", h->gpu_links[i].a, h->gpu_links[i].b, h->gpu_links[i].bytes_per_second * 1e-9);
+        sb_printf(b, "%s%u-%u:%.0f", i == 0 ? "links=" : ",", h->gpu_links[i].a, h->gpu_links[i].b,
+                  h->gpu_links[i].bytes_per_second * 1e-9);
     sb_puts(b, " ");
     add_set(b, "allowed", &h->limits.allowed_pus);
     add_set(b, "mems", &h->limits.cpuset_mems);
@@ -156,8 +193,10 @@ static void describe(struct strbuf *b, const struct host *h, const struct plan *
     for (uint32_t i = 0; i < h->n_nodes; i++) {
         const struct host_node *n = &h->nodes[i];
         char key[32];
-        sb_printf(b, "logical%d=%d tier%d=%s memcache%d=%llu access%d=%d claim%d=%.0f ", n->os, n->logical, n->os, host_tier_name(n->tier), n->os,
-                  (unsigned long long)n->memcache_bytes, n->os, n->claim.access, n->os, n->claim.read_bytes_per_second);
+        sb_printf(b, "logical%d=%d tier%d=%s memcache%d=%llu access%d=%d claim%d=%.0f ", n->os,
+                  n->logical, n->os, host_tier_name(n->tier), n->os,
+                  (unsigned long long)n->memcache_bytes, n->os, n->claim.access, n->os,
+                  n->claim.read_bytes_per_second);
         snprintf(key, sizeof key, "cpus%d", n->os);
         add_set(b, key, &n->cpus);
         if (n->bytes == HOST_UNKNOWN_BYTES)
@@ -168,7 +207,8 @@ static void describe(struct strbuf *b, const struct host *h, const struct plan *
     add_pools(b, p);
     for (uint32_t i = 0; i < p->n_decisions; i++)
         if (strcmp(p->decisions[i].id, "isa") == 0)
-            sb_printf(b, "isa=%.*s ", (int)strlen(p->decisions[i].value_json) - 2, p->decisions[i].value_json + 1);
+            sb_printf(b, "isa=%.*s ", (int)strlen(p->decisions[i].value_json) - 2,
+                      p->decisions[i].value_json + 1);
 }
 
 /* All codes of both lists in ascending order, each once. */
@@ -195,7 +235,8 @@ static char *tiers_of(const struct plan *p)
     struct strbuf b = {0};
     sb_puts(&b, "");
     for (uint32_t i = 0; i < p->n_tiers; i++) {
-        sb_printf(&b, "%s%d:%s[", i > 0 ? " " : "", p->tiers[i].node, host_tier_name(p->tiers[i].tier));
+        sb_printf(&b, "%s%d:%s[", i > 0 ? " " : "", p->tiers[i].node,
+                  host_tier_name(p->tiers[i].tier));
         for (uint32_t k = 0; k < p->tiers[i].n_pools; k++)
             sb_printf(&b, "%s%d", k > 0 ? "," : "", p->tiers[i].pools[k]);
         sb_puts(&b, "]");
@@ -208,8 +249,8 @@ static char *gpus_of(const struct host *h)
     struct strbuf b = {0};
     sb_puts(&b, "");
     for (uint32_t i = 0; i < h->n_gpus; i++)
-        sb_printf(&b, "%s%c%s@%d%s", i > 0 ? " " : "", h->gpus[i].cuda ? '+' : '-', h->gpus[i].pci, h->gpus[i].node,
-                  h->gpus[i].node_forbidden ? "!" : "");
+        sb_printf(&b, "%s%c%s@%d%s", i > 0 ? " " : "", h->gpus[i].cuda ? '+' : '-', h->gpus[i].pci,
+                  h->gpus[i].node, h->gpus[i].node_forbidden ? "!" : "");
     return sb_take(&b, NULL);
 }
 
@@ -241,7 +282,8 @@ static int check_pools(const struct row *r, const struct plan *p)
         if (i == 0 || *cores == ',')
             n = (uint32_t)strtoul(i == 0 ? cores : cores + 1, (char **)(uintptr_t)&cores, 10);
         if (p->pools[i].n_cpus != n) {
-            fprintf(stderr, "%s: pool %d: want %u cores, got %u\n", r->file, p->pools[i].node, n, p->pools[i].n_cpus);
+            fprintf(stderr, "%s: pool %d: want %u cores, got %u\n", r->file, p->pools[i].node, n,
+                    p->pools[i].n_cpus);
             bad = 1;
         }
         sum += p->pools[i].threads;
@@ -297,7 +339,8 @@ static int check_row(const struct row *r, const char *spec)
     return bad;
 }
 
-static int in_child(int (*fn)(const struct row *, const char *), const struct row *r, const char *spec)
+static int in_child(int (*fn)(const struct row *, const char *), const struct row *r,
+                    const char *spec)
 {
     int status = -1;
     fflush(NULL);
@@ -351,7 +394,8 @@ static void check_rows(const struct row *rows, size_t n, const char *kind)
         snprintf(spec, sizeof spec, "%s:%s", kind, top);
         int rc = ok ? in_child(check_row, &rows[i], spec) : 1;
         if (rc != 0)
-            fprintf(stderr, "%s: %s (%d)\n", rows[i].file, ok ? "differs" : "cannot be unpacked", rc);
+            fprintf(stderr, "%s: %s (%d)\n", rows[i].file, ok ? "differs" : "cannot be unpacked",
+                    rc);
         bad += rc != 0;
     }
     assert_int_equal(bad, 0);
@@ -379,7 +423,14 @@ static void tree_rows(void **state)
 static void tree_with_dump(void **state)
 {
     (void)state;
-    static const struct row r = {"linux/fakeheteromemtiers", "0-2", "2", 5, "KT001 KT028", "4:hbm[1] 6:nvm[1] 8:nvm[0] 9:nvm[2]", NULL, "devdax=3 isa=ref"};
+    static const struct row r = {"linux/fakeheteromemtiers",
+                                 "0-2",
+                                 "2",
+                                 5,
+                                 "KT001 KT028",
+                                 "4:hbm[1] 6:nvm[1] 8:nvm[0] 9:nvm[2]",
+                                 NULL,
+                                 "devdax=3 isa=ref"};
     char top[9300], spec[18800];
     if (fixtures[0] == '\0')
         skip();
@@ -420,10 +471,28 @@ static void bad_sources_are_refused(void **state)
 {
     (void)state;
     static const struct row r = {.file = "bad source"};
-    static const char *const specs[] = {"xml:/nonexistent.xml", "xml:", "xml:/dev/null", "xml:@/empty.xml", "xml:@/bad.xml", "xml:@/cut.xml", "syn:",
-                                        "syn:nonsense", "syn:pack:0", "fsroot:", "fsroot:/nonexistent", "fsroot:@/empty", "fsroot:@/bad.xml",
-                                        "cpuid:", "cpuid:/nonexistent", "cpuid:@/empty", "cpuid:@/dump", "fsroot:@/empty,cpuid:@/dump",
-                                        "fsroot:/nonexistent,cpuid:/nonexistent", "elsewhere", "", "NATIVE"};
+    static const char *const specs[] = {"xml:/nonexistent.xml",
+                                        "xml:",
+                                        "xml:/dev/null",
+                                        "xml:@/empty.xml",
+                                        "xml:@/bad.xml",
+                                        "xml:@/cut.xml",
+                                        "syn:",
+                                        "syn:nonsense",
+                                        "syn:pack:0",
+                                        "fsroot:",
+                                        "fsroot:/nonexistent",
+                                        "fsroot:@/empty",
+                                        "fsroot:@/bad.xml",
+                                        "cpuid:",
+                                        "cpuid:/nonexistent",
+                                        "cpuid:@/empty",
+                                        "cpuid:@/dump",
+                                        "fsroot:@/empty,cpuid:@/dump",
+                                        "fsroot:/nonexistent,cpuid:/nonexistent",
+                                        "elsewhere",
+                                        "",
+                                        "NATIVE"};
     char dir[4600];
     snprintf(dir, sizeof dir, "%s/empty", work_dir);
     assert_int_equal(mkdir(dir, 0700), 0);
@@ -433,11 +502,14 @@ static void bad_sources_are_refused(void **state)
     put(dir, "pu0", "no dump\n");
     put(work_dir, "empty.xml", "");
     put(work_dir, "bad.xml", "this is not XML\n");
-    put(work_dir, "cut.xml", "<?xml version=\"1.0\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n<topology version=\"2.0\">\n<object type=\"Machine\"");
+    put(work_dir, "cut.xml",
+        "<?xml version=\"1.0\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n<topology "
+        "version=\"2.0\">\n<object type=\"Machine\"");
     for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
         char spec[9400] = "";
         for (const char *c = specs[i]; *c != '\0'; c++) /* '@' is the work directory */
-            snprintf(spec + strlen(spec), sizeof spec - strlen(spec), *c == '@' ? "%s" : "%.1s", *c == '@' ? work_dir : c);
+            snprintf(spec + strlen(spec), sizeof spec - strlen(spec), *c == '@' ? "%s" : "%.1s",
+                     *c == '@' ? work_dir : c);
         assert_int_equal(in_child(check_refused, &r, spec), 0);
     }
 }
@@ -456,7 +528,8 @@ static int check_foreign(const struct row *r, const char *spec)
         return wrong(r, "error", "none", err.msg);
     for (uint32_t i = 0; i < h->n_warnings; i++)
         warned = warned || strcmp(h->warnings[i].code, "KT002") == 0;
-    bool ok = warned && h->this_system == native && h->n_cores != 21 && getenv("HWLOC_SYNTHETIC") == NULL && getenv("HWLOC_HIDE_ERRORS") == NULL;
+    bool ok = warned && h->this_system == native && h->n_cores != 21 &&
+              getenv("HWLOC_SYNTHETIC") == NULL && getenv("HWLOC_HIDE_ERRORS") == NULL;
     ok = ok && (native || h->n_cores == 4);
     host_free(h);
     return ok ? 0 : wrong(r, "variables", "ignored, KT002", spec);
@@ -476,12 +549,13 @@ static int check_native(const struct row *r, const char *spec)
     struct plan *p, *q;
     struct strbuf x = {0}, y = {0};
     kt_err err = {0};
-    if (host_read(spec, &a, &err) != KT_OK || host_read(NULL, &b, &err) != KT_OK || plan_host(a, NULL, &p, &err) != KT_OK ||
-        plan_host(b, NULL, &q, &err) != KT_OK)
+    if (host_read(spec, &a, &err) != KT_OK || host_read(NULL, &b, &err) != KT_OK ||
+        plan_host(a, NULL, &p, &err) != KT_OK || plan_host(b, NULL, &q, &err) != KT_OK)
         return wrong(r, "error", "none", err.msg);
     plan_print(p, &x);
     plan_print(q, &y);
-    bool ok = a->this_system && strcmp(x.data, y.data) == 0 && p->n_threads >= 1 && host_memory_allowed(a) > 0;
+    bool ok = a->this_system && strcmp(x.data, y.data) == 0 && p->n_threads >= 1 &&
+              host_memory_allowed(a) > 0;
     host_free(a);
     host_free(b);
     plan_free(p);
@@ -511,7 +585,8 @@ static int setup(void **state)
     (void)state;
     /* 25 trees of thousands of small files: seconds in memory, minutes on a busy disk */
     const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
-    snprintf(work_dir, sizeof work_dir, "%s/kt-topology-XXXXXX", tmp != NULL && tmp[0] == '/' ? tmp : "/tmp");
+    snprintf(work_dir, sizeof work_dir, "%s/kt-topology-XXXXXX",
+             tmp != NULL && tmp[0] == '/' ? tmp : "/tmp");
     return mkdtemp(work_dir) != NULL ? 0 : -1;
 }
 
@@ -524,9 +599,14 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bad_sources_are_refused), cmocka_unit_test(foreign_variables_are_ignored), cmocka_unit_test(native_machine),
-        cmocka_unit_test(mpibind_rows),            cmocka_unit_test(xml_rows),                      cmocka_unit_test(tree_rows),
-        cmocka_unit_test(tree_with_dump),          cmocka_unit_test(cpuid_rows),
+        cmocka_unit_test(bad_sources_are_refused),
+        cmocka_unit_test(foreign_variables_are_ignored),
+        cmocka_unit_test(native_machine),
+        cmocka_unit_test(mpibind_rows),
+        cmocka_unit_test(xml_rows),
+        cmocka_unit_test(tree_rows),
+        cmocka_unit_test(tree_with_dump),
+        cmocka_unit_test(cpuid_rows),
     };
     const char *f = getenv("KT_FIXTURES");
     struct stat st;

@@ -1,5 +1,6 @@
-/* tok_files.h - helpers of the tokenizer tests: a scratch directory with the files of a model's tokenizer, and short forms of the calls.
- * Every helper fails the test when it cannot do its work. One directory per process, removed by tf_done.
+/* tok_files.h - helpers of the tokenizer tests: a scratch directory with the files of a model's
+ * tokenizer, and short forms of the calls. Every helper fails the test when it cannot do its work.
+ * One directory per process, removed by tf_done.
  */
 #ifndef TEST_TOK_FILES_H
 #define TEST_TOK_FILES_H
@@ -54,7 +55,8 @@ static inline kt_status tf_open(const char *override, kt_tokenizer **t, kt_err *
 
 static inline void tf_done(void)
 {
-    static const char *const name[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"};
+    static const char *const name[] = {"tokenizer.json", "tokenizer_config.json",
+                                       "generation_config.json", "chat_template.jinja"};
     if (tf_dir[0] == '\0')
         return;
     for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
@@ -63,13 +65,17 @@ static inline void tf_done(void)
 }
 
 /* A byte-level tokenizer of a few tokens: ids 0..7, then three control tokens. */
-#define TF_SMALL_MODEL                                                                                                                     \
-    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"\xc4\xa0\":3,\"ab\":4,\"\xc4\xa0" "ab\":5,\"\xc4\x8a\":6,\"bc\":7},"  \
+#define TF_SMALL_MODEL                                                                             \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"\xc4\xa0\":3,\"ab\":4,"      \
+    "\"\xc4\xa0"                                                                                   \
+    "ab\":5,\"\xc4\x8a\":6,\"bc\":7},"                                                             \
     "\"merges\":[\"a b\",[\"\xc4\xa0\",\"ab\"],\"b c\"]}"
-#define TF_SMALL_ADDED                                                                                                                     \
-    "\"added_tokens\":[{\"id\":8,\"content\":\"<|im_start|>\",\"special\":true},{\"id\":9,\"content\":\"<|im_end|>\",\"special\":true},"    \
+#define TF_SMALL_ADDED                                                                             \
+    "\"added_tokens\":[{\"id\":8,\"content\":\"<|im_start|>\",\"special\":true},{\"id\":9,"        \
+    "\"content\":\"<|im_end|>\",\"special\":true},"                                                \
     "{\"id\":10,\"content\":\"<s>\",\"special\":true}]"
-#define TF_SMALL_PRE "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
+#define TF_SMALL_PRE                                                                               \
+    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
 #define TF_SMALL_DECODER "\"decoder\":{\"type\":\"ByteLevel\"}"
 #define TF_SMALL "{" TF_SMALL_ADDED "," TF_SMALL_PRE "," TF_SMALL_DECODER "," TF_SMALL_MODEL "}"
 
