@@ -35,7 +35,7 @@ TEXTS = (
 
 def convert(folder, experts, dense):
     path = os.path.join(folder, f"demo-{experts}-{dense}.gguf")
-    p = subprocess.run([kts.KTTUNE, "convert", kts.DEMO, "-o", path, "--quant", experts, "--quant-dense", dense], capture_output=True, text=True, timeout=300)
+    p = subprocess.run([kts.KTTUNE, "convert", kts.MODEL, "-o", path, "--quant", experts, "--quant-dense", dense], capture_output=True, text=True, timeout=300)
     assert p.returncode == 0, p.stdout + p.stderr
     return path
 
@@ -52,11 +52,18 @@ def theirs(path, questions, prompts):
     return ids, answers
 
 
+def reply(server, path, body):
+    status, data = server.post(path, body)
+    assert status == 200, (path, status, data)
+    return data
+
+
 def ours(path, questions, prompts):
     """The same by ktserve."""
+    name = os.path.splitext(os.path.basename(path))[0]
     with kts.Server("--ctx", str(CONTEXT), "--parallel", "4", model=path) as s:
-        ids = [s.post("/tokenize", {"content": text, "parse_special": True})["tokens"] for text in prompts]
-        replies = [s.chat(q["question"], max_tokens=LONGEST) for q in questions]
+        ids = [reply(s, "/tokenize", {"content": text, "parse_special": True})["tokens"] for text in prompts]
+        replies = [reply(s, "/v1/chat/completions", {**kts.chat(q["question"], max_tokens=LONGEST), "model": name}) for q in questions]
     return ids, [(r["choices"][0]["message"]["content"], r["usage"]["prompt_tokens"]) for r in replies]
 
 
@@ -81,7 +88,7 @@ def compare(path, name, questions):
     assert right["ours"] >= right["theirs"], "ktserve answers the same file worse than llama.cpp"
 
 
-with open(os.path.join(kts.DEMO, "questions.json")) as f:
+with open(os.path.join(kts.MODEL, "questions.json")) as f:
     asked = json.load(f)["questions"]
 assert len(asked) >= 45, len(asked)
 with tempfile.TemporaryDirectory() as tmp:
