@@ -26,7 +26,7 @@ for f in "$golden"/canonical/*.safetensors; do
     mode=${name##*.}
     name=${name%.*}
     case $name in
-    *.q5_k | *.q3_k | *.q2_k | *.iq4_xs | *.iq4_nl) continue ;; # no kernels yet
+    *.q3_k | *.q2_k) continue ;; # no kernels yet
     *.*) model=$golden/gguf/$name.gguf ;;
     *) model=$golden/$name ;;
     esac
