@@ -199,6 +199,31 @@ typedef struct kt_batch_item {
  * item exceeds its reservation (nothing changed) */
 KT_API kt_status kt_step(kt_engine *e, kt_batch_item *items, uint32_t n_items, kt_err *err);
 
+/* ---- tuning ---- */
+
+/** How an engine runs. It changes speed, never a result. */
+typedef struct kt_tuning {
+    size_t size;        /**< sizeof(kt_tuning), set by kt_tuning_init */
+    uint32_t threads;   /**< worker threads over all pools; 0 (default): as many as at open */
+    const char *kernel; /**< highest ISA level to use, as kt_engine_opts.cpu_mask; NULL (default):
+                           that of the open */
+    uint32_t gemv_rows; /**< a weight matrix is streamed for up to so many activation rows, above it
+                           decoded in tiles, 1..64; 0 (default): built in */
+    uint32_t claim_rows;      /**< most output rows that a worker takes at once when streaming, a
+                                 multiple of 64 up to 2048; 0 (default): built in */
+    uint32_t gemm_claim_rows; /**< the same when decoding in tiles */
+    uint32_t spin_us;         /**< how long a waiting worker spins before it sleeps, 1..1000000
+                                 microseconds; 0 (default): built in */
+} kt_tuning;
+/** Fill defaults. */
+KT_API void kt_tuning_init(kt_tuning *t);
+/** Change how a loaded engine runs, between steps: weights stay where they are, worker threads are
+ * started anew. Results do not change.
+ *  @return KT_OK; KT_E_INVALID (more threads than at open, fewer than pools, a value out of range,
+ * or a kernel level whose weights are packed otherwise) and KT_E_NOMEM: nothing changed;
+ * KT_E_LIMIT: threads could not be started, close the engine */
+KT_API kt_status kt_engine_retune(kt_engine *e, const kt_tuning *t, kt_err *err);
+
 /* ---- sampling ---- */
 
 typedef struct kt_sampling {

@@ -163,7 +163,7 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     return s;
 }
 
-static kt_status find_kernels(kt_engine *e, kt_err *err)
+kt_status eng_find_kernels(kt_engine *e, kt_err *err)
 {
     static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_RMSNORM, KERN_SWIGLU,
                                       KERN_ADD,       KERN_EXP,     KERN_ROPE,
@@ -180,43 +180,24 @@ static kt_status find_kernels(kt_engine *e, kt_err *err)
     return KT_OK;
 }
 
-/* Workers: pool after pool in plan order; worker 0, the engine thread, belongs to the first pool.
- */
 static kt_status start_workers(kt_engine *e, kt_err *err)
 {
-    int *cpu = mem_calloc(e->plan->n_threads, sizeof *cpu);
-    uint32_t n = 0;
-    e->n_workers = e->plan->n_threads;
+    e->n_workers = e->max_workers = e->plan->n_threads;
     e->n_pools = e->plan->n_pools;
-    e->worker = mem_calloc(e->n_workers, sizeof *e->worker);
+    e->worker = mem_calloc(e->max_workers, sizeof *e->worker);
     e->pool_workers = mem_calloc(e->n_pools, sizeof *e->pool_workers);
     e->pool_counter = mem_aligned(64, e->n_pools * sizeof *e->pool_counter);
     e->all_counter = mem_aligned(64, sizeof *e->all_counter);
     e->arena = mem_calloc(e->n_pools, sizeof *e->arena);
     e->arena_bytes = mem_calloc(e->n_pools, sizeof *e->arena_bytes);
-    if (cpu == NULL || e->worker == NULL || e->pool_workers == NULL || e->pool_counter == NULL ||
-        e->all_counter == NULL || e->arena == NULL || e->arena_bytes == NULL) {
-        mem_free(cpu);
-        KT_FAIL(err, KT_E_NOMEM, "no memory for %u workers", e->n_workers);
-    }
-    memset(e->pool_counter, 0, e->n_pools * sizeof *e->pool_counter);
-    memset(e->all_counter, 0, sizeof *e->all_counter);
+    e->open_threads = mem_calloc(e->n_pools, sizeof *e->open_threads);
+    if (e->open_threads == NULL || e->worker == NULL || e->pool_workers == NULL ||
+        e->pool_counter == NULL || e->all_counter == NULL || e->arena == NULL ||
+        e->arena_bytes == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for %u workers", e->max_workers);
     for (uint32_t p = 0; p < e->n_pools; p++)
-        for (uint32_t i = 0; i < e->plan->pools[p].threads; i++, n++) {
-            e->worker[n].pool = p;
-            e->worker[n].index = i;
-            cpu[n] = e->plan->pools[p].n_cpus > 0
-                         ? e->plan->pools[p].cpus[i % e->plan->pools[p].n_cpus]
-                         : -1;
-            e->pool_workers[p]++;
-        }
-    struct team_opts to = {.n = e->n_workers,
-                           .cpu = e->host->this_system ? cpu : NULL,
-                           .pin_caller = 1,
-                           .name = "kt-work"};
-    kt_status s = team_open(&to, &e->team, err);
-    mem_free(cpu);
-    return s;
+        e->open_threads[p] = e->plan->pools[p].threads;
+    return eng_start_team(e, err);
 }
 
 /* cos and sin of fl32(p * f_i), in double, times the attention factor, rounded once. */
@@ -255,6 +236,7 @@ static void name_formats(kt_engine *e)
 
 static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
+    eng_knobs_default(&e->knobs);
     KT_TRY(check_opts(e, o, err));
     KT_TRY(mdl_open(o->model_path, &e->model, err));
     KT_TRY(check_model(e, o, err));
@@ -266,9 +248,10 @@ static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     e->profile_id = mem_strdup(e->profile != NULL ? e->profile->id : "");
     if (e->plan_text == NULL || e->profile_id == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for the plan's text");
-    KT_TRY(find_kernels(e, err));
+    KT_TRY(eng_find_kernels(e, err));
     if (o->metadata_only)
         return KT_OK;
+    e->loaded_isa = e->isa;
     KT_TRY(start_workers(e, err));
     KT_TRY(eng_load_layout(e, err));
     KT_TRY(eng_budget(e, o, err));
@@ -311,6 +294,7 @@ void kt_engine_close(kt_engine *e)
     eng_free_memory(e);
     mem_free(e->worker);
     mem_free(e->pool_workers);
+    mem_free(e->open_threads);
     mem_free(e->pool_counter);
     mem_free(e->all_counter);
     plan_free(e->plan);

@@ -34,6 +34,7 @@ struct eng_mat {
     uint32_t rows, k;
     uint64_t panel_bytes;
     const struct kern *gemv, *gemm;
+    uint32_t gemv_rows;      /* up to so many rows of activations gemv runs, above it gemm */
     struct eng_part *part;   /* [n_pools] */
     uint64_t row_file_bytes; /* bytes of a row in the packed dtype's file form: what bandwidth
                                 figures count */
@@ -133,6 +134,16 @@ struct eng_step {
     bool pending;  /* the last layer's expert sums are not yet in x */
 };
 
+/* What a tuning may set. Results never depend on these. */
+struct eng_knobs {
+    uint32_t gemv_rows;  /* up to so many rows of activations a product streams its weights once:
+                            the default of eng_mat.gemv_rows */
+    uint32_t claim_rows; /* most rows of one claim when weights are streamed: a multiple of
+                            CHUNK_ROWS, at most CHUNK_ROWS_MOST */
+    uint32_t gemm_claim_rows; /* rows of one claim otherwise: the same */
+    uint32_t spin_ns;         /* how long a waiting worker spins before it parks */
+};
+
 struct kt_engine {
     struct mdl *model;
     struct host *host;
@@ -141,6 +152,10 @@ struct kt_engine {
     struct team *team;
     struct eng_worker *worker; /* [n_workers] */
     uint32_t n_workers, n_pools;
+    uint32_t max_workers;   /* workers with scratch: kt_engine_retune may run fewer */
+    uint32_t *open_threads; /* [n_pools] of each pool at open */
+    uint32_t loaded_isa;    /* what the packed layout was chosen for; isa is inside it */
+    struct eng_knobs knobs;
     uint32_t *pool_workers;                         /* [n_pools] */
     struct eng_counter *pool_counter, *all_counter; /* [n_pools], [1] */
     struct eng_kernels fn;
@@ -209,10 +224,12 @@ struct kt_engine {
 
 #define CHUNK_ROWS                                                                                 \
     (4 * KERN_PANEL) /* least rows of one claim: the kernels keep four panels in flight */
-#define CHUNK_ROWS_MAX                                                                             \
-    (32 *                                                                                          \
-     KERN_PANEL) /* most: memory is read best in long runs, but the workers must end together */
-#define GEMV_TOKENS 4 /* up to so many rows of activations a product streams its weights once */
+/* Defaults of eng_knobs. Memory is read best in long runs, but the workers must end together; with
+ * many tokens the activations are the larger side and small chunks keep them in cache. */
+#define CHUNK_ROWS_MAX (32 * KERN_PANEL)
+#define CHUNK_ROWS_MOST (128 * KERN_PANEL)
+#define GEMV_TOKENS 4
+#define SPIN_NS 50000
 
 /* load.c */
 kt_status eng_load_layout(struct kt_engine *e,
@@ -242,6 +259,15 @@ static inline bool eng_wants_int8(const struct eng_mat *m)
 {
     return dtype_info(m->type)->block_elems > 1;
 }
+/* retune.c */
+/* Kernels of a matrix whose type, shape and layout are known; false when the ISA has no pair with
+ * that layout. */
+bool eng_mat_kernels(const struct kt_engine *e, struct eng_mat *m);
+void eng_knobs_default(struct eng_knobs *k);
+/* Give every worker its pool from the plan and start the team: e->n_workers of e->max_workers. */
+kt_status eng_start_team(struct kt_engine *e, kt_err *err);
+/* engine.c */
+kt_status eng_find_kernels(struct kt_engine *e, kt_err *err);
 /* layer_attn.c, layer_ffn.c: one layer's halves, run by every worker */
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer);
 void eng_ffn(struct kt_engine *e, uint32_t worker, uint32_t layer);

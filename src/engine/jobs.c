@@ -45,10 +45,12 @@ void eng_job_add(struct kt_engine *e, const struct mm_job *j)
 
 uint32_t eng_chunk_rows(const struct kt_engine *e, uint64_t rows, uint32_t n)
 {
-    if (n > GEMV_TOKENS) /* activations are the larger side: small chunks keep them in cache */
-        return CHUNK_ROWS;
+    if (n > e->knobs.gemv_rows)
+        return e->knobs.gemm_claim_rows;
     uint64_t each = rows / ((uint64_t)e->n_workers * 8) / CHUNK_ROWS * CHUNK_ROWS;
-    return each < CHUNK_ROWS ? CHUNK_ROWS : each > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : (uint32_t)each;
+    if (each > e->knobs.claim_rows)
+        return e->knobs.claim_rows;
+    return each < CHUNK_ROWS ? CHUNK_ROWS : (uint32_t)each;
 }
 
 void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
@@ -101,7 +103,7 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
         .y = y,
         .ldy = ldy,
     };
-    const struct kern *k = j->n <= GEMV_TOKENS ? j->mat->gemv : j->mat->gemm;
+    const struct kern *k = j->n <= j->mat->gemv_rows ? j->mat->gemv : j->mat->gemm;
     k->run.mm(&m);
 }
 

@@ -174,9 +174,10 @@ static void moe(struct kt_engine *e, uint32_t worker, struct eng_layer *l)
         eng_jobs_prepare(e);
         /* a chunk's products of one expert lie in tmp [tokens][down_rows], which has room for
          * [B][CHUNK_ROWS] */
-        s->down_rows = s->n * (CHUNK_ROWS_MAX / CHUNK_ROWS) <= e->batch
-                           ? eng_chunk_rows(e, m->hidden, s->n)
-                           : CHUNK_ROWS;
+        uint32_t room = e->batch / s->n * CHUNK_ROWS;
+        s->down_rows = eng_chunk_rows(e, m->hidden, s->n);
+        if (s->down_rows > room)
+            s->down_rows = room;
         for (uint32_t a = 0; a < s->n_active; a++)
             eng_count_weights(e, &l->down[s->active[a]],
                               s->first[s->active[a] + 1] - s->first[s->active[a]]);

@@ -92,10 +92,7 @@ static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer
     mat->layout = kern_layout_for(mat->type, e->isa);
     mat->panel_bytes = kern_panel_bytes(mat->layout, mat->type, mat->k);
     mat->row_file_bytes = dtype_row_bytes(mat->type, mat->k);
-    mat->gemv = kern_find(KERN_GEMV, mat->type, e->isa, &(struct kern_shape){s.rows, s.cols, 1});
-    mat->gemm = kern_find(KERN_GEMM, mat->type, e->isa, &(struct kern_shape){s.rows, s.cols, 512});
-    if (mat->gemv == NULL || mat->gemm == NULL || mat->gemv->layout != mat->layout ||
-        mat->gemm->layout != mat->layout)
+    if (!eng_mat_kernels(e, mat))
         KT_FAIL(err, KT_E_INTERNAL, "%s: no kernel pair with one layout for %s", s.tensor,
                 dtype_name(mat->type));
     uint32_t n_panels = (mat->rows + KERN_PANEL - 1) / KERN_PANEL;

@@ -8,5 +8,6 @@ src_engine_libengine_la_SOURCES = \
 	%D%/layer_ffn.c \
 	%D%/load.c \
 	%D%/memory.c \
+	%D%/retune.c \
 	%D%/sample.c %D%/sample.h \
 	%D%/step.c

@@ -94,6 +94,73 @@ static void logits_with(uint32_t pools, const char *quant, float *logits)
     kt_engine_close(e);
 }
 
+/* Every step of a sequence runs differently tuned; the logits are those of the engine as opened. */
+static void retuning_does_not_change_bits(void **state)
+{
+    static const char *const level[] = {NULL, "avx2", "avx512", "avx512vnni"};
+    static float want[2][VOCAB], got[VOCAB];
+    char path[4096];
+    const char *top = getenv("KT_SRCDIR");
+    kt_engine_opts o;
+    kt_engine_info info;
+    kt_engine *e;
+    kt_err err = {0};
+    kt_tuning t;
+    int32_t ids[64];
+    (void)state;
+    snprintf(path, sizeof path, "%s/models/demo", top != NULL ? top : ".");
+    kt_engine_opts_init(&o);
+    o.model_path = path;
+    o.ctx_tokens = 128;
+    o.batch_tokens = 64;
+    o.quant = o.quant_dense = "q8_0";
+    pools_wanted = 3;
+    assert_int_equal(kt_engine_open(&o, &e, &err), KT_OK);
+    for (int i = 0; i < 64; i++)
+        ids[i] = (i * 7919 + 13) % VOCAB;
+    for (int round = 0; round < 12; round++) {
+        kt_seq *s;
+        kt_tuning_init(&t);
+        if (round > 0) {
+            t.threads = 3 + (uint32_t)round % 2;
+            t.kernel = level[round % 4];
+            t.gemv_rows = 1u << round % 5;
+            t.claim_rows = 64u << round % 6;
+            t.gemm_claim_rows = 64u << round % 3;
+            t.spin_us = round % 3 == 0 ? 1 : 100;
+        }
+        kt_status st = kt_engine_retune(e, &t, &err);
+        if (st == KT_E_INVALID && t.kernel != NULL) {
+            /* this CPU has not the level, or packs for none */
+            t.kernel = NULL;
+            st = kt_engine_retune(e, &t, &err);
+        }
+        assert_int_equal(st, KT_OK);
+        kt_engine_get_info(e, &info);
+        assert_int_equal(info.n_threads, t.threads > 0 ? t.threads : 4);
+        assert_int_equal(kt_seq_open(e, 64, &s, &err), KT_OK);
+        for (int part = 0; part < 2; part++) {
+            kt_batch_item it = {.seq = s,
+                                .ids = part == 0 ? ids : ids + 63,
+                                .n = part == 0 ? 63 : 1,
+                                .logits = round == 0 ? want[part] : got};
+            assert_int_equal(kt_step(e, &it, 1, &err), KT_OK);
+            if (round > 0)
+                assert_memory_equal(got, want[part], sizeof got);
+        }
+        kt_seq_close(s);
+    }
+    t.kernel = NULL;
+    t.threads = 5;
+    assert_int_equal(kt_engine_retune(e, &t, &err), KT_E_INVALID);
+    t.threads = 2;
+    assert_int_equal(kt_engine_retune(e, &t, &err), KT_E_INVALID);
+    t.threads = 0;
+    t.claim_rows = 100;
+    assert_int_equal(kt_engine_retune(e, &t, &err), KT_E_INVALID);
+    kt_engine_close(e);
+}
+
 static void pools_do_not_change_bits(void **state)
 {
     static const char *const quant[] = {"none", "q8_0", "mxfp4"};
@@ -110,6 +177,7 @@ static void pools_do_not_change_bits(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pools_do_not_change_bits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pools_do_not_change_bits),
+                                       cmocka_unit_test(retuning_does_not_change_bits)};
     return cmocka_run_group_tests_name("engine pools", tests, NULL, NULL);
 }
