@@ -5,11 +5,12 @@ include src/host/local.mk
 include src/model/local.mk
 include src/metrics/local.mk
 include src/profile/local.mk
+include src/cost/local.mk
 include src/plan/local.mk
 include src/engine/local.mk
 
 # Everything left of the engine, then the engine: in link order (users before what they use).
-KT_BELOW_ENGINE = src/plan/libplan.la src/profile/libprofile.la src/host/libhost.la src/model/libmodel.la src/metrics/libmetrics.la \
+KT_BELOW_ENGINE = src/plan/libplan.la src/cost/libcost.la src/profile/libprofile.la src/host/libhost.la src/model/libmodel.la src/metrics/libmetrics.la \
 	kernels/libkernels.la src/base/libbase.la
 KT_ROOMS = src/engine/libengine.la $(KT_BELOW_ENGINE)
 KT_DEPLIBS = $(JANSSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(HWLOC_LIBS) $(NUMA_LIBS)

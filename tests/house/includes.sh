@@ -13,16 +13,17 @@ allowed() {
     kernels) echo "base" ;;
     src/model) echo "base model kt.h" ;;
     src/profile) echo "base host profile" ;;
-    src/plan) echo "base host model kernels profile plan" ;;
-    src/engine) echo "base host model kernels metrics profile plan engine kt.h" ;;
-    tuner) echo "base host model kernels metrics profile plan tuner kt.h" ;;
+    src/cost) echo "base host model kernels profile cost" ;;
+    src/plan) echo "base host model kernels profile cost plan" ;;
+    src/engine) echo "base host model kernels metrics profile cost plan engine kt.h" ;;
+    tuner) echo "base host model kernels metrics profile cost plan tuner kt.h" ;;
     serve) echo "base metrics serve kt.h" ;;
     esac
 }
 
 room_of_include() {
     case $1 in
-    base/* | host/* | model/* | metrics/* | profile/* | plan/* | engine/*) echo "${1%%/*}" ;;
+    base/* | host/* | model/* | metrics/* | profile/* | cost/* | plan/* | engine/*) echo "${1%%/*}" ;;
     kt.h) echo kt.h ;;
     config.h) echo config.h ;;
     serve/*) echo serve ;;
@@ -31,7 +32,7 @@ room_of_include() {
     esac
 }
 
-for room in src/base src/host src/metrics kernels src/model src/profile src/plan src/engine tuner serve; do
+for room in src/base src/host src/metrics kernels src/model src/profile src/cost src/plan src/engine tuner serve; do
     ok=" $(allowed $room) config.h same "
     for f in $(find $room -name '*.[ch]' | sort); do
         for inc in $(sed -n 's/^# *include *"\([^"]*\)".*/\1/p' "$f"); do
