@@ -182,6 +182,15 @@ static void put_iq4_xs(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb,
     }
 }
 
+/* Two bits from bit `up` of each of 16 columns: byte i, bits 2j..2j+1 = column 4j+i. */
+static uint32_t crumbs(const uint8_t *q, int up)
+{
+    uint32_t w = 0;
+    for (int v = 0; v < 4; v++)
+        w |= ((load_u32(q + 4 * v) >> up) & 0x03030303u) << 2 * v;
+    return w;
+}
+
 static void put_q6_k(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, uint32_t r)
 {
     memcpy(head + 2 * r, b + 208, 2);
@@ -196,12 +205,29 @@ static void put_q6_k(const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t gb, u
                                  : (lo & 0x0f0f0f0fu) | (hi & 0x0f0f0f0fu) << 4;
             put_u32(g + 160 + 64 * v + 4 * r, w);
         }
+        for (int h = 0; h < 2; h++)
+            put_u32(g + 32 + 64 * h + 4 * r, crumbs(qh + 16 * h, 2 * up));
+    }
+}
+
+static void put_k23(enum dtype t, const uint8_t *b, uint8_t *head, uint8_t *g, uint32_t r)
+{
+    const struct p16 f = p16_of(t);
+    memcpy(head + 2 * r, b + (t == DT_Q2_K ? 80 : 108), 2);
+    if (t == DT_Q2_K)
+        memcpy(head + 32 + 2 * r, b + 82, 2);
+    for (int j = 0; j < 8; j++, g += p16_group_bytes(f)) {
+        const uint8_t *q = b + (t == DT_Q2_K ? 16 : 32) + 32 * (j / 4);
+        uint32_t high = 0;
         for (int h = 0; h < 2; h++) {
-            uint32_t w = 0;
-            for (int v = 0; v < 4; v++)
-                w |= ((load_u32(qh + 16 * h + 4 * v) >> 2 * up) & 0x03030303u) << 2 * v;
-            put_u32(g + 32 + 64 * h + 4 * r, w);
+            g[16 * h + (int)r] =
+                t == DT_Q2_K ? b[2 * j + h] : (uint8_t)q3k_scale(b + 96, 2 * j + h);
+            put_u32(g + f.scale + f.high + 64 * h + 4 * r, crumbs(q + 16 * h, 2 * (j % 4)));
         }
+        for (int v = 0; v < 8 && f.high; v++)
+            high |= ((load_u32(b + 4 * v) >> j) & 0x01010101u) << v;
+        if (f.high)
+            put_u32(g + f.scale + 4 * r, high);
     }
 }
 
@@ -220,6 +246,8 @@ static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel
             put_k45(t, src, head, grp, r);
         else if (t == DT_IQ4_XS)
             put_iq4_xs(src, head, grp, gb, r);
+        else if (t == DT_Q2_K || t == DT_Q3_K)
+            put_k23(t, src, head, grp, r);
         else if (t == DT_Q6_K)
             put_q6_k(src, head, grp, gb, r);
         else

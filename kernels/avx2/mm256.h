@@ -30,6 +30,9 @@
 IN int lump_of(int t)
 {
     switch (t) {
+    case DT_Q2_K: /* a half has four operands: 4 * 2 * 7 * 127 */
+    case DT_Q3_K:
+        return 4;
     case DT_Q4_0:
     case DT_Q4_1:
     case DT_Q4_K:
@@ -48,7 +51,12 @@ IN int lump_of(int t)
 
 IN int zero_of(int t)
 {
-    return t == DT_Q4_0 ? 8 : t == DT_Q5_0 ? 16 : t == DT_MXFP4 ? 12 : t == DT_Q6_K ? 32 : 0;
+    return t == DT_Q4_0    ? 8
+           : t == DT_Q5_0  ? 16
+           : t == DT_MXFP4 ? 12
+           : t == DT_Q6_K  ? 32
+           : t == DT_Q3_K  ? 4
+                           : 0;
 }
 
 IN int has_min(int t)
@@ -58,7 +66,13 @@ IN int has_min(int t)
 
 IN int has_halves(int t)
 {
-    return t == DT_Q6_K;
+    return t == DT_Q6_K || t == DT_Q3_K || t == DT_Q2_K;
+}
+
+/* Minimums of 16 columns each, folded like the scales. */
+IN int has_half_mins(int t)
+{
+    return t == DT_Q2_K;
 }
 
 IN __m256i load32(const void *p)
@@ -79,11 +93,18 @@ IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
             q[j] = load32(codes + 64 * j);
         return;
     }
-    UNROLL
-    for (int v = 0; v < 4; v++) {
-        __m256i b = load32(codes + 64 * v);
-        q[v] = _mm256_and_si256(b, nib);
-        q[v + 4] = _mm256_and_si256(_mm256_srli_epi16(b, 4), nib);
+    if (f.codes == 128) { /* two bits a column */
+        UNROLL
+        for (int j = 0; j < 8; j++)
+            q[j] = _mm256_and_si256(_mm256_srli_epi16(load32(codes + 64 * (j / 4)), 2 * (j % 4)),
+                                    _mm256_set1_epi8(3));
+    } else {
+        UNROLL
+        for (int v = 0; v < 4; v++) {
+            __m256i b = load32(codes + 64 * v);
+            q[v] = _mm256_and_si256(b, nib);
+            q[v + 4] = _mm256_and_si256(_mm256_srli_epi16(b, 4), nib);
+        }
     }
     if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
         const __m256i lut = _mm256_broadcastsi128_si256(
@@ -95,11 +116,11 @@ IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
             q[j] = _mm256_shuffle_epi8(lut, q[j]);
     }
     if (f.high) {
-        const __m256i keep = _mm256_set1_epi8(t == DT_Q6_K ? 0x30 : 0x10);
+        const __m256i keep = _mm256_set1_epi8(t == DT_Q6_K ? 0x30 : t == DT_Q3_K ? 4 : 0x10);
         UNROLL
         for (int j = 0; j < 8; j++) {
             __m256i x = load32(high + (t == DT_Q6_K ? 64 * (j / 4) : 0));
-            int up = t == DT_Q6_K ? 4 - 2 * (j % 4) : 4 - j;
+            int up = t == DT_Q6_K ? 4 - 2 * (j % 4) : (t == DT_Q3_K ? 2 : 4) - j;
             x = up >= 0 ? _mm256_slli_epi16(x, up) : _mm256_srli_epi16(x, -up);
             q[j] = _mm256_or_si256(q[j], _mm256_and_si256(x, keep));
         }
@@ -118,10 +139,16 @@ IN __m256i bytes8(const uint8_t *p)
 
 /* Integer scales of columns 0..15 (h = 0) or 16..31 of 8 rows as floats; fp32 arithmetic on sums
  * below 2^24 is exact. */
-IN __m256 sub256(const uint8_t *p, int h, int half)
+IN __m256 sub256(int t, const uint8_t *p, int h, int half)
 {
-    return _mm256_cvtepi32_ps(
-        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 16 * h + 8 * half))));
+    __m256i s = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 16 * h + 8 * half)));
+    return _mm256_cvtepi32_ps(t == DT_Q2_K ? _mm256_and_si256(s, _mm256_set1_epi32(15)) : s);
+}
+
+/* Integer minimums of the same columns. */
+IN __m256 low256(const uint8_t *p, int h, int half)
+{
+    return _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes8(p + 16 * h + 8 * half), 4));
 }
 
 /* d of 8 rows. head: the head that the group is under (K formats). */
@@ -135,15 +162,17 @@ IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
             _mm256_blendv_epi8(s, low, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
     }
     if (t == DT_IQ4_XS)
-        return _mm256_mul_ps(half8(head + 16 * half), sub256(p, 0, half));
+        return _mm256_mul_ps(half8(head + 16 * half), sub256(t, p, 0, half));
     if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm256_mul_ps(half8(head + 16 * half), _mm256_cvtepi32_ps(bytes8(p + 8 * half)));
-    return half8((t == DT_Q6_K ? head : p) + 16 * half);
+    return half8((has_halves(t) ? head : p) + 16 * half);
 }
 
 /* m of 8 rows, with its sign. */
 IN __m256 min256(int t, const uint8_t *p, const uint8_t *head, int half)
 {
+    if (t == DT_Q2_K)
+        return _mm256_xor_ps(half8(head + 32 + 16 * half), _mm256_set1_ps(-0.0f));
     if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm256_xor_ps(_mm256_mul_ps(half8(head + 32 + 16 * half),
                                            _mm256_cvtepi32_ps(bytes8(p + 16 + 8 * half))),
@@ -197,12 +226,19 @@ IN __m256i dot256(int lump, const __m256i *q, const int8_t *a, int j0, int j1, _
     return acc;
 }
 
-/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for
- * columns 0..15, b for 16..31. */
+/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a and sum
+ * for columns 0..15, b and sum2 for 16..31. */
 struct prep {
     int32_t a[SEG_GROUPS], b[SEG_GROUPS];
-    float sum[SEG_GROUPS];
+    float sum[SEG_GROUPS], sum2[SEG_GROUPS];
 };
+
+/* Folded minimum of a token's group g over 8 rows; u, v: low256 of both halves. */
+IN __m256 half_mins(const struct prep *x, uint32_t g, __m256 u, __m256 v)
+{
+    return _mm256_fmadd_ps(_mm256_set1_ps(x->sum[g]), u,
+                           _mm256_mul_ps(_mm256_set1_ps(x->sum2[g]), v));
+}
 
 /* q and sum point at the segment's first group. */
 IN void prep256(int zero, int halves, struct prep *o, const int8_t *q, const int32_t *sum,
@@ -214,8 +250,14 @@ IN void prep256(int zero, int halves, struct prep *o, const int8_t *q, const int
                 _mm256_xor_si256(load32(q + 32 * (size_t)g), _mm256_set1_epi8(-128)),
                 _mm256_setzero_si256());
             __m128i lo = _mm256_castsi256_si128(s), hi = _mm256_extracti128_si256(s, 1);
-            o->a[g] = -zero * (_mm_cvtsi128_si32(lo) + _mm_extract_epi32(lo, 2) - 2048);
-            o->b[g] = -zero * (_mm_cvtsi128_si32(hi) + _mm_extract_epi32(hi, 2) - 2048);
+            int32_t a = _mm_cvtsi128_si32(lo) + _mm_extract_epi32(lo, 2) - 2048,
+                    b = _mm_cvtsi128_si32(hi) + _mm_extract_epi32(hi, 2) - 2048;
+            o->a[g] = -zero * a;
+            o->b[g] = -zero * b;
+            if (zero == 0) { /* halves without a zero have minimums */
+                o->sum[g] = (float)a;
+                o->sum2[g] = (float)b;
+            }
         } else {
             o->a[g] = -zero * sum[g];
             o->sum[g] = (float)sum[g];
@@ -267,6 +309,8 @@ static inline bool fits_256(const struct kern_shape *s)
     X(q5_1, DT_Q5_1, fits_32)                                                                      \
     X(iq4_nl, DT_IQ4_NL, fits_32)                                                                  \
     X(mxfp4, DT_MXFP4, fits_32)                                                                    \
+    X(q2_k, DT_Q2_K, fits_256)                                                                     \
+    X(q3_k, DT_Q3_K, fits_256)                                                                     \
     X(q4_k, DT_Q4_K, fits_256)                                                                     \
     X(q5_k, DT_Q5_K, fits_256)                                                                     \
     X(iq4_xs, DT_IQ4_XS, fits_256)                                                                 \

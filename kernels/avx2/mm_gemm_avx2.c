@@ -14,12 +14,14 @@
 
 #define TOKENS 4
 
-enum kind { SCALE, MIN, HALVES };
+enum kind { SCALE, MIN, HALVES, HALF_MINS };
 
-/* A decoded segment of a panel. u, v: minimums, or the two sub-scales. */
+/* A decoded segment of a panel. u, v: minimums, or the two sub-scales; m: minimum, mu, mv: its two
+ * parts. */
 struct seg {
     uint8_t q[SEG_GROUPS][8][64];
     float d[SEG_GROUPS][16], u[SEG_GROUPS][16], v[SEG_GROUPS][16];
+    float m[SEG_GROUPS][16], mu[SEG_GROUPS][16], mv[SEG_GROUPS][16];
 } __attribute__((aligned(64)));
 
 IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, struct seg *o)
@@ -38,8 +40,13 @@ IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, struct se
             if (has_min(t))
                 _mm256_store_ps(o->u[i] + 8 * h, min256(t, p, head, h));
             if (has_halves(t)) {
-                _mm256_store_ps(o->u[i] + 8 * h, sub256(p, 0, h));
-                _mm256_store_ps(o->v[i] + 8 * h, sub256(p, 1, h));
+                _mm256_store_ps(o->u[i] + 8 * h, sub256(t, p, 0, h));
+                _mm256_store_ps(o->v[i] + 8 * h, sub256(t, p, 1, h));
+            }
+            if (has_half_mins(t)) {
+                _mm256_store_ps(o->m[i] + 8 * h, min256(t, p, head, h));
+                _mm256_store_ps(o->mu[i] + 8 * h, low256(p, 0, h));
+                _mm256_store_ps(o->mv[i] + 8 * h, low256(p, 1, h));
             }
         }
     }
@@ -101,14 +108,14 @@ IN void tile(const struct job *b, const int lump, const int kind, const int nt, 
         size_t at = token(a, t0 + (uint32_t)n);
         x.q[n] = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
         x.scale[n] = a->scale + at * a->ldg + b->g0;
-        prep256(b->zero, kind == HALVES, &x.prep[n], x.q[n], a->sum + at * a->ldg + b->g0, b->len);
+        prep256(b->zero, kind >= HALVES, &x.prep[n], x.q[n], a->sum + at * a->ldg + b->g0, b->len);
         f[n][0] = f[n][1] = _mm256_setzero_ps();
     }
     for (uint32_t i = 0; i < b->len; i++) {
         __m256i acc[TOKENS][2];
         __m256 part[TOKENS][2];
-        dots(b->w, i, lump, nt, &x, 0, kind == HALVES ? 4 : 8, acc);
-        if (kind == HALVES) {
+        dots(b->w, i, lump, nt, &x, 0, kind >= HALVES ? 4 : 8, acc);
+        if (kind >= HALVES) {
             UNROLL
             for (int n = 0; n < nt; n++)
                 UNROLL
@@ -123,7 +130,7 @@ IN void tile(const struct job *b, const int lump, const int kind, const int nt, 
             UNROLL
             for (int h = 0; h < 2; h++) {
                 __m256 dot = _mm256_cvtepi32_ps(acc[n][h]);
-                if (kind == HALVES)
+                if (kind >= HALVES)
                     dot = _mm256_fmadd_ps(dot, _mm256_load_ps(b->w->v[i] + 8 * h), part[n][h]);
                 f[n][h] = _mm256_fmadd_ps(
                     dot, _mm256_mul_ps(_mm256_load_ps(b->w->d[i] + 8 * h), as), f[n][h]);
@@ -131,6 +138,11 @@ IN void tile(const struct job *b, const int lump, const int kind, const int nt, 
                     f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x.prep[n].sum[i]),
                                               _mm256_mul_ps(_mm256_load_ps(b->w->u[i] + 8 * h), as),
                                               f[n][h]);
+                if (kind == HALF_MINS)
+                    f[n][h] = _mm256_fmadd_ps(
+                        half_mins(&x.prep[n], i, _mm256_load_ps(b->w->mu[i] + 8 * h),
+                                  _mm256_load_ps(b->w->mv[i] + 8 * h)),
+                        _mm256_mul_ps(_mm256_load_ps(b->w->m[i] + 8 * h), as), f[n][h]);
             }
         }
     }
@@ -172,6 +184,8 @@ IN void tiles(const struct job *b, const int lump, const int kind, const uint32_
     }
 TILES(1_scale, 1, SCALE, 4)
 TILES(2_halves, 2, HALVES, 2)
+TILES(4_halves, 4, HALVES, 2)
+TILES(4_half_mins, 4, HALF_MINS, 2)
 TILES(4_scale, 4, SCALE, 3)
 TILES(4_min, 4, MIN, 3)
 TILES(8_scale, 8, SCALE, 4)
@@ -192,6 +206,10 @@ IN void gemm(const struct kern_mm *a, int t)
                 tiles_8_min(&b);
             else if (lump == 8)
                 tiles_8_scale(&b);
+            else if (has_half_mins(t))
+                tiles_4_half_mins(&b);
+            else if (lump == 4 && has_halves(t))
+                tiles_4_halves(&b);
             else if (lump == 4 && has_min(t))
                 tiles_4_min(&b);
             else if (lump == 4)

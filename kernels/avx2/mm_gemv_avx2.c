@@ -46,8 +46,8 @@ IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
             if (has_halves(t)) {
                 __m256i hi = dot256(lump, q, a, 4, 8, _mm256_set1_epi32(x->prep[n].b[i]));
                 lo = dot256(lump, q, a, 0, 4, lo);
-                dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lo), sub256(p, 0, h),
-                                      _mm256_mul_ps(_mm256_cvtepi32_ps(hi), sub256(p, 1, h)));
+                dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lo), sub256(t, p, 0, h),
+                                      _mm256_mul_ps(_mm256_cvtepi32_ps(hi), sub256(t, p, 1, h)));
             } else {
                 dot = _mm256_cvtepi32_ps(dot256(lump, q, a, 0, 8, lo));
             }
@@ -56,6 +56,10 @@ IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
             if (has_min(t))
                 f[n][h] = _mm256_fmadd_ps(_mm256_set1_ps(x->prep[n].sum[i]),
                                           _mm256_mul_ps(min256(t, p, head, h), as), f[n][h]);
+            if (has_half_mins(t))
+                f[n][h] =
+                    _mm256_fmadd_ps(half_mins(&x->prep[n], i, low256(p, 0, h), low256(p, 1, h)),
+                                    _mm256_mul_ps(min256(t, p, head, h), as), f[n][h]);
         }
     }
 }

@@ -40,6 +40,8 @@ IN int zero_of(int t)
         return 12;
     case DT_Q6_K:
         return 32;
+    case DT_Q3_K:
+        return 4;
     default:
         return 0;
     }
@@ -52,14 +54,20 @@ IN int has_min(int t)
 
 IN int has_halves(int t)
 {
-    return t == DT_Q6_K;
+    return t == DT_Q6_K || t == DT_Q3_K || t == DT_Q2_K;
 }
 
-/* Fifth bits (Q5) or upper bit pairs (Q6_K) of operand j, moved to bit 4 up; callers mask. x: the
- * 64 high bytes that hold operand j. */
+/* Minimums of 16 columns each, folded like the scales. */
+IN int has_half_mins(int t)
+{
+    return t == DT_Q2_K;
+}
+
+/* Fifth bits (Q5), third bits (Q3_K) or upper bit pairs (Q6_K) of operand j, moved to bit 4 (2) up;
+ * callers mask. x: the 64 high bytes that hold operand j. */
 IN __m512i high_bits(int t, __m512i x, int j)
 {
-    int up = t == DT_Q6_K ? 4 - 2 * (j % 4) : 4 - j;
+    int up = t == DT_Q6_K ? 4 - 2 * (j % 4) : (t == DT_Q3_K ? 2 : 4) - j;
     return up >= 0 ? _mm512_slli_epi16(x, (unsigned)up) : _mm512_srli_epi16(x, (unsigned)-up);
 }
 
@@ -75,11 +83,19 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
             q[j] = _mm512_xor_si512(_mm512_loadu_si512(codes + 64 * j), _mm512_set1_epi8(-128));
         return;
     }
-    UNROLL
-    for (int v = 0; v < 4; v++) {
-        __m512i b = _mm512_loadu_si512(codes + 64 * v);
-        q[v] = _mm512_and_si512(b, nib);
-        q[v + 4] = _mm512_and_si512(_mm512_srli_epi16(b, 4), nib);
+    if (f.codes == 128) { /* two bits a column */
+        UNROLL
+        for (int j = 0; j < 8; j++)
+            q[j] = _mm512_and_si512(
+                _mm512_srli_epi16(_mm512_loadu_si512(codes + 64 * (j / 4)), 2 * ((unsigned)j % 4)),
+                _mm512_set1_epi8(3));
+    } else {
+        UNROLL
+        for (int v = 0; v < 4; v++) {
+            __m512i b = _mm512_loadu_si512(codes + 64 * v);
+            q[v] = _mm512_and_si512(b, nib);
+            q[v + 4] = _mm512_and_si512(_mm512_srli_epi16(b, 4), nib);
+        }
     }
     if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
         const __m512i lut = _mm512_broadcast_i32x4(
@@ -91,7 +107,7 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
             q[j] = _mm512_shuffle_epi8(lut, q[j]);
     }
     if (f.high) {
-        const __m512i keep = _mm512_set1_epi8(t == DT_Q6_K ? 0x30 : 0x10);
+        const __m512i keep = _mm512_set1_epi8(t == DT_Q6_K ? 0x30 : t == DT_Q3_K ? 4 : 0x10);
         UNROLL
         for (int j = 0; j < 8; j++) {
             __m512i x = _mm512_loadu_si512(high + (t == DT_Q6_K ? 64 * (j / 4) : 0));
@@ -108,9 +124,17 @@ IN __m512 half16(const uint8_t *p)
 
 /* Integer scales of columns 0..15 (h = 0) and 16..31 as floats. Their sums of products stay below
  * 2^24, so fp32 arithmetic on them is exact. */
-IN __m512 sub512(const uint8_t *p, int h)
+IN __m512 sub512(int t, const uint8_t *p, int h)
 {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h))));
+    __m512i s = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h)));
+    return _mm512_cvtepi32_ps(t == DT_Q2_K ? _mm512_and_si512(s, _mm512_set1_epi32(15)) : s);
+}
+
+/* Integer minimums of the same columns. */
+IN __m512 low512(const uint8_t *p, int h)
+{
+    __m512i s = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h)));
+    return _mm512_cvtepi32_ps(_mm512_srli_epi32(s, 4));
 }
 
 /* d of the 16 rows. head: the head that the group is under (K formats). */
@@ -124,16 +148,18 @@ IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
             _mm512_mask_sllv_epi32(s, low, _mm512_set1_epi32(0x00200000), e));
     }
     if (t == DT_IQ4_XS)
-        return _mm512_mul_ps(half16(head), sub512(p, 0));
+        return _mm512_mul_ps(half16(head), sub512(t, p, 0));
     if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm512_mul_ps(half16(head), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(
                                                _mm_loadu_si128((const __m128i *)p))));
-    return half16(t == DT_Q6_K ? head : p);
+    return half16(has_halves(t) ? head : p);
 }
 
 /* m of the 16 rows, with its sign. */
 IN __m512 min512(int t, const uint8_t *p, const uint8_t *head)
 {
+    if (t == DT_Q2_K)
+        return _mm512_xor_ps(half16(head + 32), _mm512_set1_ps(-0.0f));
     if (t == DT_Q4_K || t == DT_Q5_K) {
         __m512 m = _mm512_mul_ps(
             half16(head + 32),
@@ -143,11 +169,11 @@ IN __m512 min512(int t, const uint8_t *p, const uint8_t *head)
     return half16(p + p16_of(t).scale);
 }
 
-/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a for
- * columns 0..15, b for 16..31. */
+/* Per token and segment: accumulator starts, and the sums as floats for minimums. Halves: a and sum
+ * for columns 0..15, b and sum2 for 16..31. */
 struct prep {
     int32_t a[SEG_GROUPS], b[SEG_GROUPS];
-    float sum[SEG_GROUPS];
+    float sum[SEG_GROUPS], sum2[SEG_GROUPS];
 };
 
 IN void prep_halves(struct prep *o, const int8_t *q, uint32_t groups, int zero)
@@ -166,10 +192,32 @@ IN void prep_halves(struct prep *o, const int8_t *q, uint32_t groups, int zero)
     }
 }
 
+/* Halves with minimums and no zero: the sums of 16 columns. */
+IN void prep_half_mins(struct prep *o, const int8_t *q, uint32_t groups)
+{
+    const __m512i none = _mm512_setzero_si512();
+    prep_halves(o, q, groups, 1);
+    _mm512_storeu_ps(o->sum, _mm512_cvtepi32_ps(_mm512_sub_epi32(none, _mm512_loadu_si512(o->a))));
+    _mm512_storeu_ps(o->sum2, _mm512_cvtepi32_ps(_mm512_sub_epi32(none, _mm512_loadu_si512(o->b))));
+    _mm512_storeu_si512(o->a, none);
+    _mm512_storeu_si512(o->b, none);
+}
+
+/* Folded minimum of a token's group g over 16 rows; u, v: low512 of both halves. */
+IN __m512 half_mins(const struct prep *x, uint32_t g, __m512 u, __m512 v)
+{
+    return _mm512_fmadd_ps(_mm512_set1_ps(x->sum[g]), u,
+                           _mm512_mul_ps(_mm512_set1_ps(x->sum2[g]), v));
+}
+
 /* q and sum point at the segment's first group. */
 IN void prep512(int zero, int min, int halves, struct prep *o, const int8_t *q, const int32_t *sum,
                 uint32_t groups)
 {
+    if (halves && zero == 0) {
+        prep_half_mins(o, q, groups);
+        return;
+    }
     if (halves) {
         prep_halves(o, q, groups, zero);
         return;
@@ -227,6 +275,8 @@ static inline bool fits_256(const struct kern_shape *s)
     X(q5_1, DT_Q5_1, fits_32)                                                                      \
     X(iq4_nl, DT_IQ4_NL, fits_32)                                                                  \
     X(mxfp4, DT_MXFP4, fits_32)                                                                    \
+    X(q2_k, DT_Q2_K, fits_256)                                                                     \
+    X(q3_k, DT_Q3_K, fits_256)                                                                     \
     X(q4_k, DT_Q4_K, fits_256)                                                                     \
     X(q5_k, DT_Q5_K, fits_256)                                                                     \
     X(iq4_xs, DT_IQ4_XS, fits_256)                                                                 \

@@ -3,8 +3,8 @@
  * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI
  * operands in L1 (9-13 KiB a panel), then all tokens pass over them in tiles of 6, with the 12
  * results in registers: 12 vpdpbusd per 8 loads. Row sums meet in y, segment after segment in
- * ascending order. The inner loop knows three kinds (plain scale, with minimum, with halves), not
- * the formats. Bits equal ref/. Pure; any thread.
+ * ascending order. The inner loop knows four kinds (plain scale, with minimum, with halves, with
+ * halves and their minimums), not the formats. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
@@ -17,12 +17,14 @@
 #define TOKENS 6
 #define TOKENS_HALVES 4 /* one more register per result there */
 
-enum kind { SCALE, MIN, HALVES };
+enum kind { SCALE, MIN, HALVES, HALF_MINS };
 
-/* A decoded segment of one panel. u, v: minimums, or the two sub-scales. */
+/* A decoded segment of one panel. u, v: minimums, or the two sub-scales; m: minimum, mu, mv: its
+ * two parts. */
 struct seg {
     uint8_t q[SEG_GROUPS][8][64];
     float d[SEG_GROUPS][16], u[SEG_GROUPS][16], v[SEG_GROUPS][16];
+    float m[SEG_GROUPS][16], mu[SEG_GROUPS][16], mv[SEG_GROUPS][16];
 } __attribute__((aligned(64)));
 
 IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, struct seg *o)
@@ -39,8 +41,13 @@ IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, struct se
         if (has_min(t))
             _mm512_store_ps(o->u[i], min512(t, p, head));
         if (has_halves(t)) {
-            _mm512_store_ps(o->u[i], sub512(p, 0));
-            _mm512_store_ps(o->v[i], sub512(p, 1));
+            _mm512_store_ps(o->u[i], sub512(t, p, 0));
+            _mm512_store_ps(o->v[i], sub512(t, p, 1));
+        }
+        if (has_half_mins(t)) {
+            _mm512_store_ps(o->m[i], min512(t, p, head));
+            _mm512_store_ps(o->mu[i], low512(p, 0));
+            _mm512_store_ps(o->mv[i], low512(p, 1));
         }
         UNROLL
         for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
@@ -69,7 +76,9 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
         size_t at = token(a, t0 + (uint32_t)n);
         q[n] = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
         scale[n] = a->scale + at * a->ldg + b->g0;
-        if (kind == HALVES)
+        if (kind == HALF_MINS)
+            prep_half_mins(&prep[n], q[n], b->len);
+        else if (kind == HALVES)
             prep_halves(&prep[n], q[n], b->len, b->zero);
         else
             prep512(1, kind == MIN, 0, &prep[n], q[n], a->sum + at * a->ldg + b->g0, b->len);
@@ -90,7 +99,7 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
             acc[s][n] = kind == MIN ? _mm512_setzero_si512() : _mm512_set1_epi32(prep[n].a[i]);
         UNROLL
         for (int j = 0; j < 8; j++) {
-            if (kind == HALVES && j == 4) {
+            if (kind >= HALVES && j == 4) {
                 UNROLL
                 for (int n = 0; n < nt; n++)
                     UNROLL
@@ -118,13 +127,18 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
             UNROLL
             for (int n = 0; n < nt; n++) {
                 __m512 as = _mm512_set1_ps(scale[n][i]), dot = _mm512_cvtepi32_ps(acc[s][n]);
-                if (kind == HALVES)
+                if (kind >= HALVES)
                     dot = _mm512_fmadd_ps(dot, _mm512_load_ps(b->w[s].v[i]), part[s][n]);
                 f[s][n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[s][n]);
                 if (kind == MIN)
                     f[s][n] =
                         _mm512_fmadd_ps(_mm512_set1_ps(prep[n].sum[i]),
                                         _mm512_mul_ps(_mm512_load_ps(b->w[s].u[i]), as), f[s][n]);
+                if (kind == HALF_MINS)
+                    f[s][n] =
+                        _mm512_fmadd_ps(half_mins(&prep[n], i, _mm512_load_ps(b->w[s].mu[i]),
+                                                  _mm512_load_ps(b->w[s].mv[i])),
+                                        _mm512_mul_ps(_mm512_load_ps(b->w[s].m[i]), as), f[s][n]);
             }
         }
     }
@@ -140,7 +154,7 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
 /* All tokens over a decoded segment. Tiles are made even: 8 tokens are 4 + 4, not 6 + 2. */
 IN void tiles(const struct job *b, const int kind, const int np)
 {
-    const uint32_t most = kind == HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n,
+    const uint32_t most = kind >= HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n,
                    count = (n + most - 1) / most;
     for (uint32_t c = 0, t0 = 0; c < count; c++) {
         uint32_t nt = (n - t0 + count - c - 1) / (count - c);
@@ -158,11 +172,11 @@ IN void tiles(const struct job *b, const int kind, const int np)
             tile(b, kind, np, 4, t0);
             break;
         case 5:
-            if (kind != HALVES)
+            if (kind < HALVES)
                 tile(b, kind, np, 5, t0);
             break;
         default:
-            if (kind != HALVES)
+            if (kind < HALVES)
                 tile(b, kind, np, 6, t0);
             break;
         }
@@ -181,10 +195,19 @@ TILES(min, MIN, 1)
 TILES(min, MIN, 2)
 TILES(halves, HALVES, 1)
 TILES(halves, HALVES, 2)
+TILES(half_mins, HALF_MINS, 1)
+TILES(half_mins, HALF_MINS, 2)
 
 typedef void (*tiles_fn)(const struct job *b);
-static const tiles_fn inner[3][2] = {
-    {tiles_scale_1, tiles_scale_2}, {tiles_min_1, tiles_min_2}, {tiles_halves_1, tiles_halves_2}};
+static const tiles_fn inner[4][2] = {{tiles_scale_1, tiles_scale_2},
+                                     {tiles_min_1, tiles_min_2},
+                                     {tiles_halves_1, tiles_halves_2},
+                                     {tiles_half_mins_1, tiles_half_mins_2}};
+
+IN int kind_of(int t)
+{
+    return has_half_mins(t) ? HALF_MINS : has_halves(t) ? HALVES : has_min(t) ? MIN : SCALE;
+}
 
 IN void gemm(const struct kern_mm *a, int t)
 {
@@ -199,7 +222,7 @@ IN void gemm(const struct kern_mm *a, int t)
                 a, w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
             for (uint32_t s = 0; s < np; s++)
                 decode_seg(t, p + s * panel, g0, b.len, &w[s]);
-            inner[has_halves(t) ? HALVES : has_min(t) ? MIN : SCALE][np - 1](&b);
+            inner[kind_of(t)][np - 1](&b);
         }
     }
 }

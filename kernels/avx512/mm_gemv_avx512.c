@@ -49,14 +49,17 @@ IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
         }
         __m512 dot;
         if (has_halves(t))
-            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(lo), sub512(p, 0),
-                                  _mm512_mul_ps(_mm512_cvtepi32_ps(hi), sub512(p, 1)));
+            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(lo), sub512(t, p, 0),
+                                  _mm512_mul_ps(_mm512_cvtepi32_ps(hi), sub512(t, p, 1)));
         else
             dot = _mm512_cvtepi32_ps(_mm512_add_epi32(lo, hi));
         __m512 as = _mm512_set1_ps(x->scale[n][g]);
         f[n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[n]);
         if (has_min(t))
             f[n] = _mm512_fmadd_ps(_mm512_set1_ps(x->prep[n].sum[i]),
+                                   _mm512_mul_ps(min512(t, p, head), as), f[n]);
+        if (has_half_mins(t))
+            f[n] = _mm512_fmadd_ps(half_mins(&x->prep[n], i, low512(p, 0), low512(p, 1)),
                                    _mm512_mul_ps(min512(t, p, head), as), f[n]);
     }
 }

@@ -20,6 +20,7 @@
 struct group {
     int32_t c[32];
     int32_t sub[2]; /* integer scales of columns 0..15 and 16..31 */
+    int32_t low[2]; /* Q2_K: integer minimums of both */
     float d, m;
 };
 
@@ -59,12 +60,34 @@ static void group_q6_k(const uint8_t *b, uint32_t j, struct group *o)
         o->c[l] = q6k_code(b, (int)(32 * j) + l) - 32;
 }
 
+static void group_q3_k(const uint8_t *b, uint32_t j, struct group *o)
+{
+    o->d = load_half(b + 108);
+    o->sub[0] = q3k_scale(b + 96, (int)(2 * j));
+    o->sub[1] = q3k_scale(b + 96, (int)(2 * j + 1));
+    for (uint32_t l = 0; l < 32; l++)
+        o->c[l] = ((b[32 + 32 * (j / 4) + l] >> 2 * (j % 4)) & 3) + 4 * ((b[l] >> j) & 1) - 4;
+}
+
+static void group_q2_k(const uint8_t *b, uint32_t j, struct group *o)
+{
+    o->d = load_half(b + 80);
+    o->m = -load_half(b + 82);
+    for (uint32_t h = 0; h < 2; h++) {
+        o->sub[h] = b[2 * j + h] & 15;
+        o->low[h] = b[2 * j + h] >> 4;
+    }
+    for (uint32_t l = 0; l < 32; l++)
+        o->c[l] = (b[16 + 32 * (j / 4) + l] >> 2 * (j % 4)) & 3;
+}
+
 static void get_group(enum dtype t, const uint8_t *row, uint32_t g, struct group *o)
 {
     const struct dtype_info *info = dtype_info(t);
     uint32_t per = info->block_elems / KERN_GROUP;
     const uint8_t *b = row + (size_t)(g / per) * info->block_bytes;
     o->sub[0] = o->sub[1] = 1;
+    o->low[0] = o->low[1] = 0;
     o->m = 0;
     o->d = t == DT_MXFP4 ? e8m0_half(b[0]) : load_half(b);
     switch (t) {
@@ -104,6 +127,12 @@ static void get_group(enum dtype t, const uint8_t *row, uint32_t g, struct group
         o->d = load_half(b) * (float)iq4xs_scale(b, (int)(g % 8));
         nibbles(b + 8 + 16 * (g % 8), code_iq4, 0, o->c);
         break;
+    case DT_Q2_K:
+        group_q2_k(b, g % 8, o);
+        break;
+    case DT_Q3_K:
+        group_q3_k(b, g % 8, o);
+        break;
     default:
         group_q6_k(b, g % 8, o);
         break;
@@ -118,12 +147,16 @@ static bool has_min(enum dtype t)
 static float add_group(enum dtype t, const struct group *w, const int8_t *q, float scale,
                        int32_t sum, float acc)
 {
-    int32_t a = 0, b = 0;
+    int32_t a = 0, b = 0, sa = 0, sb = 0;
     for (int i = 0; i < 16; i++) {
         a += w->c[i] * q[i];
         b += w->c[i + 16] * q[i + 16];
+        sa += q[i];
+        sb += q[i + 16];
     }
     acc = fmaf((float)(w->sub[0] * a + w->sub[1] * b), w->d * scale, acc);
+    if (t == DT_Q2_K)
+        return fmaf((float)(w->low[0] * sa + w->low[1] * sb), w->m * scale, acc);
     return has_min(t) ? fmaf((float)sum, w->m * scale, acc) : acc;
 }
 
@@ -194,6 +227,8 @@ RUN(q4_0, DT_Q4_0, block_rows)
 RUN(q4_1, DT_Q4_1, block_rows)
 RUN(q5_0, DT_Q5_0, block_rows)
 RUN(q5_1, DT_Q5_1, block_rows)
+RUN(q2_k, DT_Q2_K, block_rows)
+RUN(q3_k, DT_Q3_K, block_rows)
 RUN(q4_k, DT_Q4_K, block_rows)
 RUN(q5_k, DT_Q5_K, block_rows)
 RUN(q6_k, DT_Q6_K, block_rows)
@@ -216,6 +251,7 @@ static const struct kern table[] = {
     BOTH(q5_0, DT_Q5_0, "q8", fits_32),     BOTH(q5_1, DT_Q5_1, "q8", fits_32),
     BOTH(q4_k, DT_Q4_K, "q8", fits_256),    BOTH(q6_k, DT_Q6_K, "q8", fits_256),
     BOTH(iq4_nl, DT_IQ4_NL, "q8", fits_32), BOTH(mxfp4, DT_MXFP4, "q8", fits_32),
+    BOTH(q2_k, DT_Q2_K, "q8", fits_256),    BOTH(q3_k, DT_Q3_K, "q8", fits_256),
     BOTH(q5_k, DT_Q5_K, "q8", fits_256),    BOTH(iq4_xs, DT_IQ4_XS, "q8", fits_256),
 };
 

@@ -26,7 +26,6 @@ for f in "$golden"/canonical/*.safetensors; do
     mode=${name##*.}
     name=${name%.*}
     case $name in
-    *.q3_k | *.q2_k) continue ;; # no kernels yet
     *.*) model=$golden/gguf/$name.gguf ;;
     *) model=$golden/$name ;;
     esac

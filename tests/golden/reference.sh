@@ -31,7 +31,7 @@ else
         check "$golden/$m" "$golden/$m/golden.safetensors"
         check "$golden/$m" "$golden/$m/golden.safetensors" --strict --cpu-mask ref --threads 1 --chunk 5
     done
-    for t in qwen3_moe.bf16 qwen3_moe.mxfp4 qwen3_moe.q4_0 qwen3_moe.q5_1 qwen3_moe.q8_0 qwen3_moe_k256.q4_k qwen3_moe_k256.q5_k qwen3_moe_k256.q6_k qwen3_moe_k256.iq4_nl qwen3_moe_k256.iq4_xs; do
+    for t in qwen3_moe.bf16 qwen3_moe.mxfp4 qwen3_moe.q4_0 qwen3_moe.q5_1 qwen3_moe.q8_0 qwen3_moe_k256.q2_k qwen3_moe_k256.q3_k qwen3_moe_k256.q4_k qwen3_moe_k256.q5_k qwen3_moe_k256.q6_k qwen3_moe_k256.iq4_nl qwen3_moe_k256.iq4_xs; do
         check "$golden/gguf/$t.gguf" "$golden/gguf/$t.golden.safetensors" --strict
         check "$golden/gguf/$t.gguf" "$golden/gguf/$t.golden.safetensors"
         check "$golden/gguf/$t.gguf" "$golden/gguf/$t.golden.safetensors" --kv-type f32

@@ -71,6 +71,13 @@ static void fill_block(struct check_rng *r, enum dtype t, uint8_t *b, bool extre
     case DT_Q6_K:
         put16(b, 208, some_half(r, extreme));
         break;
+    case DT_Q3_K:
+        put16(b, 108, some_half(r, extreme));
+        break;
+    case DT_Q2_K:
+        put16(b, 80, some_half(r, extreme));
+        put16(b, 82, some_half(r, extreme));
+        break;
     case DT_F32: {
         float f = extreme && check_below(r, 4) == 0 ? 1e-41f : check_normal(r);
         memcpy(b, &f, 4);

@@ -16,6 +16,8 @@
     X(Q6_K, 1536, 0xc42079d4u, 0x448e3bfcu, 0xc3fbbe1fu, 0x44a27fdau, 0x2310e2add56f64a3u)         \
     X(Q5_K, 1536, 0x43623434u, 0xc3571695u, 0xc329cf26u, 0x4413b397u, 0xcedab40f03e6e9e7u)         \
     X(IQ4_XS, 1536, 0xc45b0a6cu, 0xc4a957ccu, 0xc349ab80u, 0xc272fc80u, 0xd0b91577b476fed0u)       \
+    X(Q3_K, 1536, 0xc20d0514u, 0xc2959453u, 0xc202eeb0u, 0xc2994012u, 0xfb258da2a8c93aa3u)         \
+    X(Q2_K, 1536, 0x41eca4f2u, 0x412acbdau, 0x40f895dbu, 0x412a8942u, 0xd745998a54cfca19u)         \
     X(BF16, 1100, 0xc05e3080u, 0xbf82692fu, 0x3f17b1cfu, 0x400e3629u, 0xefc8a7e3ecfe5f71u)         \
     X(F16, 1100, 0xc05f1274u, 0xbf827da5u, 0x3f16ebf7u, 0x400ec84au, 0x96bd495c0ad3f678u)          \
     X(F32, 1100, 0xc05f0025u, 0xbf829b5au, 0x3f17edacu, 0x400f37b0u, 0x2c60a30af80ddfd2u)

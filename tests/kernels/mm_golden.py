@@ -11,8 +11,8 @@ from gguf import GGMLQuantizationType as T
 
 F = np.float32
 ROWS, N = 19, 3
-HALVES = dict(q8_0=[0], q4_0=[0], q4_1=[0, 2], q5_0=[0], q5_1=[0, 2], iq4_nl=[0], mxfp4=[], q4_k=[0, 2], q6_k=[208], q5_k=[0, 2], iq4_xs=[0])
-SIZE = dict(q8_0=34, q4_0=18, q4_1=20, q5_0=22, q5_1=24, iq4_nl=18, mxfp4=17, q4_k=144, q6_k=210, q5_k=176, iq4_xs=136)
+HALVES = dict(q8_0=[0], q4_0=[0], q4_1=[0, 2], q5_0=[0], q5_1=[0, 2], iq4_nl=[0], mxfp4=[], q4_k=[0, 2], q6_k=[208], q5_k=[0, 2], iq4_xs=[0], q3_k=[108], q2_k=[80, 82])
+SIZE = dict(q8_0=34, q4_0=18, q4_1=20, q5_0=22, q5_1=24, iq4_nl=18, mxfp4=17, q4_k=144, q6_k=210, q5_k=176, iq4_xs=136, q3_k=110, q2_k=84)
 
 
 class Source:

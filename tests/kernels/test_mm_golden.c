@@ -41,9 +41,10 @@ static void fill_blocks(enum dtype t, uint8_t *b, size_t blocks)
     static const struct {
         enum dtype t;
         int at[2];
-    } halves[] = {{DT_Q8_0, {0, -1}}, {DT_Q4_0, {0, -1}},   {DT_Q4_1, {0, 2}}, {DT_Q5_0, {0, -1}},
-                  {DT_Q5_1, {0, 2}},  {DT_IQ4_NL, {0, -1}}, {DT_Q4_K, {0, 2}}, {DT_Q6_K, {208, -1}},
-                  {DT_Q5_K, {0, 2}},  {DT_IQ4_XS, {0, -1}}};
+    } halves[] = {{DT_Q8_0, {0, -1}},   {DT_Q4_0, {0, -1}},   {DT_Q4_1, {0, 2}},
+                  {DT_Q5_0, {0, -1}},   {DT_Q5_1, {0, 2}},    {DT_IQ4_NL, {0, -1}},
+                  {DT_Q4_K, {0, 2}},    {DT_Q6_K, {208, -1}}, {DT_Q5_K, {0, 2}},
+                  {DT_IQ4_XS, {0, -1}}, {DT_Q3_K, {108, -1}}, {DT_Q2_K, {80, 82}}};
     size_t size = dtype_info(t)->block_bytes;
     for (size_t i = 0; i < blocks * size; i++)
         b[i] = (uint8_t)(word() >> 16);
