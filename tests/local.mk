@@ -21,3 +21,4 @@ include tests/unit/api.mk
 include tests/kernels/local.mk
 include tests/golden/local.mk
 include tests/integration/local.mk
+include tests/numa/local.mk

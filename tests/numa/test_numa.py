@@ -1,0 +1,181 @@
+"""test_numa.py - ktserve's NUMA side on real NUMA kernels: machines of one to many unequal nodes are emulated (numa_vm.py), the demo model is loaded inside them, and
+what the kernel says is held against what QEMU was told: pools and threads, every weight page on its pool's node, nothing on nodes without CPUs, every worker on one
+CPU of its own, the topology that kttune reports, and an answer whose tokens and logits equal this host's bit for bit.
+
+Arguments: names of machines (default: all). Exit codes: 0 pass, 1 fail, 77 what emulation needs is not installed (1 with CI=true).
+"""
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numa_vm
+from numa_vm import BUILD, SRC, Machine
+
+FACTS = os.path.join(BUILD, "tests/numa/numa_facts")
+KTTUNE = os.environ.get("KTTUNE", os.path.join(BUILD, "kttune"))
+MODEL = os.path.join(SRC, "models/demo")
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+MACHINES = [
+    Machine("1-node", [(640, "0-1")]),
+    Machine("2-nodes", [(512, "0-1"), (384, "2")]),
+    # two full nodes, one with fewer cores (a desk-sized 43-43-42), one with memory only
+    Machine("4-nodes", [(384, "0-2"), (256, "3-5"), (256, "6-7"), (256, "")],
+            distances={(a, b): 10 if a == b else 16 if {a, b} == {0, 1} else 28 for a in range(4) for b in range(4)}),
+    # CPU numbers dealt out in turn, so that no pool is a range; one thread is kept back and two CPUs are switched off
+    Machine("8-nodes", [(256, "0,8"), (128, "1,9"), (128, "2,10")] + [(128, str(i)) for i in range(3, 8)]),
+]
+OFFLINE = {"8-nodes": [3, 8]}
+
+
+def expected(machine):
+    """Node -> (CPUs, threads): host-profile rules for a machine without limits: one thread per core, some kept back, one from the largest pool each time."""
+    off = OFFLINE.get(machine.name, [])
+    pools = {i: [c for c in cpus if c not in off] for i, cpus in enumerate(machine.cpus())}
+    pools = {i: cpus for i, cpus in pools.items() if cpus}
+    cores = sum(len(c) for c in pools.values())
+    total = cores - (0 if cores < 4 else 1 if cores < 16 else 2)
+    while total < len(pools):
+        fewest = min(len(c) for c in pools.values())
+        del pools[max(i for i, c in pools.items() if len(c) == fewest)]
+    threads = {i: len(c) for i, c in pools.items()}
+    while sum(threads.values()) > total:
+        most = max(threads.values())
+        threads[min(i for i, n in threads.items() if n == most)] -= 1
+    return {i: (pools[i], threads[i]) for i in pools}
+
+
+def cpu_list(text):
+    out = []
+    for part in text.split(",") if text else []:
+        a, _, b = part.partition("-")
+        out += range(int(a), int(b or a) + 1)
+    return out
+
+
+class Checks:
+    """Collects what is wrong instead of stopping at the first."""
+
+    def __init__(self):
+        self.wrong = []
+
+    def same(self, what, got, want):
+        if got != want:
+            self.wrong.append(f"{what}: {got!r}, expected {want!r}")
+
+    def true(self, what, ok):
+        if not ok:
+            self.wrong.append(what)
+
+
+def check_pools(c, machine, facts):
+    want = expected(machine)
+    c.same("pools", {p["node"]: (sorted(p["cpus"]), p["threads"]) for p in facts["pools"]}, {n: (sorted(cpus), t) for n, (cpus, t) in want.items()})
+    total = sum(t for _, t in want.values())
+    for p in facts["pools"]:
+        c.true(f"share of node {p['node']} is {p['share']}", abs(p["share"] - want.get(p["node"], ([], 0))[1] / total) < 1e-5)
+
+
+def check_pages(c, machine, facts):
+    """Whole pages are counted, so a pool with few rows still has some."""
+    several = len(machine.nodes) > 1
+    for p in facts["pools"]:
+        on = {int(n): k for n, k in p["pages"].items() if n != "absent"}
+        c.same(f"nodes of the weight pages of pool {p['node']}", list(on), [p["node"]])
+        c.true(f"pool {p['node']}: {on} pages for {p['bytes']} bytes", sum(on.values()) * 4096 >= p["bytes"] - 64 * 4096)
+        if several:
+            c.same(f"policy of pool {p['node']}", p["policy"], f"bind:{p['node']}")
+    pools = set(expected(machine))
+    for what in ("kv_pages", "scratch_pages"):
+        c.true(f"{what} on nodes {facts[what]} outside the pools {pools}", {int(n) for n in facts[what] if n != "absent"} <= pools)
+
+
+def check_threads(c, machine, facts):
+    cpus = []
+    for t in facts["threads"]:
+        allowed = cpu_list(t["cpus"])
+        c.true(f"thread {t['name']} may use CPUs {t['cpus']}", len(allowed) == 1 and (t["main"] or t["name"].startswith("kt-work")))
+        cpus += allowed
+    c.same("CPUs used twice", sorted(cpus), sorted(set(cpus)))
+    for node, (own, threads) in expected(machine).items():
+        c.same(f"workers of node {node}", len(set(own) & set(cpus)), threads)
+
+
+def check_topology(c, machine, profile):
+    topology = profile["topology"]
+    off = OFFLINE.get(machine.name, [])
+    c.same("source", (topology["source"], topology["this_system"]), ("native", True))
+    cpus = [[x for x in node if x not in off] for node in machine.cpus()]
+    c.same("nodes", [n["os"] for n in topology["nodes"]], list(range(len(machine.nodes))))
+    c.same("CPUs", [cpu_list(n["cpuset"]) for n in topology["nodes"]], [sorted(x) for x in cpus])
+    c.same("cores", topology["cores"], sum(len(x) for x in cpus))
+    for n, (mib, _) in zip(topology["nodes"], machine.nodes):
+        c.true(f"node {n['os']} has {n['bytes']} bytes of {mib} MiB", 0.6 * mib < n["bytes"] / 2**20 <= mib)
+    pools = next(d for d in profile["decisions"] if d["id"] == "pools")
+    c.same("pools decision", {p["node"]: p["mems"] for p in pools["value"]}, {n: [n] for n in expected(machine)})
+    without = [i for i, x in enumerate(cpus) if not x]
+    named = sorted(int(w["about"].split(".")[-1]) for w in profile["warnings"] if w["code"] == "KT004")
+    c.same("nodes that KT004 names", named, without)
+    matrix = [d for d in topology["distances"] if d["unit"] == "relative"]
+    if machine.distances:
+        c.same("distances", [d["values"] for d in matrix], [[[machine.distances[a, b] for b in range(len(cpus))] for a in range(len(cpus))]])
+
+
+def judge(machine, out, here):
+    c = Checks()
+    for label, (code, text) in out.items():
+        c.true(f"{label}: exit {code}\n{text[-2000:]}", code == 0)
+    if c.wrong:
+        return c.wrong
+    facts = json.loads(out["facts"][1])
+    check_pools(c, machine, facts)
+    check_pages(c, machine, facts)
+    check_threads(c, machine, facts)
+    check_topology(c, machine, json.loads(out["topology"][1]))
+    for key in ("tokens", "logits_hash"):
+        c.same(f"{key} (kernels here {here['kernels']}, there {facts['kernels']})", facts[key], here[key])
+    return c.wrong
+
+
+def boot(machine):
+    start = time.monotonic()
+    off = "".join(f"echo 0 >/sys/devices/system/cpu/cpu{i}/online; " for i in OFFLINE.get(machine.name, []))
+    commands = {
+        "prepare": f"{off}cat /sys/devices/system/cpu/online",
+        "facts": "numa_facts /model 2>/tmp/err || { cat /tmp/err; false; }",
+        "topology": "kttune probe --topology-only --json",
+    }
+    files = {f"model/{f}": os.path.join(MODEL, f) for f in MODEL_FILES}
+    return machine.run(commands, [FACTS, KTTUNE], files), time.monotonic() - start
+
+
+def main():
+    chosen = [m for m in MACHINES if not sys.argv[1:] or m.name in sys.argv[1:]]
+    if not chosen:
+        print("machines:", " ".join(m.name for m in MACHINES))
+        return 99
+    for program in (FACTS, KTTUNE):
+        if not os.access(program, os.X_OK):
+            print(f"SKIP: {program} is not built")
+            return 77
+    try:
+        numa_vm.tools()
+    except numa_vm.Missing as e:
+        must = os.environ.get("CI") == "true"
+        print(f"{'FAIL' if must else 'SKIP'}: {e}")
+        return 1 if must else 77
+    here = json.loads(subprocess.run([FACTS, MODEL], capture_output=True, text=True, timeout=120, check=True).stdout)
+    failed = 0
+    for machine, result in zip(chosen, numa_vm.in_parallel([lambda m=m: boot(m) for m in chosen], 2)):
+        wrong = [str(result)] if isinstance(result, Exception) else judge(machine, result[0], here)
+        failed += bool(wrong)
+        seconds = "" if isinstance(result, Exception) else f" ({result[1]:.0f} s)"
+        print(f"{'FAIL' if wrong else 'ok'}: {machine.name}{seconds}")
+        for line in wrong:
+            print("  ", line)
+    return 1 if failed else 0
+
+
+sys.exit(main())
