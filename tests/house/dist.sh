@@ -7,7 +7,8 @@ tracked=$(git -C "$src" ls-files 2>/dev/null) || tracked=
 [ -n "$tracked" ] && [ -e "$src/.git" ] || { echo "not a git checkout"; exit 77; }
 list=$(mktemp) || exit 99
 trap 'rm -f "$list"' EXIT
-(unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES; cd "$build" && make -s dist-list) | tr ' ' '\n' | sed "s,^$src/,,; s,^\./,," | sort -u >"$list"
+rel=$(sed -n 's/^srcdir = //p' "$build/Makefile")
+(unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES; cd "$build" && make -s dist-list) | tr ' ' '\n' | sed "s,^$src/,,; s,^$rel/,,; s,^\./,," | sort -u >"$list"
 [ "$(wc -l <"$list")" -gt 100 ] || { echo "make dist-list names too few files"; exit 1; }
 bad=0
 for f in $tracked; do
