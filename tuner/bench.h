@@ -4,5 +4,6 @@
 #define KT_TUNER_BENCH_H
 
 int bench_model(int argc, char **argv);
+int bench_kernels(int argc, char **argv);
 
 #endif

@@ -1,11 +1,11 @@
 /* bench_model.c - kttune bench model: tokens per second and the share of the hardware's ceilings,
  * in paired rounds.
  *
- * A round times, in random order, the read ceiling, the int8 ceiling, a decode run and a prefill
- * run; ratios are taken inside a round, so a machine that slows down slows both sides. Bytes are
- * those of the weight rows a step must read in the file's format (distinct experts, attention,
- * head; not the embedding table, not padding); operations are 2 per multiply-accumulate of a weight
- * with a token row. Token ids are random and never fed back.
+ * A round times, in random order, the read ceiling, the two compute ceilings, a decode run and a
+ * prefill run; ratios are taken inside a round, so a machine that slows down slows both sides.
+ * Bytes are those of the weight rows a step must read in the file's format (distinct experts,
+ * attention, head; not the embedding table, not padding); operations are 2 per multiply-accumulate
+ * of a weight with a token row. Token ids are random and never fed back.
  */
 #define _GNU_SOURCE /* sched_getcpu */
 #include "bench.h"
@@ -30,7 +30,7 @@
 
 #define MAX_ROUNDS 100
 
-enum { READ, INT8, DECODE, PREFILL, N_KINDS };
+enum { READ, INT8, SCALED, DECODE, PREFILL, N_KINDS };
 
 struct bench {
     kt_engine_opts engine;
@@ -48,11 +48,12 @@ struct bench {
     kt_batch_item *item; /* [batch] */
     int32_t *ids;        /* [batch_tokens] */
     float *logits;       /* [batch][V] */
-    double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS];
+    double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS], scaled_ops[MAX_ROUNDS];
     double decode_attn[MAX_ROUNDS], decode_moe[MAX_ROUNDS],
         decode_other[MAX_ROUNDS]; /* seconds of a step */
     double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS], decode_bytes;
-    double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS];
+    double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS],
+        prefill_scaled[MAX_ROUNDS];
 };
 
 static uint32_t next_random(struct bench *b)
@@ -135,7 +136,7 @@ static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
 
 static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
 {
-    int order[N_KINDS] = {READ, INT8, DECODE, PREFILL};
+    int order[N_KINDS] = {READ, INT8, SCALED, DECODE, PREFILL};
     for (int i = N_KINDS - 1; i > 0; i--) {
         int j = (int)(next_random(b) % (uint32_t)(i + 1)), t = order[i];
         order[i] = order[j];
@@ -149,6 +150,9 @@ static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
         case INT8:
             b->int8_ops[round] = ceiling_int8(b->ceiling, b->isa);
             break;
+        case SCALED:
+            b->scaled_ops[round] = ceiling_scaled(b->ceiling, b->isa);
+            break;
         case DECODE:
             KT_TRY(time_decode(b, round, err));
             break;
@@ -159,6 +163,8 @@ static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
     b->decode_ratio[round] = b->decode_bps[round] / b->read_bps[round];
     b->prefill_ratio[round] =
         b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : (double)NAN;
+    b->prefill_scaled[round] =
+        b->scaled_ops[round] > 0 ? b->prefill_ops[round] / b->scaled_ops[round] : (double)NAN;
     return KT_OK;
 }
 
@@ -181,7 +187,9 @@ static void report(struct bench *b, bool small)
         {"prefill_tok_s", "prefill", "tokens/s", b->prefill_tok, 1, false},
         {"prefill_gops", "prefill", "GOPS", b->prefill_ops, 1e-9, false},
         {"int8_gops", "int8 ceiling", "GOPS", b->int8_ops, 1e-9, false},
+        {"scaled_gops", "group-scaled ceiling", "GOPS", b->scaled_ops, 1e-9, false},
         {"prefill_int8_ratio", "prefill / int8 ceiling", "%", b->prefill_ratio, 1, true},
+        {"prefill_scaled_ratio", "prefill / group-scaled", "%", b->prefill_scaled, 1, true},
     };
     char why[160];
     snprintf(why, sizeof why,

@@ -1,6 +1,7 @@
 /* ceiling.h - what the hardware allows, measured beside whatever is compared with it: bytes per
  * second of read-only memory traffic, and int8 operations per second of the dot-product instruction
- * that the kernels use. One sample a call, so that callers interleave samples with their own.
+ * that the kernels use, alone and with the fp32 work of canonical arithmetic beside it. One sample
+ * a call, so that callers interleave samples with their own.
  * Owner: the thread that opened it.
  */
 #ifndef KT_TUNER_CEILING_H
@@ -20,9 +21,15 @@ void ceiling_close(struct ceiling *c);
 /* Bytes per second over all threads, every byte read once. */
 double ceiling_read(struct ceiling *c);
 /* Multiplications plus additions per second (2 per int8 product) of `isa`'s best instruction:
- * vpdpbusd with KERN_ISA_AVX512VNNI, vpmaddubsw + vpmaddwd with KERN_ISA_AVX2; 0 when the mask has
- * neither. About 20 ms. */
+ * vpdpbusd on 512 bits with KERN_ISA_AVX512VNNI, on 256 with KERN_ISA_AVXVNNI, vpmaddubsw +
+ * vpmaddwd
+ * + vpaddd with KERN_ISA_AVX2; 0 when the mask has none. About 20 ms. */
 double ceiling_int8(struct ceiling *c, uint32_t isa);
+/* The same with what each group of 32 costs beside its 8 dot products: one convert, one multiply,
+ * one fma (the group-scaled peak). No loads, no decoding. AVX2 kernels add the 16-bit products of
+ * narrow formats before they widen them, so they can pass this loop, which widens each. About 20
+ * ms. */
+double ceiling_scaled(struct ceiling *c, uint32_t isa);
 const char *ceiling_int8_name(uint32_t isa);
 
 #endif

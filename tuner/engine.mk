@@ -2,6 +2,9 @@
 kttune_SOURCES += \
 	%D%/cmd_bench.c \
 	%D%/bench_model.c %D%/bench.h \
+	%D%/bench_kernels.c %D%/bench_kernels.h %D%/bench_kernels_out.c \
+	%D%/bench_host.c %D%/bench_host.h \
+	%D%/kern_set.c %D%/kern_set.h \
 	%D%/ceiling.c %D%/ceiling.h \
 	%D%/cmd_check_model.c \
 	%D%/golden.c %D%/golden.h \

@@ -7,3 +7,5 @@ TESTS += tests/integration/test_api.py tests/integration/test_streams.py tests/i
 EXTRA_DIST += %D%/test_llama_cpp.py
 TESTS += tests/integration/test_profile_use.py
 EXTRA_DIST += tests/integration/test_profile_use.py
+TESTS += tests/integration/test_bench_kernels.py
+EXTRA_DIST += tests/integration/test_bench_kernels.py
