@@ -1,8 +1,9 @@
 /* pack.c - file rows to kernel layouts, and the value checks that loading owes (weight-formats
  * section 4). Layout: pack.h.
  *
- * Packing moves bytes and never rounds. It goes row by row through one panel, which stays in cache;
- * the inner moves are 4-byte words, because a VNNI operand holds four consecutive columns of a row.
+ * Packing moves bytes and never rounds. Whole panels go through pack_panel.c where it has code for
+ * the format; here a panel is filled row by row, which defines its bytes and finds the row of a bad
+ * value; the moves are 4-byte words, as a VNNI operand holds four consecutive columns of a row.
  * Callers split a matrix by panels over threads. Compiled without ISA flags. Pure; any thread.
  */
 #include "pack.h"
@@ -255,26 +256,39 @@ static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel
     }
 }
 
+/* The rows of one panel, or fewer. Returns -1 or the first bad row. */
+static int64_t pack_rows(enum dtype t, const uint8_t *s, uint32_t rows, uint32_t k, uint8_t *panel)
+{
+    uint64_t row = dtype_row_bytes(t, k), bytes = kern_panel_bytes(KERN_P16, t, k);
+    /* a short last panel has rows of zero bytes; the rounding to 64 bytes is zero everywhere */
+    uint64_t from = rows < KERN_PANEL || bytes < 64 ? 0 : bytes - 64;
+    memset(panel + from, 0, bytes - from);
+    if (rows == KERN_PANEL && pack_panel(t, s, k, panel))
+        return -1;
+    for (uint32_t r = 0; r < rows; r++, s += row) {
+        if (!row_ok(t, s, k))
+            return r;
+        put_row(t, s, k, panel, r);
+    }
+    return -1;
+}
+
 int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t rows, uint32_t k,
                   void *dst)
 {
     const uint8_t *s = src;
     uint8_t *d = dst;
     uint64_t row = dtype_row_bytes(t, k), panel = kern_panel_bytes(l, t, k);
-    for (uint32_t r = 0; r < rows; r++, s += row) {
-        if (!row_ok(t, s, k))
+    for (uint32_t r = 0; l == KERN_ROWS && r < rows; r++) {
+        if (!row_ok(t, s + r * row, k))
             return r;
-        if (l == KERN_ROWS) {
-            memcpy(d + r * row, s, row);
-            continue;
-        }
-        if (r % KERN_PANEL == 0) {
-            /* a short last panel has rows of zero bytes; the rounding to 64 bytes is zero
-             * everywhere */
-            uint64_t from = rows - r < KERN_PANEL || panel < 64 ? 0 : panel - 64;
-            memset(d + r / KERN_PANEL * panel + from, 0, panel - from);
-        }
-        put_row(t, s, k, d + r / KERN_PANEL * panel, r % KERN_PANEL);
+        memcpy(d + r * row, s + r * row, row);
+    }
+    for (uint32_t r = 0; l != KERN_ROWS && r < rows; r += KERN_PANEL) {
+        uint32_t n = rows - r < KERN_PANEL ? rows - r : KERN_PANEL;
+        int64_t bad = pack_rows(t, s + r * row, n, k, d + r / KERN_PANEL * panel);
+        if (bad >= 0)
+            return r + bad;
     }
     return -1;
 }

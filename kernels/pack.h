@@ -75,6 +75,10 @@ static inline size_t p16_head_at(struct p16 f, uint32_t g)
     return (size_t)(g / f.super) * (f.head + (size_t)f.super * p16_group_bytes(f));
 }
 
+/* Sixteen whole rows in file form into one panel (pack_panel.c). false: a value is forbidden or the
+ * format has no code there, and the panel is undefined: go row by row. */
+bool pack_panel(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel);
+
 /* Bytes of an element of a plain format, 0 for others. */
 static inline uint32_t plain_bytes(int t)
 {

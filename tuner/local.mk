@@ -7,4 +7,3 @@ include tuner/probe.mk
 include tuner/files.mk
 include tuner/engine.mk
 include tuner/report.mk
-include tuner/tune.mk

@@ -29,6 +29,8 @@ kt_status file_map(const char *path, struct file_map *out, kt_err *err)
         KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", path);
     }
     out->bytes = (uint64_t)st.st_size;
+    out->device = (uint64_t)st.st_dev;
+    out->inode = (uint64_t)st.st_ino;
     if (out->bytes > 0) {
         void *p = mmap(NULL, (size_t)out->bytes, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) {

@@ -12,7 +12,8 @@
 struct file_map {
     const uint8_t *data; /* NULL for an empty file */
     uint64_t bytes;
-    char *path; /* as given */
+    uint64_t device, inode; /* of the file that was mapped: its path may later name another */
+    char *path;             /* as given */
 };
 
 /* Map a regular file read-only. KT_E_IO names path and reason; directories and FIFOs are KT_E_IO

@@ -235,6 +235,11 @@ void gguf_close(struct gguf *g)
     mem_free(g);
 }
 
+const struct file_map *gguf_map(const struct gguf *g, uint32_t shard)
+{
+    return &g->shard[shard].map;
+}
+
 const char *gguf_path(const struct gguf *g, uint32_t shard)
 {
     return g->shard[shard].map.path;

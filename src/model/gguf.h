@@ -53,12 +53,14 @@ struct gguf_tensor {
 };
 
 struct gguf;
+struct file_map; /* base/file.h */
 
 /* path: any shard of a split model, or a single file. Opens all shards. */
 kt_status gguf_open(const char *path, struct gguf **out, kt_err *err);
 void gguf_close(struct gguf *g);
 
 const char *gguf_path(const struct gguf *g, uint32_t shard);
+const struct file_map *gguf_map(const struct gguf *g, uint32_t shard);
 uint64_t gguf_file_bytes(const struct gguf *g, uint32_t shard);
 uint32_t gguf_shards(const struct gguf *g);
 uint32_t gguf_version(const struct gguf *g);

@@ -117,6 +117,20 @@ static kt_status index_names(struct mdl *m, kt_err *err)
     return KT_OK;
 }
 
+uint32_t mdl_file_count(const struct mdl *m)
+{
+    if (m->priv->gguf != NULL)
+        return gguf_shards(m->priv->gguf);
+    return m->priv->st != NULL ? st_file_count(m->priv->st) : 0;
+}
+
+void mdl_file_at(const struct mdl *m, uint32_t i, struct mdl_file *out)
+{
+    const struct file_map *f =
+        m->priv->gguf != NULL ? gguf_map(m->priv->gguf, i) : st_map(m->priv->st, i);
+    *out = (struct mdl_file){f->path, f->data, f->bytes, f->device, f->inode};
+}
+
 const struct mdl_tensor *mdl_tensor_by_name(const struct mdl *m, const char *name)
 {
     size_t lo = 0, hi = m->n_tensors;

@@ -92,6 +92,14 @@ struct mdl_tensor {
     uint64_t bytes;
 };
 
+/* A file that holds tensors, mapped. */
+struct mdl_file {
+    const char *path;
+    const uint8_t *data;
+    uint64_t bytes;
+    uint64_t device, inode;
+};
+
 struct mdl {
     const char *path; /* as given to mdl_open */
     const char *name; /* directory or file name without suffix and shard number */
@@ -130,6 +138,9 @@ bool mdl_role_is_plain(enum mdl_role role);
 /* The GGUF name of a role; experts of a MoE layer are stacked in one tensor. Returns buf. */
 const char *mdl_gguf_name(const struct mdl_traits *t, enum mdl_role role, uint32_t layer,
                           char buf[64]);
+/* Files that hold tensors: count, and the i-th. */
+uint32_t mdl_file_count(const struct mdl *m);
+void mdl_file_at(const struct mdl *m, uint32_t i, struct mdl_file *out);
 /* By its name in the file. NULL if absent. */
 const struct mdl_tensor *mdl_tensor_by_name(const struct mdl *m, const char *name);
 /* Rope frequencies after scaling, f_i as fp32, i < dims/2 (models 2.3): computed in double, rounded

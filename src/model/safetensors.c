@@ -326,6 +326,16 @@ void st_close(struct st *s)
     mem_free(s);
 }
 
+uint32_t st_file_count(const struct st *s)
+{
+    return s->n_files;
+}
+
+const struct file_map *st_map(const struct st *s, uint32_t i)
+{
+    return &s->file[i].map;
+}
+
 const struct mdl_tensor *st_tensors(const struct st *s, uint32_t *n)
 {
     *n = s->n_t;

@@ -136,11 +136,52 @@ static void test_checks(void)
     };
     for (size_t i = 0; i < sizeof v / sizeof v[0]; i++)
         for (int l = KERN_ROWS; l <= KERN_P16; l++) {
-            int64_t r = packed_bad(l, v[i].t, 512, 17, v[i].at, v[i].bytes, v[i].len);
-            expect(r == 17, "forbidden value not refused:", dtype_name(v[i].t), (double)r, 17);
-            r = packed_bad(l, v[i].t, 512, 17, v[i].at, v[i].fine, v[i].len);
-            expect(r == -1, "fine value refused:", dtype_name(v[i].t), (double)r, -1);
+            for (uint32_t row = 5; row < 20; row += 12) { /* in a whole panel and in a short one */
+                int64_t r = packed_bad(l, v[i].t, 512, row, v[i].at, v[i].bytes, v[i].len);
+                expect(r == row, "forbidden value not refused:", dtype_name(v[i].t), (double)r,
+                       row);
+                r = packed_bad(l, v[i].t, 512, row, v[i].at, v[i].fine, v[i].len);
+                expect(r == -1, "fine value refused:", dtype_name(v[i].t), (double)r, -1);
+            }
         }
+}
+
+/* A whole panel and a short one take different paths: fifteen rows and a row of zero bytes must
+ * give the same panel as fifteen rows. The masks keep every scale finite. */
+static void test_paths_of(enum dtype t, uint32_t k, uint8_t mask)
+{
+    uint64_t rb = dtype_row_bytes(t, k), pb = kern_panel_bytes(KERN_P16, t, k);
+    uint8_t *src = mem_calloc(16, rb), *dst = mem_aligned(64, 2 * pb);
+    uint32_t seed = k;
+    if (src == NULL || dst == NULL)
+        exit(99);
+    memset(dst, 0x5a, 2 * pb);
+    for (uint64_t b = 0; b < 15 * rb; b++) {
+        seed = seed * 1664525u + 1013904223u;
+        src[b] = (uint8_t)(seed >> 24) & mask;
+    }
+    for (uint64_t b = 15 * rb; t == DT_IQ4_XS && b < 16 * rb; b += dtype_info(t)->block_bytes)
+        memset(src + b + 2, 0xaa, 2); /* its scales are stored less 32: make them 0 */
+    for (uint64_t b = 15 * rb; t == DT_Q3_K && b < 16 * rb; b += dtype_info(t)->block_bytes)
+        memset(src + b + 104, 0xaa, 4);
+    int64_t whole = kern_pack(KERN_P16, t, src, 16, k, dst),
+            part = kern_pack(KERN_P16, t, src, 15, k, dst + pb);
+    expect(whole == -1 && part == -1, "fine panel refused:", dtype_name(t), (double)whole,
+           (double)part);
+    expect(memcmp(dst, dst + pb, pb) == 0, "the packer's two paths differ:", dtype_name(t), k, 0);
+    mem_free(src);
+    mem_free(dst);
+}
+
+static void test_paths(void)
+{
+    static const uint32_t widths[] = {512, 1280, 35};
+    for (int t = 0; t < DT_COUNT; t++)
+        for (int i = 0; i < 3; i++)
+            if (kern_has_dtype(t) && widths[i] % dtype_info((enum dtype)t)->block_elems == 0) {
+                test_paths_of((enum dtype)t, widths[i], 0xbb);
+                test_paths_of((enum dtype)t, widths[i], 0xee);
+            }
 }
 
 /* ---- the fixture ---- */
@@ -249,6 +290,7 @@ int main(void)
     struct blob b = {0};
     test_known();
     test_checks();
+    test_paths();
     if (!blob_open(&b)) {
         printf("blocks.safetensors is absent: only the known answers were checked, %d wrong\n",
                bad);

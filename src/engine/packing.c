@@ -1,0 +1,307 @@
+/* packing.c - the weights of a model from its files into the pools' memory, by all workers.
+ *
+ * The work is cut into pieces of about a megabyte: rows of one matrix that one pool owns. A pool's
+ * workers claim its pieces in file order, read each into a buffer of their own, which stays in
+ * cache, and pack it into the pool's memory: so pages are touched first, and only, by their own
+ * node, the disk is read sequentially, and memory beyond the packed weights is a buffer for each
+ * worker. Conversion at load (--quant, --quant-dense, --strict) goes file form -> fp32 -> file form
+ * of the wanted type -> packed, 64 rows at a time, so its bits equal those of a file that was
+ * converted before. Owner: the engine thread; workers only inside team_run.
+ */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "source.h"
+
+#define PIECE_BYTES                                                                                \
+    (1u << 20)       /* of the file, about: a buffer that the second-level cache holds             \
+                      */
+#define STEP_ROWS 64 /* rows converted at once */
+#define PROGRESS_NS 100000000u
+
+struct piece {
+    const struct eng_mat *mat;
+    struct mdl_slice src;
+    const uint8_t *at;   /* its first row in the mapped file */
+    uint64_t bytes;      /* in the file */
+    int through;         /* dtype that values pass through before packing (-1: none) */
+    uint32_t pool;       /* whose part of the matrix */
+    uint32_t row0, rows; /* in the part; row0 is a multiple of the panel */
+};
+
+struct packer {
+    struct kt_engine *e;
+    struct source *source;
+    struct piece *piece;
+    uint32_t n_pieces;
+    uint32_t *pool_first; /* [n_pools+1] pieces of each pool are contiguous */
+    uint64_t total_bytes, largest;
+    _Atomic uint64_t done_bytes;
+    atomic_bool failed;
+    atomic_flag err_taken;
+    kt_err err;
+    uint8_t **stage; /* [n_workers] a piece as the file has it */
+    uint8_t **buf;   /* [n_workers] conversion buffers */
+    size_t f32_bytes, mid_bytes;
+    const kt_engine_opts *o;
+    uint64_t last_progress_ns;
+};
+
+static void fail(struct packer *pk, const kt_err *err)
+{
+    if (!atomic_flag_test_and_set(&pk->err_taken))
+        pk->err = *err;
+    atomic_store(&pk->failed, true);
+}
+
+static void bad_value(struct packer *pk, const struct piece *k, uint64_t row)
+{
+    kt_err err;
+    err_set(&err, KT_E_FORMAT, 0, __func__,
+            "%s: tensor %s (%s), row %llu: NaN or infinity in a value or scale; the file is "
+            "damaged or was converted wrongly",
+            k->src.file, k->src.tensor, dtype_name(k->src.type), (unsigned long long)row);
+    fail(pk, &err);
+}
+
+/* n rows of a piece, as the file has them at src, converted and packed. row: of the whole matrix,
+ * for messages. */
+static bool pack_rows(struct packer *pk, const struct piece *k, uint32_t worker, const uint8_t *src,
+                      uint32_t row, uint32_t n, uint8_t *dst)
+{
+    const struct eng_mat *m = k->mat;
+    enum dtype type = k->src.type;
+    uint64_t elems = (uint64_t)n * m->k;
+    float *f32 = (float *)(void *)pk->buf[worker];
+    uint8_t *mid = pk->buf[worker] + pk->f32_bytes;
+    if (k->through >= 0) {
+        kern_decode(type, src, elems, f32);
+        for (uint64_t i = 0; i < elems; i++)
+            if (!(f32[i] - f32[i] == 0.0f)) {
+                bad_value(pk, k, row + i / m->k);
+                return false;
+            }
+        kern_quantise((enum dtype)k->through, f32, elems, mid);
+        src = mid;
+        type = (enum dtype)k->through;
+    }
+    if (type != m->type) { /* strict: values as fp32 */
+        kern_decode(type, src, elems, f32);
+        src = (const uint8_t *)f32;
+        type = m->type;
+    }
+    int64_t bad = kern_pack(m->layout, type, src, n, m->k, dst);
+    if (bad >= 0)
+        bad_value(pk, k, row + (uint64_t)bad);
+    return bad < 0;
+}
+
+static void pack_piece(struct packer *pk, const struct piece *k, uint32_t worker)
+{
+    const struct eng_mat *m = k->mat;
+    const struct eng_part *part = &m->part[k->pool];
+    uint64_t row_bytes = dtype_row_bytes(k->src.type, m->k);
+    uint32_t step = k->through >= 0 || m->type != k->src.type ? STEP_ROWS : k->rows;
+    kt_err err;
+    if (atomic_load_explicit(&pk->failed, memory_order_relaxed))
+        return;
+    if (source_read(pk->source, k->at, k->bytes, pk->stage[worker], &err) != KT_OK) {
+        fail(pk, &err);
+        return;
+    }
+    for (uint32_t r = 0; r < k->rows; r += step) {
+        uint32_t n = k->rows - r < step ? k->rows - r : step;
+        uint8_t *dst = part->w + (uint64_t)((k->row0 + r) / KERN_PANEL) * m->panel_bytes;
+        if (!pack_rows(pk, k, worker, pk->stage[worker] + r * row_bytes, part->row0 + k->row0 + r,
+                       n, dst))
+            return;
+    }
+    uint64_t done = atomic_fetch_add(&pk->done_bytes, k->bytes) + k->bytes, now = clock_ns();
+    if (worker == 0 && pk->o->progress != NULL && now - pk->last_progress_ns > PROGRESS_NS) {
+        pk->last_progress_ns = now;
+        pk->o->progress(pk->o->progress_user, done, pk->total_bytes);
+    }
+}
+
+static void pack_worker(void *ctx, uint32_t worker)
+{
+    struct packer *pk = ctx;
+    struct kt_engine *e = pk->e;
+    uint32_t pool = e->worker[worker].pool, first = pk->pool_first[pool],
+             n = pk->pool_first[pool + 1] - first, i;
+    e->worker[worker].phase = 0;
+    while (eng_claim_pool(e, worker, n, &i))
+        pack_piece(pk, &pk->piece[first + i], worker);
+}
+
+/* ---- the list of pieces ---- */
+
+/* Rows of a piece: whole panels; at least one, however wide. */
+static uint32_t piece_rows(uint64_t row_bytes)
+{
+    uint64_t panels = PIECE_BYTES / (row_bytes * KERN_PANEL);
+    return (uint32_t)(panels > 0 ? panels : 1) * KERN_PANEL;
+}
+
+/* Add the pieces of one matrix for one pool; only counts while pk->piece is NULL. */
+static void add_pieces(struct packer *pk, const struct eng_mat *m, enum mdl_role role,
+                       uint32_t layer, uint32_t expert, uint32_t pool)
+{
+    struct kt_engine *e = pk->e;
+    struct mdl_slice s;
+    int through;
+    enum dtype packed;
+    bool is_expert =
+        (role == MDL_GATE || role == MDL_UP || role == MDL_DOWN) && e->model->t.layer_is_moe[layer];
+    mdl_weight(e->model, role, layer, expert, &s);
+    eng_choose_type(e, role, is_expert, s.type, &through, &packed);
+    uint64_t row_bytes = dtype_row_bytes(s.type, m->k);
+    uint32_t each = piece_rows(row_bytes);
+    for (uint32_t r = 0; r < m->part[pool].rows; r += each) {
+        uint32_t n = m->part[pool].rows - r < each ? m->part[pool].rows - r : each;
+        uint64_t bytes = n * row_bytes;
+        if (pk->piece != NULL) {
+            const uint8_t *at = s.data + (m->part[pool].row0 + r) * row_bytes;
+            pk->piece[pk->n_pieces] = (struct piece){m, s, at, bytes, through, pool, r, n};
+        } else {
+            pk->total_bytes += bytes;
+            pk->largest = bytes > pk->largest ? bytes : pk->largest;
+        }
+        pk->n_pieces++;
+    }
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct piece *x = a, *y = b;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+static void list_pieces(struct packer *pk)
+{
+    struct kt_engine *e = pk->e;
+    const struct mdl_traits *t = &e->model->t;
+    pk->n_pieces = 0;
+    for (uint32_t p = 0; p < e->n_pools; p++) {
+        pk->pool_first[p] = pk->n_pieces;
+        for (uint32_t i = 0; i < t->n_layers; i++) {
+            const struct eng_layer *l = &e->layer[i];
+            add_pieces(pk, &l->q, MDL_Q, i, 0, p);
+            add_pieces(pk, &l->k, MDL_K, i, 0, p);
+            add_pieces(pk, &l->v, MDL_V, i, 0, p);
+            add_pieces(pk, &l->o, MDL_O, i, 0, p);
+            if (l->moe)
+                add_pieces(pk, &l->router, MDL_ROUTER, i, 0, p);
+            for (uint32_t x = 0; x < (l->moe ? t->n_experts : 1); x++) {
+                add_pieces(pk, &l->gate[x], MDL_GATE, i, x, p);
+                add_pieces(pk, &l->up[x], MDL_UP, i, x, p);
+                add_pieces(pk, &l->down[x], MDL_DOWN, i, x, p);
+            }
+        }
+        add_pieces(pk, &e->head, MDL_HEAD, 0, 0, p);
+    }
+    pk->pool_first[e->n_pools] = pk->n_pieces;
+    for (uint32_t p = 0; pk->piece != NULL && p < e->n_pools; p++)
+        qsort(pk->piece + pk->pool_first[p], pk->pool_first[p + 1] - pk->pool_first[p],
+              sizeof *pk->piece, by_place);
+}
+
+/* ---- all of it ---- */
+
+static uint32_t widest_k(const struct kt_engine *e)
+{
+    const struct mdl_traits *t = &e->model->t;
+    uint32_t k = t->hidden, heads = t->n_heads * t->head_dim;
+    k = heads > k ? heads : k;
+    k = t->dense_inter > k ? t->dense_inter : k;
+    return t->expert_inter > k ? t->expert_inter : k;
+}
+
+/* Pieces and buffers. */
+static bool prepare(struct packer *pk)
+{
+    struct kt_engine *e = pk->e;
+    pk->f32_bytes = ((size_t)STEP_ROWS * widest_k(e) * sizeof(float) + 63) / 64 * 64;
+    pk->mid_bytes = pk->f32_bytes;
+    pk->pool_first = mem_calloc(e->n_pools + 1, sizeof *pk->pool_first);
+    pk->buf = mem_calloc(e->n_workers, sizeof *pk->buf);
+    pk->stage = mem_calloc(e->n_workers, sizeof *pk->stage);
+    if (pk->pool_first == NULL || pk->buf == NULL || pk->stage == NULL)
+        return false;
+    list_pieces(pk);
+    pk->piece = mem_calloc(pk->n_pieces, sizeof *pk->piece);
+    if (pk->piece == NULL)
+        return false;
+    list_pieces(pk);
+    for (uint32_t i = 0; i < e->n_workers; i++)
+        if ((pk->stage[i] = mem_map(pk->largest)) == NULL ||
+            (pk->buf[i] = mem_aligned(64, pk->f32_bytes + pk->mid_bytes)) == NULL)
+            return false;
+    return true;
+}
+
+static void release(struct packer *pk)
+{
+    for (uint32_t i = 0; pk->buf != NULL && i < pk->e->n_workers; i++)
+        mem_free(pk->buf[i]);
+    for (uint32_t i = 0; pk->stage != NULL && i < pk->e->n_workers; i++)
+        mem_unmap(pk->stage[i], pk->largest);
+    mem_free(pk->buf);
+    mem_free(pk->stage);
+    mem_free(pk->piece);
+    mem_free(pk->pool_first);
+    source_close(pk->source);
+}
+
+static kt_status run(struct packer *pk, kt_err *err)
+{
+    struct kt_engine *e = pk->e;
+    const kt_engine_opts *o = pk->o;
+    for (uint32_t p = 0; p < e->n_pools; p++)
+        for (int c = 0; c < 3; c++)
+            atomic_store(&e->pool_counter[p].next[c], 0);
+    uint64_t start = clock_ns();
+    team_run(e->team, pack_worker, pk);
+    for (uint32_t p = 0; p < e->n_pools; p++)
+        atomic_store(&e->pool_counter[p].next[0], 0);
+    if (atomic_load(&pk->failed)) {
+        if (err != NULL)
+            *err = pk->err;
+        return pk->err.code;
+    }
+    double s = (double)(clock_ns() - start) * 1e-9;
+    if (o->progress != NULL)
+        o->progress(o->progress_user, pk->total_bytes, pk->total_bytes);
+    log_info("packed %.1f MB in %.2f s (%.2f GB/s)", (double)pk->total_bytes * 1e-6, s,
+             (double)pk->total_bytes * 1e-9 / (s > 0 ? s : 1e-9));
+    return KT_OK;
+}
+
+kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
+{
+    struct packer pk = {.e = e, .o = o, .err_taken = ATOMIC_FLAG_INIT};
+    uint64_t allowed =
+        o->memory_limit_bytes > 0 ? o->memory_limit_bytes : host_memory_allowed(e->host);
+    uint64_t need = e->weight_bytes + e->kv_bytes + e->scratch_bytes;
+    bool drop = allowed < need || allowed - need < source_bytes(e->model);
+    for (uint32_t p = 0; p < e->n_pools; p++)
+        for (size_t i = 0, n = eng_count_mats(&e->model->t); i < n; i++)
+            e->parts[i * e->n_pools + p].w =
+                e->arena[p] + (uintptr_t)e->parts[i * e->n_pools + p].w;
+    if (!prepare(&pk)) {
+        release(&pk);
+        KT_FAIL(err, KT_E_NOMEM,
+                "no memory for packing buffers of %llu bytes; free memory or use fewer --threads",
+                (unsigned long long)(pk.largest + pk.f32_bytes + pk.mid_bytes));
+    }
+    kt_status s = source_open(e->model, drop, &pk.source, err);
+    if (s == KT_OK)
+        s = run(&pk, err);
+    release(&pk);
+    return s;
+}
