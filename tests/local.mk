@@ -15,6 +15,7 @@ include tests/unit/tok.mk
 include tests/unit/host.mk
 include tests/unit/profile.mk
 include tests/unit/cost.mk
+include tests/unit/tune.mk
 include tests/unit/engine.mk
 include tests/unit/http.mk
 include tests/unit/api.mk

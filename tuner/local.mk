@@ -7,3 +7,4 @@ include tuner/probe.mk
 include tuner/files.mk
 include tuner/engine.mk
 include tuner/report.mk
+include tuner/tune.mk

@@ -75,12 +75,42 @@ struct eng_counter {
     _Alignas(64) atomic_uint next[3];
 };
 
+/* The tokens of a layer by expert: slots are (token, expert) pairs, an expert's slots are
+ * contiguous. */
+struct eng_groups {
+    int32_t *chosen; /* [B][K] ascending */
+    float *weight;   /* [B][K] */
+    float *gap; /* [B] relative distance of the last chosen to the best left out; filled only for a
+                   tap */
+    uint32_t *slot_tok; /* [B*K] */
+    float *slot_weight; /* [B*K] */
+    uint32_t *first;    /* [E+1] first slot of each expert */
+    uint32_t *active;   /* [E] experts with at least one slot */
+    uint32_t n_active;
+    uint32_t *fill; /* [E] scratch of the grouping */
+};
+
 struct eng_worker {
     uint32_t pool, index; /* index inside the pool */
     void *attn_scratch;
-    float *tmp;                    /* [B][CHUNK_ROWS] */
+    float *tmp;                    /* [eng_tmp_floats] products of a claim */
+    int64_t *acc;                  /* [eng_tmp_floats / 2] expert sums of a claim; zero between */
     const void **kpages, **vpages; /* [pages of the longest sequence] */
     uint32_t phase;                /* how many phases this worker has passed in the running step */
+    bool pending;                  /* obuf is not yet in this worker's x; the same for all */
+    /* A step of few tokens (F = FEW_TOKENS): what every worker computes for itself, so that nobody
+     * waits for it */
+    float *x;                 /* [F][H] residual stream; worker 0: the engine's */
+    struct eng_act norm;      /* [F][H] */
+    struct eng_groups groups; /* of F tokens */
+    float *probs;             /* [E] */
+};
+
+/* Units of work cut into claims, large ones first: one worker's view. */
+struct eng_cut {
+    uint64_t total, least, most;
+    uint32_t workers, at;
+    uint64_t start, size; /* of claim `at` */
 };
 
 struct eng_kernels {
@@ -115,23 +145,8 @@ struct eng_step {
     uint32_t n_out;
     uint32_t *out_tok; /* [B] tokens whose logits are wanted */
     float **out_ptr;   /* [B] where they go */
-    /* expert groups of the running layer */
-    int32_t *chosen; /* [B][K] ascending */
-    float *weight;   /* [B][K] */
-    float *gap; /* [B] relative distance of the last chosen to the best left out; filled only for a
-                   tap */
-    uint32_t *slot_tok; /* [B*K] token of each slot, grouped by expert */
-    float *slot_weight; /* [B*K] */
-    uint32_t *first;    /* [E+1] first slot of each expert */
-    uint32_t *active;   /* [E] experts with at least one slot */
-    uint32_t n_active;
-    uint32_t *fill;      /* [E] scratch of the grouping */
-    struct mm_job *jobs; /* [2E] */
-    uint32_t *job_first; /* [n_pools][2E+1] prefix sums of items */
-    uint32_t n_jobs;
-    uint32_t job_rows,
-        down_rows; /* rows of one claim in the running phase: multiples of CHUNK_ROWS */
-    bool pending;  /* the last layer's expert sums are not yet in x */
+    bool few;          /* at most FEW_TOKENS */
+    struct eng_groups groups;
 };
 
 /* What a tuning may set. Results never depend on these. */
@@ -197,11 +212,9 @@ struct kt_engine {
     struct eng_act norm;       /* [B][H] normalised rows */
     float *qbuf, *kbuf, *vbuf; /* [B][heads*D], [B][kv*D] */
     struct eng_act attn;       /* [B][heads*D] */
-    float *obuf;               /* [B][H] */
+    float *obuf;               /* [B][H] what a half of a layer adds to x */
     float *rlogits;            /* [B][E] */
-    float *gbuf, *ubuf;        /* [S][I], S = B*K slots or B tokens of a dense layer */
-    struct eng_act mid;        /* [S][I] */
-    int64_t *acc;              /* [B][H] */
+    struct eng_act mid;        /* [S][I], S = B*K slots or B tokens of a dense layer */
     struct eng_act out;        /* [out_rows][H] */
     float *logits;             /* [out_rows][V] */
     uint32_t out_rows;
@@ -229,6 +242,7 @@ struct kt_engine {
 #define CHUNK_ROWS_MAX (32 * KERN_PANEL)
 #define CHUNK_ROWS_MOST (128 * KERN_PANEL)
 #define GEMV_TOKENS 4
+#define FEW_TOKENS 4 /* a step of so many tokens: norms, routing by every worker, no barrier */
 #define SPIN_NS 50000
 
 /* load.c */
@@ -249,17 +263,26 @@ void eng_phase_end(struct kt_engine *e, uint32_t worker);
 bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items,
                uint32_t *item); /* one of n_items, over all workers */
 bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item);
-void eng_jobs_prepare(struct kt_engine *e); /* worker 0, before the barrier that starts the phase */
-uint32_t
-eng_chunk_rows(const struct kt_engine *e, uint64_t rows,
-               uint32_t n); /* rows of a claim when `rows` rows are multiplied with n tokens */
-void eng_jobs_run(struct kt_engine *e, uint32_t worker);
+/* Cut `total` units of this worker's pool into claims of least to most units. All workers of the
+ * pool begin the same cut in a phase, at most one cut a phase. */
+void eng_cut_begin(const struct kt_engine *e, uint32_t worker, struct eng_cut *c, uint64_t total,
+                   uint64_t least, uint64_t most);
+bool eng_cut_next(struct kt_engine *e, uint32_t worker, struct eng_cut *c, uint64_t *from,
+                  uint64_t *to);
+/* Products that lie in one phase, on the parts of this worker's pool. Every worker calls it. */
+void eng_jobs_run(struct kt_engine *e, uint32_t worker, const struct mm_job *jobs, uint32_t n_jobs);
 void eng_count_weights(struct kt_engine *e, const struct eng_mat *m,
                        uint32_t n); /* m's rows are read once for n tokens */
-void eng_job_add(struct kt_engine *e, const struct mm_job *j);
 void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1,
             float *y, size_t ldy);
-void eng_quantise(struct kt_engine *e, struct eng_act *a, uint32_t row, uint32_t token);
+/* Elements [col, col + n) of row `row` of an activation in int8 form, from x; col and n multiples
+ * of KERN_GROUP. NaN or infinity marks the token as bad and leaves zeros. */
+struct eng_place {
+    uint32_t row, col, token;
+};
+void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const struct eng_act *to,
+                       const struct eng_place *at);
+void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token);
 static inline bool eng_wants_int8(const struct eng_mat *m)
 {
     return dtype_info(m->type)->block_elems > 1;
@@ -276,7 +299,12 @@ kt_status eng_find_kernels(struct kt_engine *e, kt_err *err);
 /* layer_attn.c, layer_ffn.c: one layer's halves, run by every worker */
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer);
 void eng_ffn(struct kt_engine *e, uint32_t worker, uint32_t layer);
-void eng_finish_rows(struct kt_engine *e,
-                     uint32_t row); /* expert sums of the layer before into x */
+/* step.c */
+/* What is pending into x, then the norm of every row, as the activations of this worker's next
+ * products: its own copy in a step of few tokens, else e->norm behind a barrier. */
+const struct eng_act *eng_norm_rows(struct kt_engine *e, uint32_t worker, const float *norm,
+                                    bool int8);
+/* moe.c */
+size_t eng_tmp_floats(const struct kt_engine *e);
 
 #endif

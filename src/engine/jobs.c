@@ -1,7 +1,9 @@
-/* jobs.c - how the workers share a phase: claims from counters, and matrix jobs cut into chunks of
- * panels.
+/* jobs.c - how the workers share a phase: claims from counters, and matrix products cut into runs
+ * of rows.
  *
- * Each pool computes the rows it owns, so a pool's workers claim chunks of their pool's parts only.
+ * Each pool computes the rows it owns, so a pool's workers claim rows of their pool's parts only.
+ * The limits of the claims follow from the work and the number of workers alone; a counter says
+ * which claim is next.
  * All counters of a phase are zero when it starts: phase i uses counter i mod 3 and zeroes counter
  * i+1 mod 3, which everybody left behind two barriers ago.
  */
@@ -38,19 +40,41 @@ bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint
     return i < n_items;
 }
 
-void eng_job_add(struct kt_engine *e, const struct mm_job *j)
+void eng_cut_begin(const struct kt_engine *e, uint32_t worker, struct eng_cut *c, uint64_t total,
+                   uint64_t least, uint64_t most)
 {
-    e->step.jobs[e->step.n_jobs++] = *j;
+    *c = (struct eng_cut){.total = total,
+                          .least = least,
+                          .most = most,
+                          .workers = e->pool_workers[e->worker[worker].pool]};
 }
 
-uint32_t eng_chunk_rows(const struct kt_engine *e, uint64_t rows, uint32_t n)
+/* Half of an even share of what is left: long runs of memory first, and the last claims are as
+ * small as the units allow, so that the workers end together whatever their speed. */
+static uint64_t cut_size(const struct eng_cut *c)
 {
-    if (n > e->knobs.gemv_rows)
-        return e->knobs.gemm_claim_rows;
-    uint64_t each = rows / ((uint64_t)e->n_workers * 8) / CHUNK_ROWS * CHUNK_ROWS;
-    if (each > e->knobs.claim_rows)
-        return e->knobs.claim_rows;
-    return each < CHUNK_ROWS ? CHUNK_ROWS : (uint32_t)each;
+    uint64_t left = c->total - c->start, n = c->workers > 1 ? left / (2 * c->workers) : left;
+    n = n > c->most ? c->most : n;
+    n = n < c->least ? c->least : n;
+    return n < left ? n : left;
+}
+
+bool eng_cut_next(struct kt_engine *e, uint32_t worker, struct eng_cut *c, uint64_t *from,
+                  uint64_t *to)
+{
+    const struct eng_worker *w = &e->worker[worker];
+    uint32_t i = atomic_fetch_add_explicit(&e->pool_counter[w->pool].next[w->phase % 3], 1,
+                                           memory_order_relaxed);
+    if (c->at == 0)
+        c->size = cut_size(c);
+    /* claims of one worker only grow, and every worker computes the same limits */
+    for (; c->at < i && c->start < c->total; c->at++) {
+        c->start += c->size;
+        c->size = cut_size(c);
+    }
+    *from = c->start;
+    *to = c->start + c->size;
+    return *from < *to;
 }
 
 void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
@@ -58,28 +82,6 @@ void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
     atomic_fetch_add_explicit(&e->stat.weight_bytes, m->row_file_bytes * m->rows,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&e->stat.macs, (uint64_t)m->rows * m->k * n, memory_order_relaxed);
-}
-
-void eng_jobs_prepare(struct kt_engine *e)
-{
-    struct eng_step *s = &e->step;
-    uint32_t stride = 2 * (e->model->t.n_experts > 2 ? e->model->t.n_experts : 2) + 1;
-    uint64_t rows = 0;
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < s->n_jobs; i++) {
-        rows += s->jobs[i].mat->rows;
-        most = s->jobs[i].n > most ? s->jobs[i].n : most;
-    }
-    s->job_rows = eng_chunk_rows(e, rows, most);
-    for (uint32_t p = 0; p < e->n_pools; p++) {
-        uint32_t *first = s->job_first + (size_t)p * stride;
-        first[0] = 0;
-        for (uint32_t i = 0; i < s->n_jobs; i++)
-            first[i + 1] =
-                first[i] + (s->jobs[i].mat->part[p].rows + s->job_rows - 1) / s->job_rows;
-    }
-    for (uint32_t i = 0; i < s->n_jobs; i++)
-        eng_count_weights(e, s->jobs[i].mat, s->jobs[i].n);
 }
 
 void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1,
@@ -107,35 +109,59 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
     k->run.mm(&m);
 }
 
-void eng_jobs_run(struct kt_engine *e, uint32_t worker)
+void eng_jobs_run(struct kt_engine *e, uint32_t worker, const struct mm_job *jobs, uint32_t n_jobs)
 {
-    struct eng_step *s = &e->step;
-    uint32_t pool = e->worker[worker].pool, item, at = 0;
-    uint32_t stride = 2 * (e->model->t.n_experts > 2 ? e->model->t.n_experts : 2) + 1;
-    const uint32_t *first = s->job_first + (size_t)pool * stride;
-    while (eng_claim_pool(e, worker, first[s->n_jobs], &item)) {
-        while (item >= first[at + 1]) /* claims of one worker only grow */
-            at++;
-        const struct mm_job *j = &s->jobs[at];
-        const struct eng_part *part = &j->mat->part[pool];
-        uint32_t row0 = (item - first[at]) * s->job_rows, row1 = row0 + s->job_rows;
-        if (row1 > part->rows)
-            row1 = part->rows;
-        eng_mm(j, part, row0, row1, j->y + part->row0, j->ldy);
+    uint32_t pool = e->worker[worker].pool, at = 0;
+    bool stream = jobs[0].n <= jobs[0].mat->gemv_rows;
+    uint64_t total = 0, first = 0, from, to;
+    for (uint32_t i = 0; i < n_jobs; i++)
+        total += jobs[i].mat->part[pool].rows;
+    /* few rows for many workers (a router): single panels */
+    uint32_t unit = total < (uint64_t)CHUNK_ROWS * e->pool_workers[pool] ? KERN_PANEL
+                    : stream                                             ? CHUNK_ROWS
+                                                                         : CHUNK_ROWS / 2,
+             most = stream ? e->knobs.claim_rows : e->knobs.gemm_claim_rows;
+    uint64_t units = 0;
+    for (uint32_t i = 0; i < n_jobs; i++)
+        units += (jobs[i].mat->part[pool].rows + unit - 1) / unit;
+    struct eng_cut cut;
+    eng_cut_begin(e, worker, &cut, units, 1, most / unit);
+    while (eng_cut_next(e, worker, &cut, &from, &to))
+        while (from < to) { /* a claim may span jobs */
+            const struct mm_job *j = &jobs[at];
+            const struct eng_part *part = &j->mat->part[pool];
+            uint64_t n = (part->rows + unit - 1) / unit;
+            if (from >= first + n) {
+                first += n;
+                at++;
+                continue;
+            }
+            uint64_t end = to < first + n ? to : first + n;
+            uint32_t row0 = (uint32_t)(from - first) * unit, row1 = (uint32_t)(end - first) * unit;
+            eng_mm(j, part, row0, row1 < part->rows ? row1 : part->rows, j->y + part->row0, j->ldy);
+            from = end;
+        }
+    for (uint32_t i = 0; worker == 0 && i < n_jobs; i++)
+        eng_count_weights(e, jobs[i].mat, jobs[i].n);
+}
+
+void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const struct eng_act *to,
+                       const struct eng_place *at)
+{
+    int8_t *q = to->q + at->row * to->ldq + at->col;
+    float *scale = to->scale + at->row * to->ldg + at->col / KERN_GROUP;
+    int32_t *sum = to->sum + at->row * to->ldg + at->col / KERN_GROUP;
+    if (!e->fn.quant(x, n, q, scale, sum)) {
+        atomic_store_explicit(&e->step.bad[at->token], 1, memory_order_relaxed);
+        memset(q, 0, n);
+        memset(scale, 0, n / KERN_GROUP * sizeof *scale);
+        memset(sum, 0, n / KERN_GROUP * sizeof *sum);
     }
 }
 
-void eng_quantise(struct kt_engine *e, struct eng_act *a, uint32_t row, uint32_t token)
+void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token)
 {
-    if (a->q == NULL)
-        return;
-    int8_t *q = a->q + row * a->ldq;
-    float *scale = a->scale + row * a->ldg;
-    int32_t *sum = a->sum + row * a->ldg;
-    if (!e->fn.quant(a->x + (size_t)row * a->k, a->k, q, scale, sum)) {
-        atomic_store_explicit(&e->step.bad[token], 1, memory_order_relaxed);
-        memset(q, 0, a->k);
-        memset(scale, 0, a->k / KERN_GROUP * sizeof *scale);
-        memset(sum, 0, a->k / KERN_GROUP * sizeof *sum);
-    }
+    if (a->q != NULL)
+        eng_quantise_part(e, a->x + (size_t)row * a->k, a->k, a,
+                          &(struct eng_place){row, 0, token});
 }

@@ -60,6 +60,14 @@ static void rotate_and_store(struct kt_engine *e, uint32_t layer, uint32_t t, ui
              e->vbuf + ((size_t)t * m->n_kv_heads + kv_head) * dim);
 }
 
+/* Do the heads of one kv head fill whole groups of the int8 form? */
+static bool groups_fit(const struct mdl_traits *m)
+{
+    return m->n_heads / m->n_kv_heads * m->head_dim % KERN_GROUP == 0;
+}
+
+/* The query heads of one kv head for one token, quantised for the output projection where possible.
+ */
 static void attend(struct kt_engine *e, uint32_t worker, uint32_t layer, uint32_t t,
                    uint32_t kv_head)
 {
@@ -85,35 +93,27 @@ static void attend(struct kt_engine *e, uint32_t worker, uint32_t layer, uint32_
         .scratch = w->attn_scratch,
     };
     e->fn.attn(&a);
+    if (eng_wants_int8(&e->layer[layer].o) && groups_fit(m))
+        eng_quantise_part(e, a.out, group * dim, &e->attn,
+                          &(struct eng_place){t, kv_head * group * dim, t});
 }
 
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
 {
     const struct mdl_traits *m = &e->model->t;
-    struct eng_layer *l = &e->layer[layer];
-    struct eng_step *s = &e->step;
-    uint32_t H = m->hidden, n = s->n, i;
+    const struct eng_layer *l = &e->layer[layer];
+    const struct eng_step *s = &e->step;
+    uint32_t n = s->n, i;
 
-    while (eng_claim(e, worker, n, &i)) {
-        if (s->pending)
-            eng_finish_rows(e, i);
-        e->fn.rmsnorm(e->x + (size_t)i * H, l->attn_norm, H, m->norm_eps,
-                      e->norm.x + (size_t)i * H);
-        if (eng_wants_int8(&l->q) || eng_wants_int8(&l->k) || eng_wants_int8(&l->v))
-            eng_quantise(e, &e->norm, i, i);
-    }
-    if (worker == 0) {
-        s->n_jobs = 0;
-        eng_job_add(e, &(struct mm_job){&l->q, &e->norm, NULL, n, e->qbuf,
-                                        (size_t)m->n_heads * m->head_dim});
-        eng_job_add(e, &(struct mm_job){&l->k, &e->norm, NULL, n, e->kbuf,
-                                        (size_t)m->n_kv_heads * m->head_dim});
-        eng_job_add(e, &(struct mm_job){&l->v, &e->norm, NULL, n, e->vbuf,
-                                        (size_t)m->n_kv_heads * m->head_dim});
-        eng_jobs_prepare(e);
-    }
-    eng_phase_end(e, worker);
-    eng_jobs_run(e, worker);
+    const struct eng_act *x =
+        eng_norm_rows(e, worker, l->attn_norm,
+                      eng_wants_int8(&l->q) || eng_wants_int8(&l->k) || eng_wants_int8(&l->v));
+    struct mm_job qkv[3] = {
+        {&l->q, x, NULL, n, e->qbuf, (size_t)m->n_heads * m->head_dim},
+        {&l->k, x, NULL, n, e->kbuf, (size_t)m->n_kv_heads * m->head_dim},
+        {&l->v, x, NULL, n, e->vbuf, (size_t)m->n_kv_heads * m->head_dim},
+    };
+    eng_jobs_run(e, worker, qkv, 3);
     eng_phase_end(e, worker);
 
     while (eng_claim(e, worker, n * m->n_kv_heads, &i)) {
@@ -129,15 +129,13 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
         eng_phase_end(e, worker);
     }
 
-    if (eng_wants_int8(&l->o))
+    if (eng_wants_int8(&l->o) && !groups_fit(m)) {
         while (eng_claim(e, worker, n, &i))
             eng_quantise(e, &e->attn, i, i);
-    if (worker == 0) {
-        s->n_jobs = 0;
-        eng_job_add(e, &(struct mm_job){&l->o, &e->attn, NULL, n, e->obuf, H});
-        eng_jobs_prepare(e);
+        eng_phase_end(e, worker);
     }
-    eng_phase_end(e, worker);
-    eng_jobs_run(e, worker);
+    struct mm_job o = {&l->o, &e->attn, NULL, n, e->obuf, m->hidden};
+    eng_jobs_run(e, worker, &o, 1);
+    e->worker[worker].pending = true;
     eng_phase_end(e, worker);
 }

@@ -1,7 +1,8 @@
 /* load.c - from a model on disk to the layout of its packed matrices: types, parts, arena sizes;
  * norm vectors. Weights are not read here (packing.c).
  *
- * Every matrix is split by output rows over the pools, in whole panels, by the plan's shares.
+ * Every matrix is split by output rows over the pools, in whole panels (gate and up: in pairs), by
+ * the plan's shares.
  */
 #include "engine.h"
 
@@ -17,15 +18,15 @@ void eng_choose_type(const struct kt_engine *e, enum mdl_role role, bool expert,
     *packed = e->strict && dtype_info(t)->block_elems > 1 ? DT_F32 : t;
 }
 
-static uint32_t panels_before(const struct kt_engine *e, uint32_t pool, uint32_t n_panels)
+static uint32_t units_before(const struct kt_engine *e, uint32_t pool, uint32_t n_units)
 {
     double cum = 0;
     if (pool == e->n_pools)
-        return n_panels;
+        return n_units;
     for (uint32_t p = 0; p < pool; p++)
         cum += e->plan->pools[p].share;
-    uint32_t at = (uint32_t)(cum * n_panels + 0.5);
-    return at < n_panels ? at : n_panels;
+    uint32_t at = (uint32_t)(cum * n_units + 0.5);
+    return at < n_units ? at : n_units;
 }
 
 static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer, uint32_t expert,
@@ -59,10 +60,11 @@ static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer
     if (!eng_mat_kernels(e, mat))
         KT_FAIL(err, KT_E_INTERNAL, "%s: no kernel pair with one layout for %s", s.tensor,
                 dtype_name(mat->type));
-    uint32_t n_panels = (mat->rows + KERN_PANEL - 1) / KERN_PANEL;
+    /* rows of gate and up become int8 groups where they are computed: no group in two pools */
+    uint32_t unit = role == MDL_GATE || role == MDL_UP ? KERN_GROUP : KERN_PANEL,
+             n_units = (mat->rows + unit - 1) / unit;
     for (uint32_t p = 0; p < e->n_pools; p++) {
-        uint32_t a = panels_before(e, p, n_panels) * KERN_PANEL,
-                 b = panels_before(e, p + 1, n_panels) * KERN_PANEL;
+        uint32_t a = units_before(e, p, n_units) * unit, b = units_before(e, p + 1, n_units) * unit;
         if (b > mat->rows)
             b = mat->rows;
         mat->part[p].row0 = a;

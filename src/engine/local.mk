@@ -8,6 +8,7 @@ src_engine_libengine_la_SOURCES = \
 	%D%/layer_ffn.c \
 	%D%/load.c \
 	%D%/memory.c \
+	%D%/moe.c %D%/moe.h \
 	%D%/packing.c \
 	%D%/retune.c \
 	%D%/sample.c %D%/sample.h \

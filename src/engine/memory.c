@@ -46,12 +46,25 @@ static void carve_act(struct carver *c, struct eng_act *a, uint64_t rows, uint32
     }
 }
 
+static void carve_groups(struct carver *c, struct eng_groups *g, uint64_t tokens,
+                         const struct mdl_traits *t)
+{
+    uint64_t E = t->n_experts, slots = tokens * t->top_k;
+    g->chosen = carve(c, slots, sizeof *g->chosen);
+    g->weight = carve(c, slots, sizeof *g->weight);
+    g->gap = carve(c, tokens, sizeof *g->gap);
+    g->slot_tok = carve(c, slots, sizeof *g->slot_tok);
+    g->slot_weight = carve(c, slots, sizeof *g->slot_weight);
+    g->first = carve(c, E + 1, sizeof *g->first);
+    g->active = carve(c, E, sizeof *g->active);
+    g->fill = carve(c, E, sizeof *g->fill);
+}
+
 static void carve_step(struct kt_engine *e, struct carver *c)
 {
     const struct mdl_traits *t = &e->model->t;
     struct eng_step *s = &e->step;
-    uint64_t B = e->batch, E = t->n_experts, K = t->top_k;
-    uint32_t n_jobs = 2 * (t->n_experts > 2 ? t->n_experts : 2);
+    uint64_t B = e->batch;
     s->seq = carve(c, B, sizeof *s->seq);
     s->pos = carve(c, B, sizeof *s->pos);
     s->id = carve(c, B, sizeof *s->id);
@@ -59,16 +72,22 @@ static void carve_step(struct kt_engine *e, struct carver *c)
     s->bad = carve(c, B, sizeof *s->bad);
     s->out_tok = carve(c, B, sizeof *s->out_tok);
     s->out_ptr = carve(c, B, sizeof *s->out_ptr);
-    s->chosen = carve(c, B * K, sizeof *s->chosen);
-    s->weight = carve(c, B * K, sizeof *s->weight);
-    s->gap = carve(c, B, sizeof *s->gap);
-    s->slot_tok = carve(c, B * K, sizeof *s->slot_tok);
-    s->slot_weight = carve(c, B * K, sizeof *s->slot_weight);
-    s->first = carve(c, E + 1, sizeof *s->first);
-    s->active = carve(c, E, sizeof *s->active);
-    s->fill = carve(c, E, sizeof *s->fill);
-    s->jobs = carve(c, n_jobs, sizeof *s->jobs);
-    s->job_first = carve(c, (uint64_t)e->n_pools * (n_jobs + 1), sizeof *s->job_first);
+    carve_groups(c, &s->groups, B, t);
+}
+
+/* What a worker computes for itself in a step of few tokens. */
+static void carve_worker(struct kt_engine *e, struct carver *c, uint32_t worker)
+{
+    const struct mdl_traits *t = &e->model->t;
+    struct eng_worker *w = &e->worker[worker];
+    w->x = carve(c, worker > 0 ? (uint64_t)FEW_TOKENS * t->hidden : 0, sizeof *w->x);
+    if (worker == 0)
+        w->x = e->x;
+    carve_act(c, &w->norm, FEW_TOKENS, t->hidden);
+    carve_groups(c, &w->groups, FEW_TOKENS, t);
+    w->probs = carve(c, t->n_experts, sizeof *w->probs);
+    w->tmp = carve(c, eng_tmp_floats(e), sizeof *w->tmp);
+    w->acc = carve(c, eng_tmp_floats(e) / 2, sizeof *w->acc);
 }
 
 static void carve_all(struct kt_engine *e, struct carver *c)
@@ -77,7 +96,6 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     uint64_t B = e->batch, H = t->hidden, slots = B * t->top_k;
     uint32_t q_width = t->n_heads * t->head_dim, kv_width = t->n_kv_heads * t->head_dim;
     uint32_t inter = t->dense_inter > t->expert_inter ? t->dense_inter : t->expert_inter;
-    uint64_t moe_elems = slots * t->expert_inter, dense_elems = B * t->dense_inter;
     uint64_t rows = slots > B ? slots : B;
     carve_step(e, c);
     e->x = carve(c, B * H, sizeof *e->x);
@@ -88,18 +106,15 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     carve_act(c, &e->attn, B, q_width);
     e->obuf = carve(c, B * H, sizeof *e->obuf);
     e->rlogits = carve(c, B * t->n_experts, sizeof *e->rlogits);
-    e->gbuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->gbuf);
-    e->ubuf = carve(c, moe_elems > dense_elems ? moe_elems : dense_elems, sizeof *e->ubuf);
     carve_act(c, &e->mid, rows,
               (inter + KERN_GROUP - 1) / KERN_GROUP *
                   KERN_GROUP); /* dense and expert layers share it: one of both may need int8 */
-    e->acc = carve(c, t->n_experts > 0 ? B * H : 0, sizeof *e->acc);
     carve_act(c, &e->out, e->out_rows, t->hidden);
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
         e->worker[w].attn_scratch =
             carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
-        e->worker[w].tmp = carve(c, B * CHUNK_ROWS, sizeof(float));
+        carve_worker(e, c, w);
         e->worker[w].kpages = carve(c, e->max_pages, sizeof(void *));
         e->worker[w].vpages = carve(c, e->max_pages, sizeof(void *));
     }

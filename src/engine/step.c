@@ -88,6 +88,41 @@ static void embed(struct kt_engine *e, uint32_t token, float *x, float *tmp)
     }
 }
 
+/* The residual stream as this worker sees it. */
+static float *stream_of(struct kt_engine *e, uint32_t worker)
+{
+    return e->step.few ? e->worker[worker].x : e->x;
+}
+
+/* Row `token` of the stream with what is pending, normalised into row `to` of an activation. */
+static void norm_row(struct kt_engine *e, uint32_t worker, uint32_t token, const float *norm,
+                     const struct eng_act *act, uint32_t to)
+{
+    uint32_t H = e->model->t.hidden;
+    float *x = stream_of(e, worker) + (size_t)token * H;
+    if (e->worker[worker].pending)
+        e->fn.add(x, e->obuf + (size_t)token * H, H);
+    e->fn.rmsnorm(x, norm, H, e->model->t.norm_eps, act->x + (size_t)to * H);
+}
+
+const struct eng_act *eng_norm_rows(struct kt_engine *e, uint32_t worker, const float *norm,
+                                    bool int8)
+{
+    struct eng_worker *w = &e->worker[worker];
+    const struct eng_act *act = e->step.few ? &w->norm : &e->norm;
+    uint32_t i = 0;
+    while (e->step.few ? i < e->step.n : eng_claim(e, worker, e->step.n, &i)) {
+        norm_row(e, worker, i, norm, act, i);
+        if (int8)
+            eng_quantise(e, act, i, i);
+        i++;
+    }
+    if (!e->step.few)
+        eng_phase_end(e, worker);
+    w->pending = false;
+    return act;
+}
+
 #define COPY_FLOATS 16384
 
 /* Copy one piece of a logits row to where the caller wants it, and look for NaN and infinity on the
@@ -108,23 +143,20 @@ static void run_head(struct kt_engine *e, uint32_t worker)
 {
     struct eng_step *s = &e->step;
     const struct mdl_traits *t = &e->model->t;
-    uint32_t H = t->hidden, i;
+    const struct eng_act *act = s->few ? &e->worker[worker].norm : &e->out;
     for (uint32_t base = 0; base < s->n_out; base += e->out_rows) {
-        uint32_t rows = s->n_out - base < e->out_rows ? s->n_out - base : e->out_rows;
-        while (eng_claim(e, worker, rows, &i)) {
+        uint32_t rows = s->n_out - base < e->out_rows ? s->n_out - base : e->out_rows, i = 0;
+        while (s->few ? i < rows : eng_claim(e, worker, rows, &i)) {
             uint32_t tok = s->out_tok[base + i];
-            e->fn.rmsnorm(e->x + (size_t)tok * H, e->final_norm, H, t->norm_eps,
-                          e->out.x + (size_t)i * H);
+            norm_row(e, worker, tok, e->final_norm, act, i);
             if (eng_wants_int8(&e->head))
-                eng_quantise(e, &e->out, i, tok);
+                eng_quantise(e, act, i, tok);
+            i++;
         }
-        if (worker == 0) {
-            s->n_jobs = 0;
-            eng_job_add(e, &(struct mm_job){&e->head, &e->out, NULL, rows, e->logits, t->vocab});
-            eng_jobs_prepare(e);
-        }
-        eng_phase_end(e, worker);
-        eng_jobs_run(e, worker);
+        if (!s->few)
+            eng_phase_end(e, worker);
+        struct mm_job head = {&e->head, act, NULL, rows, e->logits, t->vocab};
+        eng_jobs_run(e, worker, &head, 1);
         eng_phase_end(e, worker);
         uint32_t pieces = (t->vocab + COPY_FLOATS - 1) / COPY_FLOATS;
         while (eng_claim(e, worker, rows * pieces, &i))
@@ -133,20 +165,23 @@ static void run_head(struct kt_engine *e, uint32_t worker)
     }
 }
 
-/* With a tap the expert sums must be in x before the layer is shown. */
+/* With a tap what is pending must be in x before the layer is shown. */
 static void show_layer(struct kt_engine *e, uint32_t worker, uint32_t layer)
 {
-    struct eng_step *s = &e->step;
-    uint32_t i;
-    if (s->pending)
-        while (eng_claim(e, worker, s->n, &i))
-            eng_finish_rows(e, i);
+    const struct eng_step *s = &e->step;
+    struct eng_worker *w = &e->worker[worker];
+    uint32_t H = e->model->t.hidden, i = 0;
+    while (w->pending && (s->few ? i < s->n : eng_claim(e, worker, s->n, &i))) {
+        e->fn.add(stream_of(e, worker) + (size_t)i * H, e->obuf + (size_t)i * H, H);
+        i++;
+    }
+    w->pending = false;
     eng_phase_end(e, worker);
     if (worker == 0) {
-        s->pending = false;
+        const struct eng_groups *g = s->few ? &w->groups : &s->groups;
         bool routed = e->layer[layer].moe;
         e->tap(e->tap_user,
-               &(kt_tap){layer, s->n, e->x, routed ? s->chosen : NULL, routed ? s->gap : NULL});
+               &(kt_tap){layer, s->n, e->x, routed ? g->chosen : NULL, routed ? g->gap : NULL});
     }
     eng_phase_end(e, worker);
 }
@@ -155,14 +190,20 @@ static void step_worker(void *ctx, uint32_t worker)
 {
     struct kt_engine *e = ctx;
     struct eng_step *s = &e->step;
-    uint32_t i, H = e->model->t.hidden;
+    struct eng_worker *w = &e->worker[worker];
+    float *x = stream_of(e, worker);
+    const struct eng_act *norm = s->few ? &w->norm : &e->norm;
+    uint32_t i = 0, H = e->model->t.hidden;
     uint64_t t0 = clock_ns(), t1, attn = 0, moe = 0;
-    e->worker[worker].phase = e->worker[worker].phase % 3;
-    while (eng_claim(
-        e, worker, s->n,
-        &i)) /* tmp rows of the int8 form serve as conversion space: nothing else is live yet */
-        embed(e, i, e->x + (size_t)i * H, e->norm.x + (size_t)i * H);
-    eng_phase_end(e, worker);
+    w->phase = w->phase % 3;
+    w->pending = false;
+    while (s->few ? i < s->n : eng_claim(e, worker, s->n, &i)) {
+        /* the norm's rows serve as conversion space: nothing else is live yet */
+        embed(e, i, x + (size_t)i * H, norm->x + (size_t)i * H);
+        i++;
+    }
+    if (!s->few)
+        eng_phase_end(e, worker);
     for (uint32_t l = 0; l < e->model->t.n_layers; l++) {
         t1 = clock_ns();
         eng_attention(e, worker, l);
@@ -172,11 +213,6 @@ static void step_worker(void *ctx, uint32_t worker)
         if (e->tap != NULL)
             show_layer(e, worker, l);
         moe += clock_ns() - t2;
-    }
-    if (s->pending) {
-        while (eng_claim(e, worker, s->n, &i))
-            eng_finish_rows(e, i);
-        eng_phase_end(e, worker);
     }
     run_head(e, worker);
     if (worker == 0) {
@@ -230,7 +266,6 @@ static void lay_tokens(kt_engine *e, kt_batch_item *items, uint32_t n_items)
     s->n_items = n_items;
     s->n = s->n_out = 0;
     s->single = true;
-    s->pending = false;
     for (uint32_t i = 0; i < n_items; i++) {
         s->single = s->single && items[i].n == 1;
         items[i].result = KT_OK;
@@ -254,6 +289,7 @@ kt_status kt_step(kt_engine *e, kt_batch_item *items, uint32_t n_items, kt_err *
 {
     KT_TRY(check_batch(e, items, n_items, err));
     lay_tokens(e, items, n_items);
+    e->step.few = e->step.n <= FEW_TOKENS;
     team_run(e->team, step_worker, e);
     uint64_t decode = 0;
     for (uint32_t t = 0; t < e->step.n; t++)
