@@ -23,3 +23,6 @@ include tests/kernels/local.mk
 include tests/golden/local.mk
 include tests/integration/local.mk
 include tests/numa/local.mk
+EXTRA_DIST += \
+	%D%/bench/peers.py %D%/bench/peer_llama.py %D%/bench/peer_kt_kernel.py \
+	%D%/bench/requirements.txt

@@ -26,6 +26,7 @@
 #include "cmds.h"
 #include "host/host.h"
 #include "kern.h"
+#include "paced.h"
 #include "stats.h"
 
 #define MAX_ROUNDS 100
@@ -35,7 +36,7 @@ enum { READ, INT8, SCALED, DECODE, PREFILL, N_KINDS };
 struct bench {
     kt_engine_opts engine;
     uint32_t batch, prompt, gen, rounds;
-    bool json;
+    bool json, paced;
     kt_engine *e;
     kt_engine_info info;
     struct ceiling *ceiling;
@@ -308,16 +309,19 @@ static void progress(void *user, uint64_t done, uint64_t total)
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: kttune bench model -m MODEL [options]\n\n"
-                "  --threads N        worker threads (default: the plan's)\n"
-                "  --batch N          sequences decoded together (default 1)\n"
-                "  --prompt N         tokens of the prompt, also of the prefill run (default 512)\n"
-                "  --gen N            decode steps of a run (default 16)\n"
-                "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
-                "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
-                "as ktserve has them\n"
-                "  --seed N           of the random token ids (default 1)\n"
-                "  --json             one JSON object\n");
+    fprintf(to,
+            "usage: kttune bench model -m MODEL [options]\n\n"
+            "  --threads N        worker threads (default: the plan's)\n"
+            "  --batch N          sequences decoded together (default 1)\n"
+            "  --prompt N         tokens of the prompt, also of the prefill run (default 512)\n"
+            "  --gen N            decode steps of a run (default 16)\n"
+            "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
+            "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
+            "as ktserve has them\n"
+            "  --seed N           of the random token ids (default 1)\n"
+            "  --json             one JSON object\n"
+            "  --paced            wait for a line on standard input before each round and print "
+            "one JSON object for it\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
@@ -335,23 +339,18 @@ static int parse(int argc, char **argv, struct bench *b)
         MASK,
         PROFILE,
         SEED,
-        JSON
+        JSON,
+        PACED
     };
-    static const struct option longs[] = {{"model", 1, 0, 'm'},
-                                          {"threads", 1, 0, THREADS},
-                                          {"batch", 1, 0, BATCH},
-                                          {"prompt", 1, 0, PROMPT},
-                                          {"gen", 1, 0, GEN},
-                                          {"rounds", 1, 0, ROUNDS},
-                                          {"quant", 1, 0, QUANT},
-                                          {"quant-dense", 1, 0, QUANT_DENSE},
-                                          {"kv-type", 1, 0, KV},
-                                          {"cpu-mask", 1, 0, MASK},
-                                          {"profile", 1, 0, PROFILE},
-                                          {"seed", 1, 0, SEED},
-                                          {"json", 0, 0, JSON},
-                                          {"help", 0, 0, 'h'},
-                                          {0, 0, 0, 0}};
+    static const struct option longs[] = {
+        {"model", 1, 0, 'm'},       {"threads", 1, 0, THREADS},
+        {"batch", 1, 0, BATCH},     {"prompt", 1, 0, PROMPT},
+        {"gen", 1, 0, GEN},         {"rounds", 1, 0, ROUNDS},
+        {"quant", 1, 0, QUANT},     {"quant-dense", 1, 0, QUANT_DENSE},
+        {"kv-type", 1, 0, KV},      {"cpu-mask", 1, 0, MASK},
+        {"profile", 1, 0, PROFILE}, {"seed", 1, 0, SEED},
+        {"json", 0, 0, JSON},       {"paced", 0, 0, PACED},
+        {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
     int c;
     bool ok = true;
     uint32_t seed = 1;
@@ -399,6 +398,9 @@ static int parse(int argc, char **argv, struct bench *b)
         case JSON:
             b->json = true;
             break;
+        case PACED:
+            b->paced = b->json = true;
+            break;
         case 'h':
             return usage(stdout);
         default:
@@ -408,6 +410,18 @@ static int parse(int argc, char **argv, struct bench *b)
         return usage(stderr);
     b->rng = seed;
     return -1;
+}
+
+/* Rounds in turn with another program's: whoever holds the other end decides when. */
+static kt_status paced_rounds(struct bench *b, kt_err *err)
+{
+    b->rounds = 1;
+    while (paced_wait()) {
+        KT_TRY(one_round(b, 0, err));
+        report(b, b->decode_bytes < 4.0 * (double)b->llc_bytes);
+        fflush(stdout);
+    }
+    return KT_OK;
 }
 
 int bench_model(int argc, char **argv)
@@ -422,14 +436,16 @@ int bench_model(int argc, char **argv)
     kt_status s = prepare(&b, &err);
     if (s == KT_OK) /* warm-up round, thrown away */
         s = one_round(&b, 0, &err);
-    for (uint32_t r = 0; s == KT_OK && r < b.rounds; r++) {
+    if (b.paced)
+        s = s == KT_OK ? paced_rounds(&b, &err) : s;
+    for (uint32_t r = 0; !b.paced && s == KT_OK && r < b.rounds; r++) {
         if (isatty(2))
             fprintf(stderr, "\rround %u of %u", r + 1, b.rounds);
         s = one_round(&b, r, &err);
     }
     if (isatty(2))
         fprintf(stderr, "\r                    \r");
-    if (s == KT_OK)
+    if (s == KT_OK && !b.paced)
         report(&b, b.decode_bytes < 4.0 * (double)b.llc_bytes);
     ceiling_close(b.ceiling);
     mem_free(b.cpus);

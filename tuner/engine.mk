@@ -5,6 +5,7 @@ kttune_SOURCES += \
 	%D%/bench_kernels.c %D%/bench_kernels.h %D%/bench_kernels_out.c \
 	%D%/bench_host.c %D%/bench_host.h \
 	%D%/kern_set.c %D%/kern_set.h \
+	%D%/paced.c %D%/paced.h \
 	%D%/ceiling.c %D%/ceiling.h \
 	%D%/cmd_check_model.c \
 	%D%/golden.c %D%/golden.h \

@@ -1,0 +1,209 @@
+"""peers.py - our speed beside llama.cpp's and kt-kernel's on this machine, in one run, with the ceilings of that run.
+
+usage: peers.py [--rounds N] [--formats F,..] [--methods M,..] [--prompt N] [--gen N] [--threads N] [--json FILE] (./quickstart figures calls it)
+
+Whole model: a synthetic Qwen3-30B-A3B shape of 4 layers, one GGUF per format, read by both engines. Operator: one layer of experts, 1 and 512 tokens,
+kt-kernel at the better of 1 and N threads. Each contender is a process of its own that runs one round when it is told to; in a round everybody has a turn,
+in random order, while the others are stopped (SIGSTOP: a waiting engine may spin), and ratios are taken inside rounds. A peer that is not installed is
+left out, with a line. Weights are random: speed only, no token is judged here.
+"""
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.environ.get("KT_SRCDIR") or os.path.dirname(os.path.dirname(HERE))
+KTTUNE = os.environ.get("KTTUNE") or os.path.join(TOP, "build", "kttune")
+SHAPE = os.path.join(TOP, "profiles", "shapes", "qwen3-30b-a3b.config.json")
+OURS = {"INT8": "int8", "INT4": "q4_0", "RAWINT4": "int4", "MXFP4": "mxfp4", "BF16": "bf16", "FP8": "fp8"}  # kt-kernel's method -> our format
+
+
+class Contender:
+    """A process that runs one round per line; stopped while it is not its turn."""
+
+    def __init__(self, name, command):
+        env = dict(os.environ)
+        for folder in sys.path:
+            lib = os.path.join(folder, "llama_cpp", "lib")
+            if os.path.isdir(lib):  # its libraries do not always find each other
+                env["LD_LIBRARY_PATH"] = lib
+        self.name = name
+        self.log = tempfile.TemporaryFile()
+        self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env)
+        self.until_ready()
+        self.p.send_signal(signal.SIGSTOP)
+
+    def until_ready(self):
+        for line in self.p.stdout:
+            if line.strip() == "ready":
+                return
+        self.log.seek(0)
+        raise RuntimeError(f"{self.name} ended: " + self.log.read().decode(errors="replace").strip()[-400:])
+
+    def round(self):
+        self.p.send_signal(signal.SIGCONT)
+        self.p.stdin.write("\n")
+        self.p.stdin.flush()
+        line = self.p.stdout.readline()
+        if not line:
+            self.log.seek(0)
+            raise RuntimeError(f"{self.name} ended: " + self.log.read().decode(errors="replace").strip()[-400:])
+        self.until_ready()
+        self.p.send_signal(signal.SIGSTOP)
+        return json.loads(line)
+
+    def close(self):
+        self.p.send_signal(signal.SIGCONT)
+        self.p.stdin.close()
+        try:
+            self.p.wait(10)
+        except subprocess.TimeoutExpired:
+            self.p.kill()
+
+
+def play(contenders, rounds, rng, title):
+    """[{name: result}] of each round."""
+    table = []
+    for r in range(rounds):
+        order = list(contenders)
+        rng.shuffle(order)
+        print(f"\r{title}: round {r + 1} of {rounds}   ", end="", file=sys.stderr, flush=True)
+        table.append({c.name: c.round() for c in order})
+    print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    return table
+
+
+def spread(values):
+    values = [v for v in values if v is not None]
+    if not values:
+        return None
+    q = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": statistics.median(values), "q1": q[0], "q3": q[2]}
+
+
+def start(name, command, contenders, missing):
+    try:
+        contenders.append(Contender(name, command))
+    except RuntimeError as e:
+        missing.append(str(e))
+
+
+def whole_model(a, fmt, folder, rng):
+    path = os.path.join(folder, f"{fmt}.gguf")
+    subprocess.run([KTTUNE, "synth", "--config", SHAPE, "--layers", str(a.layers), "--format", fmt, "-o", path], check=True, stdout=subprocess.DEVNULL)
+    contenders, missing = [], []
+    ours = [KTTUNE, "bench", "model", "-m", path, "--threads", str(a.threads), "--prompt", str(a.prompt), "--gen", str(a.gen), "--paced"]
+    theirs = [sys.executable, os.path.join(HERE, "peer_llama.py"), path, str(a.threads), str(a.prompt), str(a.gen)]
+    start("ktserve", ours, contenders, missing)
+    start("llama.cpp", theirs, contenders, missing)
+    try:
+        table = play(contenders, a.rounds, rng, f"{fmt}, whole model")
+    finally:
+        for c in contenders:
+            c.close()
+        os.unlink(path)
+    row = {"format": fmt, "missing": missing}
+    for key in ("decode_tok_s", "prefill_tok_s"):
+        mine = [t["ktserve"][key] for t in table if "ktserve" in t]
+        row[key] = {"ktserve": spread(mine), "llama.cpp": spread([t["llama.cpp"][key] for t in table if "llama.cpp" in t])}
+        row[key]["ratio"] = spread([t["ktserve"][key] / t["llama.cpp"][key] for t in table if len(t) == 2])
+    for key in ("decode_bandwidth_ratio", "prefill_int8_ratio", "prefill_group_ratio", "read_gb_s", "int8_gops", "group_gops"):
+        row[key] = spread([t["ktserve"].get(key) for t in table if "ktserve" in t])
+    return row
+
+
+def operator(a, method, tokens, rng):
+    contenders, missing = [], []
+    ours = [KTTUNE, "bench", "moe", "--format", OURS[method], "--experts", "128", "--topk", "8", "--hidden", "2048", "--inter", "768", "--tokens", str(tokens), "--threads", str(a.threads), "--paced"]
+    start("ktserve", ours, contenders, missing)
+    for threads in sorted({1, a.threads}):
+        start(f"kt-kernel {threads}", [sys.executable, os.path.join(HERE, "peer_kt_kernel.py"), method, str(threads), str(tokens)], contenders, missing)
+    try:
+        table = play(contenders, a.rounds, rng, f"{method}, {tokens} tokens")
+    finally:
+        for c in contenders:
+            c.close()
+    row = {"method": method, "format": OURS[method], "tokens": tokens, "missing": missing}
+    peers = [c.name for c in contenders if c.name != "ktserve"]
+    mine = {c.name for c in contenders} >= {"ktserve"}
+    row["ktserve_ms"] = spread([1e3 * t["ktserve"]["seconds"] for t in table]) if mine else None
+    if peers:  # the better thread count over the whole run, then paired by round
+        best = min(peers, key=lambda n: statistics.median(t[n]["seconds"] for t in table))
+        row["peer"] = best + " thread" + ("s" if not best.endswith(" 1") else "") + " (" + table[0][best]["variant"] + ")"
+        row["peer_ms"] = spread([1e3 * t[best]["seconds"] for t in table])
+        row["ratio"] = spread([t[best]["seconds"] / t["ktserve"]["seconds"] for t in table]) if mine else None
+    for key in ("bandwidth_ratio", "int8_ratio", "group_ratio"):
+        row[key] = spread([t["ktserve"].get(key) for t in table]) if mine else None
+    return row
+
+
+def cell(s, k=1.0, form="%.1f"):
+    return "-" if not s else f"{form % (s['median'] * k)} ({form % (s['q1'] * k)}-{form % (s['q3'] * k)})"
+
+
+def print_models(rows, a):
+    print(f"\nWhole model, {a.layers} layers of Qwen3-30B-A3B, {a.threads} threads, {a.rounds} rounds: median (quartiles)")
+    print(f"{'format':8} {'':8} {'ktserve tok/s':>24} {'llama.cpp tok/s':>24} {'times':>18} {'of the ceiling, %':>34}")
+    for r in rows:
+        for key, name in (("decode_tok_s", "decode"), ("prefill_tok_s", "prefill")):
+            if key == "decode_tok_s":
+                share = cell(r["decode_bandwidth_ratio"], 100) + " read"
+            elif r["prefill_group_ratio"]:
+                share = cell(r["prefill_group_ratio"], 100) + " group"
+            else:
+                share = cell(r["prefill_int8_ratio"], 100) + " int8"
+            print(f"{r['format']:8} {name:8} {cell(r[key]['ktserve']):>24} {cell(r[key]['llama.cpp']):>24} {cell(r[key]['ratio'], 1, '%.2f'):>18} {share:>34}")
+        for line in r["missing"]:
+            print(f"{r['format']:8} {line}")
+    last = rows[-1]
+    print(f"ceilings: read {cell(last['read_gb_s'])} GB/s, int8 loop {cell(last['int8_gops'], 1, '%.0f')} GOPS, group-scaled {cell(last['group_gops'], 1, '%.0f')} GOPS")
+
+
+def print_operators(rows, a):
+    print(f"\nMoE operator, 128 experts, 8 per token, 2048 x 768, {a.threads} threads, {a.rounds} rounds")
+    print(f"{'method':8} {'format':7} {'tokens':>6} {'ktserve ms':>22} {'kt-kernel ms':>24} {'times':>18} {'of the ceiling, %':>26}  peer")
+    for r in rows:
+        share = cell(r["bandwidth_ratio"], 100) + " read" if r["tokens"] == 1 else cell(r["group_ratio"] or r["int8_ratio"], 100) + (" group" if r["group_ratio"] else " int8")
+        print(
+            f"{r['method']:8} {r['format']:7} {r['tokens']:6} {cell(r['ktserve_ms'], 1, '%.2f'):>22} {cell(r.get('peer_ms'), 1, '%.2f'):>24} "
+            f"{cell(r.get('ratio'), 1, '%.2f'):>18} {share:>26}  {r.get('peer', '-')}"
+        )
+        for line in r["missing"]:
+            print(f"{r['method']:8} {line}")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--layers", type=int, default=4)
+    p.add_argument("--prompt", type=int, default=512)
+    p.add_argument("--gen", type=int, default=16)
+    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--formats", default="mxfp4,q8_0,q4_0,q4_k,q6_k,iq4_xs", help="of the whole model; empty: none")
+    p.add_argument("--methods", default="INT8,INT4,RAWINT4,MXFP4,BF16,FP8", help="of the operator; empty: none")
+    p.add_argument("--json", metavar="FILE", help="write the table there as well")
+    a = p.parse_args()
+    rng = random.Random(1)
+    with open("/proc/cpuinfo") as f:
+        print("cpu:", next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown"), f"({os.cpu_count()} CPUs)")
+    models, operators = [], []
+    with tempfile.TemporaryDirectory(prefix="kt-peers.") as folder:
+        models = [whole_model(a, f, folder, rng) for f in a.formats.split(",") if f]
+    if models:
+        print_models(models, a)
+    operators = [operator(a, m, n, rng) for m in a.methods.split(",") if m for n in (1, 512)]
+    if operators:
+        print_operators(operators, a)
+    if a.json:
+        with open(a.json, "w") as f:
+            json.dump({"models": models, "operators": operators}, f, indent=1)
+
+
+if __name__ == "__main__":
+    main()
