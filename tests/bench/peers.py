@@ -113,7 +113,7 @@ def whole_model(a, fmt, folder, rng):
         mine = [t["ktserve"][key] for t in table if "ktserve" in t]
         row[key] = {"ktserve": spread(mine), "llama.cpp": spread([t["llama.cpp"][key] for t in table if "llama.cpp" in t])}
         row[key]["ratio"] = spread([t["ktserve"][key] / t["llama.cpp"][key] for t in table if len(t) == 2])
-    for key in ("decode_bandwidth_ratio", "prefill_int8_ratio", "prefill_group_ratio", "read_gb_s", "int8_gops", "group_gops"):
+    for key in ("decode_bandwidth_ratio", "prefill_int8_ratio", "prefill_scaled_ratio", "read_gb_s", "int8_gops", "scaled_gops"):
         row[key] = spread([t["ktserve"].get(key) for t in table if "ktserve" in t])
     return row
 
@@ -138,7 +138,7 @@ def operator(a, method, tokens, rng):
         row["peer"] = best + " thread" + ("s" if not best.endswith(" 1") else "") + " (" + table[0][best]["variant"] + ")"
         row["peer_ms"] = spread([1e3 * t[best]["seconds"] for t in table])
         row["ratio"] = spread([t[best]["seconds"] / t["ktserve"]["seconds"] for t in table]) if mine else None
-    for key in ("bandwidth_ratio", "int8_ratio", "group_ratio"):
+    for key in ("bandwidth_ratio", "int8_ratio", "scaled_ratio"):
         row[key] = spread([t["ktserve"].get(key) for t in table]) if mine else None
     return row
 
@@ -154,8 +154,8 @@ def print_models(rows, a):
         for key, name in (("decode_tok_s", "decode"), ("prefill_tok_s", "prefill")):
             if key == "decode_tok_s":
                 share = cell(r["decode_bandwidth_ratio"], 100) + " read"
-            elif r["prefill_group_ratio"]:
-                share = cell(r["prefill_group_ratio"], 100) + " group"
+            elif r["prefill_scaled_ratio"]:
+                share = cell(r["prefill_scaled_ratio"], 100) + " scaled"
             else:
                 share = cell(r["prefill_int8_ratio"], 100) + " int8"
             print(f"{r['format']:8} {name:8} {cell(r[key]['ktserve']):>24} {cell(r[key]['llama.cpp']):>24} {cell(r[key]['ratio'], 1, '%.2f'):>18} {share:>34}")
@@ -169,7 +169,7 @@ def print_operators(rows, a):
     print(f"\nMoE operator, 128 experts, 8 per token, 2048 x 768, {a.threads} threads, {a.rounds} rounds")
     print(f"{'method':8} {'format':7} {'tokens':>6} {'ktserve ms':>22} {'kt-kernel ms':>24} {'times':>18} {'of the ceiling, %':>26}  peer")
     for r in rows:
-        share = cell(r["bandwidth_ratio"], 100) + " read" if r["tokens"] == 1 else cell(r["group_ratio"] or r["int8_ratio"], 100) + (" group" if r["group_ratio"] else " int8")
+        share = cell(r["bandwidth_ratio"], 100) + " read" if r["tokens"] == 1 else cell(r["scaled_ratio"] or r["int8_ratio"], 100) + (" scaled" if r["scaled_ratio"] else " int8")
         print(
             f"{r['method']:8} {r['format']:7} {r['tokens']:6} {cell(r['ktserve_ms'], 1, '%.2f'):>22} {cell(r.get('peer_ms'), 1, '%.2f'):>24} "
             f"{cell(r.get('ratio'), 1, '%.2f'):>18} {share:>26}  {r.get('peer', '-')}"
