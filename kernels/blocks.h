@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+#include "base/dtype.h"
 #include "base/fp.h"
 
 /* 4-bit code tables. E2M1 is doubled, so that it is an integer; its scale is halved (e8m0_half). */
@@ -27,6 +28,12 @@ static inline float e8m0_half(uint8_t e)
 static inline float load_half(const uint8_t *p)
 {
     return f16_to_f32(load_u16(p));
+}
+
+/* Scale of element i of a row that begins with its scales. */
+static inline float row_scale(enum dtype t, const uint8_t *row, uint64_t i)
+{
+    return fp_from_bits(load_u32(row + i / dtype_info(t)->scale_elems * 4));
 }
 
 /* Scale and minimum number j (0..7) of Q4_K and Q5_K from their 12 bytes. */

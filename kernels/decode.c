@@ -159,6 +159,25 @@ static void dec_iq4_xs(const uint8_t *b, float *y)
         dec_table(b + 8 + 16 * j, d * (float)iq4xs_scale(b, j), code_iq4, y + 32 * j);
 }
 
+static void dec_int4(const uint8_t *b, float *y)
+{
+    float d = bf16_to_f32(load_u16(b));
+    for (int j = 0; j < 16; j++) {
+        y[j] = d * (float)((b[2 + j] & 15) - 8);
+        y[j + 16] = d * (float)((b[2 + j] >> 4) - 8);
+    }
+}
+
+/* A row with its scales in front: w = code * scale. */
+static void dec_row(enum dtype t, const uint8_t *row, uint64_t n, float *y)
+{
+    const uint8_t *code = row + dtype_row_scale_bytes(t, n);
+    for (uint64_t i = 0; i < n; i++) {
+        float c = t == DT_FP8 ? e4m3_to_f32(code[i]) : (float)(int8_t)code[i];
+        y[i] = c * row_scale(t, row, i);
+    }
+}
+
 static void dec_f32(const uint8_t *b, float *y)
 {
     *y = fp_from_bits(load_u32(b));
@@ -182,7 +201,7 @@ static const block_fn decoders[DT_COUNT] = {
     [DT_Q5_1] = dec_q5_1,   [DT_Q8_0] = dec_q8_0,     [DT_Q2_K] = dec_q2_k,
     [DT_Q3_K] = dec_q3_k,   [DT_Q4_K] = dec_q4_k,     [DT_Q5_K] = dec_q5_k,
     [DT_Q6_K] = dec_q6_k,   [DT_IQ4_NL] = dec_iq4_nl, [DT_IQ4_XS] = dec_iq4_xs,
-    [DT_MXFP4] = dec_mxfp4, [DT_NVFP4] = dec_nvfp4,
+    [DT_MXFP4] = dec_mxfp4, [DT_NVFP4] = dec_nvfp4,   [DT_INT4] = dec_int4,
 };
 
 bool kern_decode(enum dtype t, const void *src, uint64_t n, float *dst)
@@ -190,6 +209,10 @@ bool kern_decode(enum dtype t, const void *src, uint64_t n, float *dst)
     const struct dtype_info *i = dtype_info(t);
     const uint8_t *b = src;
     block_fn f = decoders[t];
+    if (i->scale_elems > 0) {
+        dec_row(t, b, n, dst);
+        return true;
+    }
     if (f == NULL || n % i->block_elems != 0)
         return false;
     for (; n > 0; n -= i->block_elems, b += i->block_bytes, dst += i->block_elems)

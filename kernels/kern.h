@@ -16,8 +16,10 @@
  * padded one.
  *
  * Activations. For block formats a token's row x[k] is quantised once (KERN_QUANT_ACT): int8 codes,
- * one fp32 scale and one int32 code sum per group of 32. For F32, F16 and BF16 weights (and FP8
- * later) the fp32 row itself is used. k % 32 == 0 for block formats, any k >= 1 otherwise.
+ * one fp32 scale and one int32 code sum per group of 32. INT8 per row takes the same with one group
+ * for the whole row (KERN_QUANT_ROW). For F32, F16, BF16 and FP8 weights the fp32 row itself is
+ * used. kern_act_of() says which. k % 32 == 0 where activations are quantised, any k >= 1
+ * otherwise.
  */
 #ifndef KT_KERN_H
 #define KT_KERN_H
@@ -47,6 +49,9 @@ uint32_t kern_isa_host(void);
 const char *kern_isa_level_name(uint32_t mask);
 
 enum kern_layout { KERN_ROWS, KERN_P16 };
+
+/* The form of activations that a weight type is multiplied with. */
+enum kern_act { KERN_ACT_F32, KERN_ACT_Q8, KERN_ACT_ROW };
 #define KERN_PANEL 16     /* rows of a panel */
 #define KERN_GROUP 32     /* elements under one activation scale */
 #define KERN_SEGMENT 512  /* elements of a segment of the canonical row sum */
@@ -58,6 +63,7 @@ enum kern_op {
     KERN_GEMM, /* many tokens: decodes a block once for a tile of tokens, run.mm. Same arguments and
                   bits as GEMV */
     KERN_QUANT_ACT, /* run.quant */
+    KERN_QUANT_ROW, /* run.quant, one group per row: scale and sum are single numbers */
     KERN_RMSNORM,   /* run.rmsnorm */
     KERN_SWIGLU,    /* run.swiglu */
     KERN_ADD,       /* run.add */
@@ -79,8 +85,8 @@ struct kern_mm {
     uint32_t n; /* tokens, >= 1 */
     const uint32_t *tok;  /* [n] indices of activation rows, or NULL for 0..n-1 */
     const int8_t *q;      /* block formats: codes [..][ldq], 64-byte aligned base */
-    const float *scale;   /* block formats: [..][ldg], one per group of 32 */
-    const int32_t *sum;   /* block formats: [..][ldg], sum of the group's codes */
+    const float *scale;   /* block formats: [..][ldg], one per group of 32; INT8 per row: one */
+    const int32_t *sum;   /* the same, sums of the groups' codes */
     const float *x;       /* plain formats: [..][ldx] */
     size_t ldq, ldg, ldx; /* elements between activation rows */
     float *y; /* out [n][ldy]; element (i, r) at y[i * ldy + r]; rows outside [row0, row1) are not
@@ -171,6 +177,7 @@ void kern_abi(char out[17]);
 enum kern_layout kern_layout_for(int dtype, uint32_t isa);
 
 /* ---- packing ---- */
+enum kern_act kern_act_of(enum dtype t);
 /* Can this dtype be multiplied (GEMV/GEMM exist)? */
 bool kern_has_dtype(int dtype);
 /* Bytes of one panel of 16 rows (P16) or of 16 rows (ROWS); rows of k elements. 64-byte multiple
@@ -186,11 +193,11 @@ int64_t kern_pack(enum kern_layout l, enum dtype t, const void *src, uint32_t ro
 
 /* ---- decoding and quantising rows in file form (also for conversion, embedding rows and --strict)
  * ---- */
-/* Decode n elements (a multiple of the block) to fp32, bit for bit as weight-formats section 3.
- * false: dtype has no decoder. */
+/* Decode n elements (a multiple of the block; exactly one row where scales stand before the codes)
+ * to fp32, bit for bit as weight-formats sections 3 and 6. false: dtype has no decoder. */
 bool kern_decode(enum dtype t, const void *src, uint64_t n, float *dst);
-/* Reference quantisers: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 MXFP4. n a multiple of the block.
- * false: dtype has no quantiser. */
+/* Reference quantisers: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 MXFP4 INT4 FP8 INT8. n as for
+ * kern_decode. false: dtype has no quantiser. */
 bool kern_quantise(enum dtype t, const float *src, uint64_t n, void *dst);
 
 #endif

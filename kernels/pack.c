@@ -88,6 +88,8 @@ static bool row_ok(enum dtype t, const uint8_t *b, uint32_t k)
     for (uint32_t i = 0; i < k; i += info->block_elems, b += info->block_bytes)
         if (t == DT_MXFP4)
             ok &= b[0] != 255;
+        else if (t == DT_INT4)
+            ok &= (load_u16(b) & 0x7f80) != 0x7f80;
         else
             ok &= half_ok(b + at[0]) && (at[1] < 0 || half_ok(b + at[1]));
     return ok;

@@ -80,6 +80,18 @@ static void quant_min(const float *x, int top, uint8_t *b)
         memcpy(b + 4, &h, 4);
 }
 
+/* Q4_0 with a BF16 scale; codes are taken with the scale as it is stored. */
+static void quant_int4(const float *x, uint8_t *b)
+{
+    uint16_t h = f32_to_bf16(extreme(x) / -8.0f);
+    float id = inverse(bf16_to_f32(h));
+    uint8_t q[32];
+    for (int i = 0; i < 32; i++)
+        q[i] = code_of(x[i] * id + 8.5f, 15);
+    put_u16(b, h);
+    put_codes(q, b + 2);
+}
+
 static void quant_q8_0(const float *x, uint8_t *b)
 {
     float d = fabsf(extreme(x)) / 127.0f, id = inverse(d);
@@ -114,6 +126,33 @@ static void quant_mxfp4(const float *x, uint8_t *b)
     put_codes(q, b + 1);
 }
 
+static float amax_of(const float *x, uint64_t n)
+{
+    float a = 0;
+    for (uint64_t i = 0; i < n; i++)
+        a = fabsf(x[i]) > a ? fabsf(x[i]) : a;
+    return a;
+}
+
+/* A row with fp32 scales in front: FP8 amax/448 per 128 columns, INT8 amax/127; nearest, ties to
+ * even. */
+static void quant_row(enum dtype t, const float *x, uint64_t n, uint8_t *row)
+{
+    uint8_t *code = row + dtype_row_scale_bytes(t, n);
+    uint64_t per = dtype_info(t)->scale_elems;
+    for (uint64_t at = 0; at < n; at += per, row += 4) {
+        uint64_t len = n - at < per ? n - at : per;
+        float d = amax_of(x + at, len) / (t == DT_FP8 ? 448.0f : 127.0f), id = inverse(d);
+        if (!(id - id == 0.0f)) /* a scale whose inverse is no number: all zero */
+            d = id = 0;
+        memcpy(row, &d, 4);
+        for (uint64_t i = at; i < at + len; i++) {
+            float v = x[i] * id;
+            code[i] = t == DT_FP8 ? f32_to_e4m3(v) : (uint8_t)(int8_t)rintf(v);
+        }
+    }
+}
+
 static void quant_block(enum dtype t, const float *x, uint8_t *b)
 {
     switch (t) {
@@ -141,6 +180,9 @@ static void quant_block(enum dtype t, const float *x, uint8_t *b)
     case DT_Q8_0:
         quant_q8_0(x, b);
         break;
+    case DT_INT4:
+        quant_int4(x, b);
+        break;
     default:
         quant_mxfp4(x, b);
         break;
@@ -150,10 +192,14 @@ static void quant_block(enum dtype t, const float *x, uint8_t *b)
 bool kern_quantise(enum dtype t, const float *src, uint64_t n, void *dst)
 {
     static const bool can[DT_COUNT] = {
-        [DT_F32] = true,  [DT_F16] = true,  [DT_BF16] = true, [DT_Q4_0] = true, [DT_Q4_1] = true,
-        [DT_Q5_0] = true, [DT_Q5_1] = true, [DT_Q8_0] = true, [DT_MXFP4] = true};
+        [DT_F32] = true,  [DT_F16] = true,  [DT_BF16] = true, [DT_Q4_0] = true,  [DT_Q4_1] = true,
+        [DT_Q5_0] = true, [DT_Q5_1] = true, [DT_Q8_0] = true, [DT_MXFP4] = true, [DT_INT4] = true};
     const struct dtype_info *i = dtype_info(t);
     uint8_t *b = dst;
+    if (i->scale_elems > 0) {
+        quant_row(t, src, n, dst);
+        return true;
+    }
     if (!can[t] || n % i->block_elems != 0)
         return false;
     for (; n > 0; n -= i->block_elems, src += i->block_elems, b += i->block_bytes)

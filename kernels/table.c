@@ -73,6 +73,13 @@ enum kern_layout kern_layout_for(int dtype, uint32_t isa)
     return k != NULL ? k->layout : KERN_ROWS;
 }
 
+enum kern_act kern_act_of(enum dtype t)
+{
+    return t == DT_INT8                     ? KERN_ACT_ROW
+           : dtype_info(t)->block_elems > 1 ? KERN_ACT_Q8
+                                            : KERN_ACT_F32;
+}
+
 bool kern_has_dtype(int dtype)
 {
     return kern_find(KERN_GEMV, dtype, 0, NULL) != NULL;

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "cmds.h"
 #include "golden.h"
+#include "kern.h"
 
 struct options {
     const char *model, *golden;
@@ -241,7 +242,7 @@ static void require(struct verdict *v, bool ok, const char *what, double got, co
 static bool is_plain(const char *format)
 {
     int t = dtype_by_name(format);
-    return t < 0 || dtype_info((enum dtype)t)->block_elems == 1;
+    return t < 0 || kern_act_of((enum dtype)t) == KERN_ACT_F32;
 }
 
 static void judge(const struct check *c, struct figures err, struct figures kl, double mean_kl,
@@ -480,7 +481,7 @@ static int usage(FILE *to)
                 "  --strict             fp32 arithmetic and KV\n"
                 "  --exact              compare bits instead of distances\n"
                 "  --kv-type TYPE       bf16 (default) or f32\n"
-                "  --quant F            routed experts to mxfp4, q8_0 or q4_0 at load\n"
+                "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4 at load\n"
                 "  --quant-dense F      all other matrices\n"
                 "  --cpu-mask LEVEL     ref, avx2, avx512 or avx512vnni\n"
                 "  --threads N          worker threads\n"

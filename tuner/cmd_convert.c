@@ -32,10 +32,10 @@ struct job {
     struct team *team;
     uint32_t n_workers, cols;
     enum dtype from, to;
-    const uint8_t *src;
-    uint32_t rows;
+    const struct mdl_slice *src;
+    uint32_t row0, rows;
     uint8_t *dst;
-    float *scratch[MAX_WORKERS]; /* [max cols] each */
+    float *scratch[MAX_WORKERS]; /* [max cols] each, and as much again for a stored row */
     uint32_t bad[MAX_WORKERS];   /* first row with a value that is not finite, + 1 */
 };
 
@@ -47,10 +47,11 @@ struct type_ctx {
 static void convert_rows(void *ctx, uint32_t w)
 {
     struct job *j = ctx;
-    uint64_t in = dtype_row_bytes(j->from, j->cols), out = dtype_row_bytes(j->to, j->cols);
+    uint64_t out = dtype_row_bytes(j->to, j->cols);
     float *x = j->scratch[w];
     for (uint32_t r = w; r < j->rows; r += j->n_workers) {
-        bool finite = kern_decode(j->from, j->src + r * in, j->cols, x);
+        bool finite =
+            kern_decode(j->from, mdl_rows(j->src, j->row0 + r, 1, x + j->cols), j->cols, x);
         for (uint32_t i = 0; finite && i < j->cols; i++)
             finite = isfinite(x[i]);
         if (!finite || !kern_quantise(j->to, x, j->cols, j->dst + r * out)) {
@@ -63,17 +64,18 @@ static void convert_rows(void *ctx, uint32_t w)
 static kt_status put_slice(struct job *j, struct gguf_out *o, const struct mdl_slice *s,
                            enum dtype to, kt_err *err)
 {
-    uint64_t in = dtype_row_bytes(s->type, s->cols), out = dtype_row_bytes(to, s->cols);
+    uint64_t out = dtype_row_bytes(to, s->cols);
     uint32_t step = (uint32_t)(CHUNK_ELEMS / s->cols > 0 ? CHUNK_ELEMS / s->cols : 1);
     j->cols = s->cols;
     j->from = s->type;
     j->to = to;
     memset(j->bad, 0, sizeof j->bad);
     for (uint32_t r = 0; r < s->rows; r += step) {
-        j->src = s->data + r * in;
+        j->src = s;
+        j->row0 = r;
         j->rows = s->rows - r < step ? s->rows - r : step;
         if (to == s->type) {
-            KT_TRY(gguf_out_data(o, j->src, (size_t)(j->rows * out), err));
+            KT_TRY(gguf_out_data(o, mdl_rows(s, r, j->rows, NULL), (size_t)(j->rows * out), err));
             continue;
         }
         team_run(j->team, convert_rows, j);
@@ -101,6 +103,11 @@ static kt_status type_of(void *user, const struct gguf_part *p, enum dtype *type
                     "%s: tensors %s and %s have different types, but share a GGUF tensor; choose a "
                     "format with --quant",
                     s.file, s.tensor, other.tensor);
+    if (dtype_info(*type)->ggml_id < 0)
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "%s: tensor %s has the format %s, which GGUF does not have; choose one with "
+                "--quant%s",
+                s.file, s.tensor, dtype_name(*type), p->stack > 0 ? "" : "-dense");
     if (s.cols % dtype_info(*type)->block_elems != 0)
         KT_FAIL(err, KT_E_UNSUPPORTED,
                 "%s: tensor %s: rows of %u elements do not consist of whole %s blocks of %u; "
@@ -120,7 +127,7 @@ static kt_status start_job(struct job *j, const struct gguf_parts *parts, kt_err
     j->dst = mem_alloc((size_t)(CHUNK_ELEMS > cols ? CHUNK_ELEMS : cols) * sizeof(float));
     bool ok = j->dst != NULL;
     for (uint32_t w = 0; w < j->n_workers; w++) {
-        j->scratch[w] = mem_alloc((size_t)cols * sizeof(float));
+        j->scratch[w] = mem_alloc(((size_t)cols * 2 + 2) * sizeof(float));
         ok = ok && j->scratch[w] != NULL;
     }
     if (!ok)

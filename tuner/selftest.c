@@ -18,7 +18,7 @@ void selftest_floats(float *x, size_t n, uint64_t seed)
 
 bool selftest_quantised(enum dtype t)
 {
-    return dtype_info(t)->block_elems > 1;
+    return kern_act_of(t) != KERN_ACT_F32;
 }
 
 /* Any bytes with the two upper bits of each clear: every half-precision scale in them is finite and

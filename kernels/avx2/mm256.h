@@ -34,6 +34,7 @@ IN int lump_of(int t)
     case DT_Q3_K:
         return 4;
     case DT_Q4_0:
+    case DT_INT4:
     case DT_Q4_1:
     case DT_Q4_K:
         return 8;
@@ -51,12 +52,12 @@ IN int lump_of(int t)
 
 IN int zero_of(int t)
 {
-    return t == DT_Q4_0    ? 8
-           : t == DT_Q5_0  ? 16
-           : t == DT_MXFP4 ? 12
-           : t == DT_Q6_K  ? 32
-           : t == DT_Q3_K  ? 4
-                           : 0;
+    return t == DT_Q4_0 || t == DT_INT4 ? 8
+           : t == DT_Q5_0               ? 16
+           : t == DT_MXFP4              ? 12
+           : t == DT_Q6_K               ? 32
+           : t == DT_Q3_K               ? 4
+                                        : 0;
 }
 
 IN int has_min(int t)
@@ -165,6 +166,9 @@ IN __m256 scale256(int t, const uint8_t *p, const uint8_t *head, int half)
         return _mm256_mul_ps(half8(head + 16 * half), sub256(t, p, 0, half));
     if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm256_mul_ps(half8(head + 16 * half), _mm256_cvtepi32_ps(bytes8(p + 8 * half)));
+    if (t == DT_INT4)
+        return _mm256_castsi256_ps(_mm256_slli_epi32(
+            _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * half))), 16));
     return half8((has_halves(t) ? head : p) + 16 * half);
 }
 
@@ -304,6 +308,7 @@ static inline bool fits_256(const struct kern_shape *s)
 #define BLOCK_TYPES(X)                                                                             \
     X(q8_0, DT_Q8_0, fits_32)                                                                      \
     X(q4_0, DT_Q4_0, fits_32)                                                                      \
+    X(int4, DT_INT4, fits_32)                                                                      \
     X(q4_1, DT_Q4_1, fits_32)                                                                      \
     X(q5_0, DT_Q5_0, fits_32)                                                                      \
     X(q5_1, DT_Q5_1, fits_32)                                                                      \

@@ -33,6 +33,7 @@ IN int zero_of(int t)
     case DT_IQ4_XS:
         return 128;
     case DT_Q4_0:
+    case DT_INT4:
         return 8;
     case DT_Q5_0:
         return 16;
@@ -152,6 +153,9 @@ IN __m512 scale512(int t, const uint8_t *p, const uint8_t *head)
     if (t == DT_Q4_K || t == DT_Q5_K)
         return _mm512_mul_ps(half16(head), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(
                                                _mm_loadu_si128((const __m128i *)p))));
+    if (t == DT_INT4)
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
     return half16(has_halves(t) ? head : p);
 }
 
@@ -270,6 +274,7 @@ static inline bool fits_256(const struct kern_shape *s)
 #define BLOCK_TYPES(X)                                                                             \
     X(q8_0, DT_Q8_0, fits_32)                                                                      \
     X(q4_0, DT_Q4_0, fits_32)                                                                      \
+    X(int4, DT_INT4, fits_32)                                                                      \
     X(q4_1, DT_Q4_1, fits_32)                                                                      \
     X(q5_0, DT_Q5_0, fits_32)                                                                      \
     X(q5_1, DT_Q5_1, fits_32)                                                                      \

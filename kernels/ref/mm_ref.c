@@ -89,13 +89,14 @@ static void get_group(enum dtype t, const uint8_t *row, uint32_t g, struct group
     o->sub[0] = o->sub[1] = 1;
     o->low[0] = o->low[1] = 0;
     o->m = 0;
-    o->d = t == DT_MXFP4 ? e8m0_half(b[0]) : load_half(b);
+    o->d = t == DT_MXFP4 ? e8m0_half(b[0]) : t == DT_INT4 ? bf16_to_f32(load_u16(b)) : load_half(b);
     switch (t) {
     case DT_Q8_0:
         for (int i = 0; i < 32; i++)
             o->c[i] = (int8_t)b[2 + i];
         break;
     case DT_Q4_0:
+    case DT_INT4:
         nibbles(b + 2, NULL, 8, o->c);
         break;
     case DT_IQ4_NL:
@@ -224,6 +225,7 @@ RUN(f16, DT_F16, plain_rows)
 RUN(f32, DT_F32, plain_rows)
 RUN(q8_0, DT_Q8_0, block_rows)
 RUN(q4_0, DT_Q4_0, block_rows)
+RUN(int4, DT_INT4, block_rows)
 RUN(q4_1, DT_Q4_1, block_rows)
 RUN(q5_0, DT_Q5_0, block_rows)
 RUN(q5_1, DT_Q5_1, block_rows)
@@ -245,14 +247,15 @@ RUN(mxfp4, DT_MXFP4, block_rows)
         }                                                                                          \
     }
 static const struct kern table[] = {
-    BOTH(bf16, DT_BF16, "f32", NULL),       BOTH(f16, DT_F16, "f32", NULL),
-    BOTH(f32, DT_F32, "f32", NULL),         BOTH(q8_0, DT_Q8_0, "q8", fits_32),
-    BOTH(q4_0, DT_Q4_0, "q8", fits_32),     BOTH(q4_1, DT_Q4_1, "q8", fits_32),
-    BOTH(q5_0, DT_Q5_0, "q8", fits_32),     BOTH(q5_1, DT_Q5_1, "q8", fits_32),
-    BOTH(q4_k, DT_Q4_K, "q8", fits_256),    BOTH(q6_k, DT_Q6_K, "q8", fits_256),
-    BOTH(iq4_nl, DT_IQ4_NL, "q8", fits_32), BOTH(mxfp4, DT_MXFP4, "q8", fits_32),
-    BOTH(q2_k, DT_Q2_K, "q8", fits_256),    BOTH(q3_k, DT_Q3_K, "q8", fits_256),
-    BOTH(q5_k, DT_Q5_K, "q8", fits_256),    BOTH(iq4_xs, DT_IQ4_XS, "q8", fits_256),
+    BOTH(bf16, DT_BF16, "f32", NULL),        BOTH(f16, DT_F16, "f32", NULL),
+    BOTH(f32, DT_F32, "f32", NULL),          BOTH(q8_0, DT_Q8_0, "q8", fits_32),
+    BOTH(q4_0, DT_Q4_0, "q8", fits_32),      BOTH(q4_1, DT_Q4_1, "q8", fits_32),
+    BOTH(q5_0, DT_Q5_0, "q8", fits_32),      BOTH(q5_1, DT_Q5_1, "q8", fits_32),
+    BOTH(q4_k, DT_Q4_K, "q8", fits_256),     BOTH(q6_k, DT_Q6_K, "q8", fits_256),
+    BOTH(iq4_nl, DT_IQ4_NL, "q8", fits_32),  BOTH(mxfp4, DT_MXFP4, "q8", fits_32),
+    BOTH(int4, DT_INT4, "q8", fits_32),      BOTH(q2_k, DT_Q2_K, "q8", fits_256),
+    BOTH(q3_k, DT_Q3_K, "q8", fits_256),     BOTH(q5_k, DT_Q5_K, "q8", fits_256),
+    BOTH(iq4_xs, DT_IQ4_XS, "q8", fits_256),
 };
 
 const struct kern *kern_ref_mm(size_t *n)

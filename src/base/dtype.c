@@ -19,6 +19,7 @@ static const struct dtype_info table[DT_COUNT] = {
     [DT_U8] = {"u8", -1, 1, 1},         [DT_U16] = {"u16", -1, 1, 2},       [DT_U32] = {"u32", -1, 1, 4},       [DT_U64] = {"u64", -1, 1, 8},
     [DT_BOOL] = {"bool", -1, 1, 1},     [DT_F8_E4M3] = {"f8_e4m3", -1, 1, 1}, [DT_F8_E5M2] = {"f8_e5m2", -1, 1, 1},
     [DT_F8_E8M0] = {"f8_e8m0", -1, 1, 1}, [DT_C64] = {"c64", -1, 1, 8},
+    [DT_INT4] = {"int4", -1, 32, 18},   [DT_FP8] = {"fp8", -1, 1, 1, 128},  [DT_INT8] = {"int8", -1, 1, 1, UINT32_MAX},
 };
 /* clang-format on */
 

@@ -52,6 +52,10 @@ enum dtype {
     DT_F8_E5M2,
     DT_F8_E8M0,
     DT_C64,
+    /* made of several tensors of a checkpoint; scales stand with the codes, see scale_elems */
+    DT_INT4, /* groups of 32: BF16 scale, then nibbles as Q4_0 */
+    DT_FP8,  /* E4M3 codes, one fp32 scale per 128 columns of a row */
+    DT_INT8, /* signed codes, one fp32 scale per row */
     DT_COUNT
 };
 
@@ -60,6 +64,8 @@ struct dtype_info {
     int ggml_id;          /* -1: not a GGML type */
     uint16_t block_elems; /* elements per block; 1 for scalars */
     uint16_t block_bytes;
+    uint32_t
+        scale_elems; /* a row begins with fp32 scales, one per so many elements; 0: it does not */
 };
 
 /* Never NULL for 0 <= t < DT_COUNT. */
@@ -71,11 +77,22 @@ static inline const char *dtype_name(enum dtype t)
 {
     return dtype_info(t)->name;
 }
+/* Bytes of the scales at the start of a row of n elements. */
+static inline uint64_t dtype_row_scale_bytes(enum dtype t, uint64_t n)
+{
+    uint32_t per = dtype_info(t)->scale_elems;
+    return per > 0 ? (n + per - 1) / per * 4 : 0;
+}
 /* Bytes of a row of n elements; n must be a multiple of block_elems. */
 static inline uint64_t dtype_row_bytes(enum dtype t, uint64_t n)
 {
     const struct dtype_info *i = dtype_info(t);
-    return n / i->block_elems * i->block_bytes;
+    return n / i->block_elems * i->block_bytes + dtype_row_scale_bytes(t, n);
+}
+/* Scaled codes, not plain numbers: what --strict decodes. */
+static inline bool dtype_is_quantised(enum dtype t)
+{
+    return dtype_info(t)->block_elems > 1 || dtype_info(t)->scale_elems > 0;
 }
 
 #endif

@@ -34,8 +34,8 @@ static kt_status quant_option(const char *name, const char *text, int *out, kt_e
     if (text == NULL || strcmp(text, "none") == 0)
         return KT_OK;
     int t = dtype_by_name(text);
-    if (t != DT_MXFP4 && t != DT_Q8_0 && t != DT_Q4_0)
-        KT_FAIL(err, KT_E_INVALID, "%s %s: must be mxfp4, q8_0, q4_0 or none", name, text);
+    if (t != DT_MXFP4 && t != DT_Q8_0 && t != DT_Q4_0 && t != DT_INT4)
+        KT_FAIL(err, KT_E_INVALID, "%s %s: must be mxfp4, q8_0, q4_0, int4 or none", name, text);
     *out = t;
     return KT_OK;
 }

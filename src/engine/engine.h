@@ -285,7 +285,7 @@ void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const st
 void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token);
 static inline bool eng_wants_int8(const struct eng_mat *m)
 {
-    return dtype_info(m->type)->block_elems > 1;
+    return kern_act_of(m->type) != KERN_ACT_F32;
 }
 /* retune.c */
 /* Kernels of a matrix whose type, shape and layout are known; false when the ISA has no pair with

@@ -15,7 +15,7 @@ void eng_choose_type(const struct kt_engine *e, enum mdl_role role, bool expert,
     int q = expert ? e->quant : e->quant_dense;
     *through = role != MDL_ROUTER && q >= 0 && q != (int)src ? q : -1;
     enum dtype t = *through >= 0 ? (enum dtype) * through : src;
-    *packed = e->strict && dtype_info(t)->block_elems > 1 ? DT_F32 : t;
+    *packed = e->strict && dtype_is_quantised(t) ? DT_F32 : t;
 }
 
 static uint32_t units_before(const struct kt_engine *e, uint32_t pool, uint32_t n_units)

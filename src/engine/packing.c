@@ -46,7 +46,7 @@ struct packer {
     atomic_flag err_taken;
     kt_err err;
     uint8_t **stage; /* [n_workers] a piece as the file has it */
-    uint8_t **buf;   /* [n_workers] conversion buffers */
+    uint8_t **buf;   /* [n_workers] conversion: fp32 rows, then two of other forms */
     size_t f32_bytes, mid_bytes;
     const kt_engine_opts *o;
     uint64_t last_progress_ns;
@@ -69,6 +69,18 @@ static void bad_value(struct packer *pk, const struct piece *k, uint64_t row)
     fail(pk, &err);
 }
 
+static void decode_rows(enum dtype t, const uint8_t *src, uint32_t n, uint32_t k, float *dst)
+{
+    for (uint32_t r = 0; r < n; r++)
+        kern_decode(t, src + r * dtype_row_bytes(t, k), k, dst + (size_t)r * k);
+}
+
+static void quantise_rows(enum dtype t, const float *src, uint32_t n, uint32_t k, uint8_t *dst)
+{
+    for (uint32_t r = 0; r < n; r++)
+        kern_quantise(t, src + (size_t)r * k, k, dst + r * dtype_row_bytes(t, k));
+}
+
 /* n rows of a piece, as the file has them at src, converted and packed. row: of the whole matrix,
  * for messages. */
 static bool pack_rows(struct packer *pk, const struct piece *k, uint32_t worker, const uint8_t *src,
@@ -79,19 +91,23 @@ static bool pack_rows(struct packer *pk, const struct piece *k, uint32_t worker,
     uint64_t elems = (uint64_t)n * m->k;
     float *f32 = (float *)(void *)pk->buf[worker];
     uint8_t *mid = pk->buf[worker] + pk->f32_bytes;
+    if (k->src.scale.data != NULL) {
+        mdl_join_rows(&k->src, src, row, n, mid + pk->mid_bytes);
+        src = mid + pk->mid_bytes;
+    }
     if (k->through >= 0) {
-        kern_decode(type, src, elems, f32);
+        decode_rows(type, src, n, m->k, f32);
         for (uint64_t i = 0; i < elems; i++)
             if (!(f32[i] - f32[i] == 0.0f)) {
                 bad_value(pk, k, row + i / m->k);
                 return false;
             }
-        kern_quantise((enum dtype)k->through, f32, elems, mid);
+        quantise_rows((enum dtype)k->through, f32, n, m->k, mid);
         src = mid;
         type = (enum dtype)k->through;
     }
     if (type != m->type) { /* strict: values as fp32 */
-        kern_decode(type, src, elems, f32);
+        decode_rows(type, src, n, m->k, f32);
         src = (const uint8_t *)f32;
         type = m->type;
     }
@@ -105,8 +121,9 @@ static void pack_piece(struct packer *pk, const struct piece *k, uint32_t worker
 {
     const struct eng_mat *m = k->mat;
     const struct eng_part *part = &m->part[k->pool];
-    uint64_t row_bytes = dtype_row_bytes(k->src.type, m->k);
-    uint32_t step = k->through >= 0 || m->type != k->src.type ? STEP_ROWS : k->rows;
+    uint64_t row_bytes = mdl_file_row_bytes(&k->src);
+    bool as_stored = k->through < 0 && m->type == k->src.type && k->src.scale.data == NULL;
+    uint32_t step = as_stored ? k->rows : STEP_ROWS;
     kt_err err;
     if (atomic_load_explicit(&pk->failed, memory_order_relaxed))
         return;
@@ -160,7 +177,7 @@ static void add_pieces(struct packer *pk, const struct eng_mat *m, enum mdl_role
         (role == MDL_GATE || role == MDL_UP || role == MDL_DOWN) && e->model->t.layer_is_moe[layer];
     mdl_weight(e->model, role, layer, expert, &s);
     eng_choose_type(e, role, is_expert, s.type, &through, &packed);
-    uint64_t row_bytes = dtype_row_bytes(s.type, m->k);
+    uint64_t row_bytes = mdl_file_row_bytes(&s);
     uint32_t each = piece_rows(row_bytes);
     for (uint32_t r = 0; r < m->part[pool].rows; r += each) {
         uint32_t n = m->part[pool].rows - r < each ? m->part[pool].rows - r : each;
@@ -240,7 +257,7 @@ static bool prepare(struct packer *pk)
     list_pieces(pk);
     for (uint32_t i = 0; i < e->n_workers; i++)
         if ((pk->stage[i] = mem_map(pk->largest)) == NULL ||
-            (pk->buf[i] = mem_aligned(64, pk->f32_bytes + pk->mid_bytes)) == NULL)
+            (pk->buf[i] = mem_aligned(64, pk->f32_bytes + 2 * pk->mid_bytes)) == NULL)
             return false;
     return true;
 }
@@ -297,7 +314,7 @@ kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err 
         release(&pk);
         KT_FAIL(err, KT_E_NOMEM,
                 "no memory for packing buffers of %llu bytes; free memory or use fewer --threads",
-                (unsigned long long)(pk.largest + pk.f32_bytes + pk.mid_bytes));
+                (unsigned long long)(pk.largest + pk.f32_bytes + 2 * pk.mid_bytes));
     }
     kt_status s = source_open(e->model, drop, &pk.source, err);
     if (s == KT_OK)

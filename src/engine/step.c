@@ -77,9 +77,7 @@ static bool finite_row(const float *x, uint32_t n)
 static void embed(struct kt_engine *e, uint32_t token, float *x, float *tmp)
 {
     uint32_t H = e->model->t.hidden;
-    kern_decode(e->embed.type,
-                e->embed.data + (uint64_t)e->step.id[token] * dtype_row_bytes(e->embed.type, H), H,
-                x);
+    kern_decode(e->embed.type, mdl_rows(&e->embed, (uint32_t)e->step.id[token], 1, tmp), H, x);
     if (!finite_row(x, H)) {
         atomic_store_explicit(&e->step.bad[token], 1, memory_order_relaxed);
     } else if (e->quant_dense >= 0 && e->quant_dense != (int)e->embed.type) {

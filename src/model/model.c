@@ -104,6 +104,12 @@ static int by_name(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
+static void sort_names(struct mdl *m)
+{
+    if (m->n_tensors > 1)
+        qsort(m->priv->by_name, m->n_tensors, sizeof *m->priv->by_name, by_name);
+}
+
 static kt_status index_names(struct mdl *m, kt_err *err)
 {
     struct mdl_priv *p = m->priv;
@@ -112,8 +118,7 @@ static kt_status index_names(struct mdl *m, kt_err *err)
         return no_memory(m->path, err);
     for (uint32_t i = 0; i < m->n_tensors; i++)
         p->by_name[i] = &m->tensors[i];
-    if (m->n_tensors > 1)
-        qsort(p->by_name, m->n_tensors, sizeof *p->by_name, by_name);
+    sort_names(m);
     return KT_OK;
 }
 
@@ -186,7 +191,11 @@ static kt_status use_safetensors(struct mdl *m, const char *dir, kt_err *err)
         return no_memory(dir, err);
     if (m->n_tensors > 0)
         memcpy(m->tensors, t, m->n_tensors * sizeof *m->tensors);
-    return index_names(m, err);
+    KT_TRY(index_names(m, err));
+    if (mdl_join_scales(m, &m->priv->scales) == KT_E_NOMEM)
+        return no_memory(dir, err);
+    sort_names(m); /* a joined tensor has a new name */
+    return KT_OK;
 }
 
 /* Text of dir/name, kept; *out = NULL when there is no such file. */

@@ -71,14 +71,24 @@ enum mdl_role {
     MDL_ROLE_COUNT
 };
 
+/* Scales that stand in a tensor of their own: that of row r, column c is element (r / row_div) *
+ * cols
+ * + c / col_div. data NULL: none. */
+struct mdl_scale {
+    const uint8_t *data;
+    enum dtype type; /* F32, BF16, F16 or E8M0 */
+    uint32_t row_div, col_div, cols;
+};
+
 /* Rows of one matrix in file form. A vector is one row. */
 struct mdl_slice {
     const char *tensor; /* name in the file, for messages */
     const char *file;   /* path of the file that holds it */
     enum dtype type;
     uint32_t rows, cols;
-    const uint8_t
-        *data; /* first row; rows are contiguous, dtype_row_bytes(type, cols) each; no alignment */
+    const uint8_t *data; /* first row; rows are contiguous, mdl_file_row_bytes each; no alignment */
+    struct mdl_scale scale; /* rows are complete in the file, dtype_row_bytes(type, cols) each,
+                               where there is none; else mdl_rows makes them so */
 };
 
 #define MDL_DIMS 8 /* vision towers have up to 5 */
@@ -90,6 +100,8 @@ struct mdl_tensor {
     uint64_t dims[MDL_DIMS]; /* outermost first (row-major order): [.., out, in] */
     const uint8_t *data;
     uint64_t bytes;
+    struct mdl_scale scale; /* of fp8, int8 and int4 tensors, whose type and name are joined ones */
+    bool part;              /* scales or shape of another tensor */
 };
 
 /* A file that holds tensors, mapped. */
@@ -129,6 +141,15 @@ void mdl_close(struct mdl *m);
  * is false). */
 bool mdl_weight(const struct mdl *m, enum mdl_role role, uint32_t layer, uint32_t expert,
                 struct mdl_slice *out);
+/* Bytes between rows at s->data. */
+uint64_t mdl_file_row_bytes(const struct mdl_slice *s);
+/* Rows [row, row + n) as dtype_row_bytes(type, cols) each: in the file where they are complete
+ * there, else put together in buf (n rows; not used otherwise, may then be NULL). */
+const uint8_t *mdl_rows(const struct mdl_slice *s, uint32_t row, uint32_t n, void *buf);
+/* The second half of that for codes already in memory: src holds rows [row, row + n) as in the
+ * file. Only where s has scales of its own. */
+void mdl_join_rows(const struct mdl_slice *s, const uint8_t *src, uint32_t row, uint32_t n,
+                   uint8_t *dst);
 /* Rows and columns of a role (of one expert; a vector has one row). false if such a layer has none.
  * Pure function of the traits. */
 bool mdl_role_shape(const struct mdl_traits *t, enum mdl_role role, uint32_t layer, uint32_t *rows,

@@ -32,12 +32,15 @@ struct mdl_priv {
     struct mdl_layer *layer;          /* [n_layers] */
     const struct mdl_tensor **expert; /* [n_moe_layers][n_experts][3], tensors that hold one
                                          expert's matrix; NULL when experts are stacked */
+    kt_err scales; /* why scales could not be joined to their codes; code KT_OK: they were */
 };
 
 /* Zeroed memory that mdl_close frees. NULL when memory is short. */
 void *mdl_keep(struct mdl *m, size_t bytes);
 const char *mdl_keep_str(struct mdl *m, const char *s, size_t n);
 
+/* Codes and scales of a checkpoint become one tensor each. */
+kt_status mdl_join_scales(struct mdl *m, kt_err *err);
 kt_status mdl_traits_gguf(struct mdl *m, kt_err *err);
 kt_status mdl_traits_hf(struct mdl *m, kt_err *err);
 /* Ranges and relations that hold for every source; no division by what is checked here happens

@@ -125,19 +125,37 @@ static kt_status check_at_rest(const struct src *s)
     return KT_OK;
 }
 
+/* Which methods are known; the tensors themselves decide what is read (scales.c). */
+static kt_status check_quantisation(const struct src *s, const json_t *q)
+{
+    const char *method = json_string_value(json_object_get(q, "quant_method"));
+    const json_t *block = json_object_get(q, "weight_block_size"), *v;
+    size_t i;
+    if (method == NULL || (strcmp(method, "fp8") != 0 && strcmp(method, "compressed-tensors") != 0))
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s/config.json: key quantization_config has quant_method %.32s, this version "
+                "reads fp8, compressed-tensors and unquantised checkpoints; use one of these or a "
+                "GGUF file",
+                s->dir, method != NULL ? method : "(none)");
+    json_array_foreach((json_t *)(uintptr_t)block, i, v)
+    {
+        if (json_integer_value(v) != 128 || json_array_size(block) != 2)
+            KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                    "%s/config.json: key weight_block_size must be [128, 128], the only block of "
+                    "scales that this version reads; use another checkpoint",
+                    s->dir);
+    }
+    return KT_OK;
+}
+
 /* Windows and quantised checkpoints. */
 static kt_status check_layers_kind(const struct src *s)
 {
     bool window, norm;
     const json_t *q = key_of(s, "quantization_config"), *types = key_of(s, "layer_types"), *v;
     size_t i;
-    if (q != NULL) {
-        const char *method = json_string_value(json_object_get(q, "quant_method"));
-        KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                "%s/config.json: key quantization_config has quant_method %.32s, this version "
-                "reads unquantised checkpoints; use the BF16 one or a GGUF file",
-                s->dir, method != NULL ? method : "(none)");
-    }
+    if (q != NULL)
+        KT_TRY(check_quantisation(s, q));
     KT_TRY(bool_of(s, "use_sliding_window", false, &window));
     if (window && key_of(s, "sliding_window") != NULL)
         KT_FAIL(s->err, KT_E_UNSUPPORTED,

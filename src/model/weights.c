@@ -126,7 +126,7 @@ bool mdl_role_is_plain(enum mdl_role role)
 static kt_status check_type(const struct mdl_tensor *t, enum mdl_role role, kt_err *err)
 {
     bool plain = t->type == DT_F32 || t->type == DT_F16 || t->type == DT_BF16;
-    if (plain || (!mdl_role_is_plain(role) && dtype_info(t->type)->block_elems > 1))
+    if (plain || (!mdl_role_is_plain(role) && dtype_is_quantised(t->type)))
         return KT_OK;
     KT_FAIL(err, KT_E_UNSUPPORTED,
             "%s: tensor %.128s (%s) has the type %s, which no kernel takes there; convert the "
@@ -363,6 +363,11 @@ kt_status mdl_map_weights(struct mdl *m, kt_err *err)
 {
     struct mdl_priv *p = m->priv;
     uint64_t n = 0;
+    if (p->scales.code != KT_OK) {
+        if (err != NULL)
+            *err = p->scales;
+        return p->scales.code;
+    }
     p->layer = mdl_keep(m, m->t.n_layers * sizeof *p->layer);
     bool ok = p->layer != NULL;
     if (!m->is_gguf && m->t.n_moe_layers > 0) {
@@ -382,7 +387,8 @@ kt_status mdl_map_weights(struct mdl *m, kt_err *err)
         if (m->t.layer_is_moe[l])
             p->layer[l].moe_index = moe++;
     for (uint32_t i = 0; i < m->n_tensors; i++)
-        KT_TRY(put_tensor(m, &m->tensors[i], err));
+        if (!m->tensors[i].part)
+            KT_TRY(put_tensor(m, &m->tensors[i], err));
     return check_complete(m, err);
 }
 
@@ -415,8 +421,10 @@ bool mdl_weight(const struct mdl *m, enum mdl_role role, uint32_t layer, uint32_
                               .file = ref.t->file,
                               .type = ref.t->type,
                               .rows = (uint32_t)rows,
-                              .cols = (uint32_t)cols};
-    out->data = ref.t->data + (ref.row0 + (uint64_t)(moe ? expert : 0) * ref.stride) *
-                                  dtype_row_bytes(ref.t->type, cols);
+                              .cols = (uint32_t)cols,
+                              .scale = ref.t->scale};
+    /* tensors with scales of their own hold one matrix: row0 and stride are 0 */
+    out->data = ref.t->data +
+                (ref.row0 + (uint64_t)(moe ? expert : 0) * ref.stride) * mdl_file_row_bytes(out);
     return true;
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "model/model.h"
 
 int fuzz_model(const uint8_t *data, size_t size);
@@ -43,9 +44,14 @@ static uint64_t read_all(const struct mdl *m)
     for (uint32_t l = 0; l < m->t.n_layers; l++)
         for (int r = 0; r < MDL_ROLE_COUNT; r++)
             for (uint32_t e = 0; e <= m->t.n_experts; e++)
-                if (mdl_weight(m, (enum mdl_role)r, l, e, &s))
-                    for (uint64_t i = 0; i < dtype_row_bytes(s.type, s.cols) * s.rows; i++)
+                if (mdl_weight(m, (enum mdl_role)r, l, e, &s)) {
+                    uint8_t *row = mem_alloc(dtype_row_bytes(s.type, s.cols));
+                    for (uint32_t i = 0; row != NULL && i < s.rows; i++)
+                        sum += mdl_rows(&s, i, 1, row)[0];
+                    mem_free(row);
+                    for (uint64_t i = 0; i < mdl_file_row_bytes(&s) * s.rows; i++)
                         sum += s.data[i];
+                }
     return sum;
 }
 

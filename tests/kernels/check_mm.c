@@ -78,6 +78,10 @@ static void fill_block(struct check_rng *r, enum dtype t, uint8_t *b, bool extre
         put16(b, 80, some_half(r, extreme));
         put16(b, 82, some_half(r, extreme));
         break;
+    case DT_INT4:
+        put16(b, 0,
+              f32_to_bf16(extreme && check_below(r, 4) == 0 ? 3e-39f : check_normal(r) * 0.05f));
+        break;
     case DT_F32: {
         float f = extreme && check_below(r, 4) == 0 ? 1e-41f : check_normal(r);
         memcpy(b, &f, 4);

@@ -125,6 +125,7 @@ static void test_checks(void)
         {DT_Q4_K, 2, "\x00\x7c", "\xff\x7b", 2},
         {DT_Q4_K, 144, "\x00\x7c", "\xff\x7b", 2},
         {DT_Q6_K, 208, "\x00\x7c", "\xff\x7b", 2},
+        {DT_INT4, 18, "\x80\x7f", "\x7f\x7f", 2},
         {DT_Q3_K, 218, "\x00\xfc", "\xff\x7b", 2},
         {DT_Q2_K, 80, "\x00\x7c", "\xff\x7b", 2},
         {DT_Q2_K, 166, "\x00\x7e", "\xff\x7b", 2},

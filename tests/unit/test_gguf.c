@@ -56,7 +56,7 @@ static uint64_t touch_all(const struct mdl *m)
         for (int r = 0; r < MDL_ROLE_COUNT; r++)
             for (uint32_t e = 0; e < (m->t.n_experts > 0 ? m->t.n_experts : 1); e++)
                 if (mdl_weight(m, (enum mdl_role)r, l, e, &s))
-                    for (uint64_t i = 0; i < dtype_row_bytes(s.type, s.cols) * s.rows; i++)
+                    for (uint64_t i = 0; i < mdl_file_row_bytes(&s) * s.rows; i++)
                         sum += s.data[i];
     return sum;
 }
