@@ -224,6 +224,79 @@ KT_API void kt_tuning_init(kt_tuning *t);
  * KT_E_LIMIT: threads could not be started, close the engine */
 KT_API kt_status kt_engine_retune(kt_engine *e, const kt_tuning *t, kt_err *err);
 
+/* ---- the mixture-of-experts operator, for engines that have their own attention ---- */
+
+/** The experts of one layer: packed weights, worker threads and scratch. The code is the engine's
+ * own expert path: out = sum over chosen experts of weight * down(silu(gate x) * (up x)), with the
+ * activations quantised in groups of 32 for block formats (canonical arithmetic). Results do not
+ * depend on threads, pools, or how tokens are spread over calls. */
+typedef struct kt_moe kt_moe;
+
+typedef struct kt_moe_opts {
+    size_t size;              /**< sizeof(kt_moe_opts), set by kt_moe_opts_init */
+    uint32_t hidden;          /**< elements of a token's row, 1..65536 */
+    uint32_t inter;           /**< width of an expert, 1..65536 */
+    uint32_t n_experts;       /**< 1..65536 */
+    uint32_t top_k;           /**< experts per token, 1..n_experts, at most 256 */
+    const char *format;       /**< weight format of gate and up: "mxfp4" (default), "q8_0", "q4_0",
+                                 "bf16" or any other that ktserve reads */
+    const char *down_format;  /**< format of down; NULL (default): the same */
+    uint32_t max_tokens;      /**< tokens computed together, 1..8192; default 512 */
+    const char *profile_path; /**< host.json, or NULL (default): pools and threads by the facts
+                                 of this host */
+    bool trust_profile;       /**< use a profile of another host */
+    uint32_t threads;         /**< worker threads; 0 (default): the plan's choice */
+    const char *cpu_mask;     /**< highest ISA level, as kt_engine_opts.cpu_mask; NULL: the
+                                 CPU's */
+    uint64_t memory_limit_bytes; /**< 0 (default): what the host's limits allow */
+} kt_moe_opts;
+/** Fill defaults. */
+KT_API void kt_moe_opts_init(kt_moe_opts *o);
+
+/** Take memory bound to the pools and start workers; experts are zero-filled and must be loaded.
+ * The calling thread is the first worker: it is pinned until kt_moe_close, and makes every other
+ * call.
+ *  @return KT_OK and *out owned by the caller; KT_E_INVALID, _UNSUPPORTED (no kernel for a format),
+ * _NOMEM, _LIMIT, _IO, _FORMAT, _STALE with *out = NULL */
+KT_API kt_status kt_moe_open(const kt_moe_opts *o, kt_moe **out, kt_err *err);
+/** Stop workers and free everything. NULL is allowed. */
+KT_API void kt_moe_close(kt_moe *op);
+
+typedef enum kt_moe_matrix { KT_MOE_GATE, KT_MOE_UP, KT_MOE_DOWN } kt_moe_matrix;
+
+/** Pack one matrix of an expert; it may be loaded again. Blocks; all workers convert and pack.
+ *  @param expert  0 <= expert < n_experts
+ *  @param dtype   "f32", "f16", "bf16": values, quantised to the operator's format; or the name of
+ *                 that format: rows in its file form (GGML blocks)
+ *  @param rows    in, gate and up [inter][hidden], down [hidden][inter], row-major, contiguous, any
+ *                 alignment; the caller's, not used after the call
+ *  @return KT_OK; KT_E_INVALID; KT_E_UNSUPPORTED (the format has no quantiser: give its file form);
+ *          KT_E_FORMAT (NaN or infinity; the matrix counts as not loaded) */
+KT_API kt_status kt_moe_load(kt_moe *op, uint32_t expert, kt_moe_matrix matrix, const char *dtype,
+                             const void *rows, kt_err *err);
+
+/** out[t] = sum over j of weights[t][j] * expert ids[t][j] of x[t]. Blocks; allocates nothing.
+ *  @param x        in, [n][hidden] f32, row-major
+ *  @param ids      in, [n][top_k] i32, 0 <= id < n_experts, each at most once in a row
+ *  @param weights  in, [n][top_k] f32
+ *  @param n        tokens, >= 1; more than max_tokens are computed in parts
+ *  @param out      out, [n][hidden] f32; must not overlap the inputs
+ *  @return KT_OK; KT_E_INVALID (nothing written): an id out of range or twice in a row, or an
+ *          expert that was not loaded; KT_E_NUMERIC: NaN or infinity came up for some tokens, the
+ *          first is named; rows of the others are right */
+KT_API kt_status kt_moe_forward(kt_moe *op, const float *x, const int32_t *ids,
+                                const float *weights, uint32_t n, float *out, kt_err *err);
+
+typedef struct kt_moe_info {
+    uint64_t expert_bytes; /**< of one expert in file form: what a token reads of it */
+    uint64_t weight_bytes; /**< packed, all experts */
+    uint32_t n_pools, n_threads;
+    const char *kernel;    /**< ISA level in use, such as "avx512vnni" */
+    const char *plan_text; /**< pools and threads with their reasons */
+} kt_moe_info;
+/** Facts about an operator; strings belong to it. */
+KT_API void kt_moe_get_info(const kt_moe *op, kt_moe_info *info);
+
 /* ---- sampling ---- */
 
 typedef struct kt_sampling {

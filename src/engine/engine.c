@@ -63,14 +63,18 @@ static kt_status check_opts(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         KT_FAIL(err, KT_E_INVALID, "--batch %u: must be 1 to 8192", o->batch_tokens);
     e->max_seqs = o->max_seqs;
     e->batch = o->batch_tokens < o->max_seqs ? o->max_seqs : o->batch_tokens;
-    int mask = o->cpu_mask != NULL ? kern_isa_by_name(o->cpu_mask) : 0;
+    return KT_OK;
+}
+
+static kt_status cpu_mask(kt_engine *e, const char *name, kt_err *err)
+{
+    int mask = name != NULL ? kern_isa_by_name(name) : 0;
     if (mask < 0)
-        KT_FAIL(err, KT_E_INVALID, "--cpu-mask %s: must be ref, avx2, avx512 or avx512vnni",
-                o->cpu_mask);
-    e->isa = o->cpu_mask != NULL ? (uint32_t)mask & kern_isa_host() : kern_isa_host();
-    if (o->cpu_mask != NULL && ((uint32_t)mask & ~kern_isa_host()) != 0)
+        KT_FAIL(err, KT_E_INVALID, "--cpu-mask %s: must be ref, avx2, avx512 or avx512vnni", name);
+    e->isa = name != NULL ? (uint32_t)mask & kern_isa_host() : kern_isa_host();
+    if (name != NULL && ((uint32_t)mask & ~kern_isa_host()) != 0)
         KT_FAIL(err, KT_E_UNSUPPORTED,
-                "--cpu-mask %s: this CPU or its operating system has only %s", o->cpu_mask,
+                "--cpu-mask %s: this CPU or its operating system has only %s", name,
                 kern_isa_level_name(kern_isa_host()));
     return KT_OK;
 }
@@ -180,7 +184,7 @@ kt_status eng_find_kernels(kt_engine *e, kt_err *err)
     return KT_OK;
 }
 
-static kt_status start_workers(kt_engine *e, kt_err *err)
+kt_status eng_start_workers(kt_engine *e, kt_err *err)
 {
     e->n_workers = e->max_workers = e->plan->n_threads;
     e->n_pools = e->plan->n_pools;
@@ -234,12 +238,12 @@ static void name_formats(kt_engine *e)
         }
 }
 
-static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
+kt_status eng_prepare(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
+    size_t n;
+    (void)kern_table(&n); /* builds the table while there is one thread */
     eng_knobs_default(&e->knobs);
-    KT_TRY(check_opts(e, o, err));
-    KT_TRY(mdl_open(o->model_path, &e->model, err));
-    KT_TRY(check_model(e, o, err));
+    KT_TRY(cpu_mask(e, o->cpu_mask, err));
     KT_TRY(host_read(NULL, &e->host, err));
     KT_TRY(make_plan(e, o, err));
     struct strbuf text = {0};
@@ -248,11 +252,19 @@ static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     e->profile_id = mem_strdup(e->profile != NULL ? e->profile->id : "");
     if (e->plan_text == NULL || e->profile_id == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for the plan's text");
-    KT_TRY(eng_find_kernels(e, err));
+    e->loaded_isa = e->isa;
+    return eng_find_kernels(e, err);
+}
+
+static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
+{
+    KT_TRY(check_opts(e, o, err));
+    KT_TRY(mdl_open(o->model_path, &e->model, err));
+    KT_TRY(check_model(e, o, err));
+    KT_TRY(eng_prepare(e, o, err));
     if (o->metadata_only)
         return KT_OK;
-    e->loaded_isa = e->isa;
-    KT_TRY(start_workers(e, err));
+    KT_TRY(eng_start_workers(e, err));
     KT_TRY(eng_load_layout(e, err));
     KT_TRY(eng_budget(e, o, err));
     KT_TRY(eng_take_memory(e, err));
@@ -269,8 +281,6 @@ kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err)
 {
     uint64_t start = clock_ns();
     *out = NULL;
-    size_t n;
-    (void)kern_table(&n); /* builds the table while there is one thread */
     kt_engine *e = mem_calloc(1, sizeof *e);
     if (e == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for an engine");
@@ -286,10 +296,8 @@ kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err)
     return KT_OK;
 }
 
-void kt_engine_close(kt_engine *e)
+void eng_release(kt_engine *e)
 {
-    if (e == NULL)
-        return;
     team_close(e->team);
     eng_free_memory(e);
     mem_free(e->worker);
@@ -300,9 +308,16 @@ void kt_engine_close(kt_engine *e)
     plan_free(e->plan);
     profile_close(e->profile);
     host_free(e->host);
-    mdl_close(e->model);
     mem_free(e->plan_text);
     mem_free(e->profile_id);
+}
+
+void kt_engine_close(kt_engine *e)
+{
+    if (e == NULL)
+        return;
+    eng_release(e);
+    mdl_close(e->model);
     mem_free(e);
 }
 

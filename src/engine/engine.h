@@ -254,12 +254,18 @@ void eng_choose_type(const struct kt_engine *e, enum mdl_role role, bool expert,
 size_t eng_count_mats(const struct mdl_traits *t);
 /* packing.c */
 kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
+/* Layout, kernels and the pools' rows of a matrix whose type, rows and k are set, in multiples of
+ * `unit` rows; offsets in the arenas, which grow. false: no kernel pair with one layout. */
+bool eng_lay_out_rows(struct kt_engine *e, struct eng_mat *mat, uint32_t unit);
 /* memory.c */
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
 kt_status eng_take_memory(struct kt_engine *e, kt_err *err);
+kt_status eng_take_moe_memory(struct kt_engine *e,
+                              kt_err *err); /* arenas, and what the expert path needs */
 void eng_free_memory(struct kt_engine *e);
 /* jobs.c */
 void eng_phase_end(struct kt_engine *e, uint32_t worker);
+void eng_phase_last(struct kt_engine *e, uint32_t worker); /* of a run: no barrier */
 bool eng_claim(struct kt_engine *e, uint32_t worker, uint32_t n_items,
                uint32_t *item); /* one of n_items, over all workers */
 bool eng_claim_pool(struct kt_engine *e, uint32_t worker, uint32_t n_items, uint32_t *item);
@@ -295,6 +301,10 @@ void eng_knobs_default(struct eng_knobs *k);
 /* Give every worker its pool from the plan and start the team: e->n_workers of e->max_workers. */
 kt_status eng_start_team(struct kt_engine *e, kt_err *err);
 /* engine.c */
+/* Facts, profile, plan and kernels for the options' profile, threads and cpu_mask. */
+kt_status eng_prepare(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
+kt_status eng_start_workers(struct kt_engine *e, kt_err *err);
+void eng_release(struct kt_engine *e); /* everything but the model and e itself */
 kt_status eng_find_kernels(struct kt_engine *e, kt_err *err);
 /* layer_attn.c, layer_ffn.c: one layer's halves, run by every worker */
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer);

@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-void eng_phase_end(struct kt_engine *e, uint32_t worker)
+/* The counters for the next phase, without meeting the others: the end of a run does that. */
+void eng_phase_last(struct kt_engine *e, uint32_t worker)
 {
     struct eng_worker *w = &e->worker[worker];
     uint32_t next = (w->phase + 1) % 3;
@@ -20,6 +21,11 @@ void eng_phase_end(struct kt_engine *e, uint32_t worker)
     if (worker == 0)
         atomic_store_explicit(&e->all_counter->next[next], 0, memory_order_relaxed);
     w->phase++;
+}
+
+void eng_phase_end(struct kt_engine *e, uint32_t worker)
+{
+    eng_phase_last(e, worker);
     team_barrier(e->team, worker);
 }
 

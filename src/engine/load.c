@@ -29,6 +29,26 @@ static uint32_t units_before(const struct kt_engine *e, uint32_t pool, uint32_t 
     return at < n_units ? at : n_units;
 }
 
+bool eng_lay_out_rows(struct kt_engine *e, struct eng_mat *mat, uint32_t unit)
+{
+    uint32_t n_units = (mat->rows + unit - 1) / unit;
+    mat->layout = kern_layout_for(mat->type, e->isa);
+    mat->panel_bytes = kern_panel_bytes(mat->layout, mat->type, mat->k);
+    mat->row_file_bytes = dtype_row_bytes(mat->type, mat->k);
+    for (uint32_t p = 0; p < e->n_pools; p++) {
+        uint32_t a = units_before(e, p, n_units) * unit, b = units_before(e, p + 1, n_units) * unit;
+        if (b > mat->rows)
+            b = mat->rows;
+        mat->part[p].row0 = a;
+        mat->part[p].rows = b > a ? b - a : 0;
+        mat->part[p].w =
+            (uint8_t *)(uintptr_t)e->arena_bytes[p]; /* offset until the arenas exist */
+        e->arena_bytes[p] +=
+            (kern_packed_bytes(mat->layout, mat->type, mat->part[p].rows, mat->k) + 63) / 64 * 64;
+    }
+    return eng_mat_kernels(e, mat);
+}
+
 static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer, uint32_t expert,
                          struct eng_mat *mat, kt_err *err)
 {
@@ -54,26 +74,10 @@ static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer
                 s.file, s.tensor, s.cols, dtype_info(widest)->block_elems, dtype_name(widest));
     mat->rows = s.rows;
     mat->k = s.cols;
-    mat->layout = kern_layout_for(mat->type, e->isa);
-    mat->panel_bytes = kern_panel_bytes(mat->layout, mat->type, mat->k);
-    mat->row_file_bytes = dtype_row_bytes(mat->type, mat->k);
-    if (!eng_mat_kernels(e, mat))
+    /* rows of gate and up become int8 groups where they are computed: no group in two pools */
+    if (!eng_lay_out_rows(e, mat, role == MDL_GATE || role == MDL_UP ? KERN_GROUP : KERN_PANEL))
         KT_FAIL(err, KT_E_INTERNAL, "%s: no kernel pair with one layout for %s", s.tensor,
                 dtype_name(mat->type));
-    /* rows of gate and up become int8 groups where they are computed: no group in two pools */
-    uint32_t unit = role == MDL_GATE || role == MDL_UP ? KERN_GROUP : KERN_PANEL,
-             n_units = (mat->rows + unit - 1) / unit;
-    for (uint32_t p = 0; p < e->n_pools; p++) {
-        uint32_t a = units_before(e, p, n_units) * unit, b = units_before(e, p + 1, n_units) * unit;
-        if (b > mat->rows)
-            b = mat->rows;
-        mat->part[p].row0 = a;
-        mat->part[p].rows = b > a ? b - a : 0;
-        mat->part[p].w =
-            (uint8_t *)(uintptr_t)e->arena_bytes[p]; /* offset until the arenas exist */
-        e->arena_bytes[p] +=
-            (kern_packed_bytes(mat->layout, mat->type, mat->part[p].rows, mat->k) + 63) / 64 * 64;
-    }
     return KT_OK;
 }
 

@@ -9,6 +9,7 @@ src_engine_libengine_la_SOURCES = \
 	%D%/load.c \
 	%D%/memory.c \
 	%D%/moe.c %D%/moe.h \
+	%D%/moe_op.c \
 	%D%/packing.c \
 	%D%/retune.c \
 	%D%/sample.c %D%/sample.h \

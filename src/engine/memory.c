@@ -193,9 +193,8 @@ static kt_status bind_block(const struct kt_engine *e, const struct plan_pool *p
     return KT_OK;
 }
 
-kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
+static kt_status take_arenas(struct kt_engine *e, kt_err *err)
 {
-    struct carver c = {0};
     for (uint32_t p = 0; p < e->n_pools; p++) {
         e->arena[p] =
             mem_map(e->arena_bytes[p] + 4096); /* kernels prefetch a little past the end */
@@ -205,6 +204,50 @@ kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
                     gib(e->arena_bytes[p]));
         KT_TRY(bind_block(e, &e->plan->pools[p], e->arena[p], e->arena_bytes[p], err));
     }
+    return KT_OK;
+}
+
+/* The part of the scratch that the expert path uses. */
+static void carve_moe(struct kt_engine *e, struct carver *c)
+{
+    const struct mdl_traits *t = &e->model->t;
+    carve_groups(c, &e->step.groups, e->batch, t);
+    e->step.bad = carve(c, e->batch, sizeof *e->step.bad);
+    carve_act(c, &e->norm, e->batch, t->hidden);
+    carve_act(c, &e->mid, (uint64_t)e->batch * t->top_k, t->expert_inter);
+    for (uint32_t w = 0; w < e->n_workers; w++)
+        carve_worker(e, c, w);
+}
+
+kt_status eng_take_moe_memory(struct kt_engine *e, kt_err *err)
+{
+    struct carver sum = {0}, c = {0};
+    carve_moe(e, &sum);
+    e->scratch_bytes = sum.bytes;
+    uint64_t need = sum.bytes, allowed = host_memory_allowed(e->host);
+    if (e->memory_limit > 0)
+        allowed = e->memory_limit;
+    for (uint32_t p = 0; p < e->n_pools; p++)
+        need += e->arena_bytes[p];
+    if (need > allowed)
+        KT_FAIL(err, KT_E_LIMIT,
+                "%u experts need %.2f GiB (scratch %.2f), and %.2f GiB may be used here; choose a "
+                "smaller format, fewer experts or a higher memory limit",
+                e->model->t.n_experts, gib(need), gib(sum.bytes), gib(allowed));
+    KT_TRY(take_arenas(e, err));
+    e->scratch = mem_map(e->scratch_bytes + 4096);
+    if (e->scratch == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "the system refused %.2f GiB for scratch; use fewer max_tokens",
+                gib(e->scratch_bytes));
+    c.base = e->scratch;
+    carve_moe(e, &c);
+    return KT_OK;
+}
+
+kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
+{
+    struct carver c = {0};
+    KT_TRY(take_arenas(e, err));
     e->kv = mem_map(e->kv_bytes);
     e->scratch = mem_map(e->scratch_bytes + 4096);
     if (e->kv == NULL || e->scratch == NULL)

@@ -20,3 +20,10 @@ tests_unit_test_engine_numeric_SOURCES = %D%/test_engine_numeric.c
 tests_unit_test_engine_numeric_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_engine_numeric_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_moe_op
+TESTS += tests/unit/test_moe_op
+tests_unit_test_moe_op_SOURCES = %D%/test_moe_op.c
+tests_unit_test_moe_op_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_moe_op_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+endif
