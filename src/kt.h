@@ -136,6 +136,8 @@ typedef struct kt_engine_info {
     const char *dense_format,
         *expert_format; /**< names of the commonest weight format of each part */
     double load_seconds;
+    double pack_seconds; /**< of load_seconds: reading and packing the weights */
+    uint64_t load_bytes; /**< bytes read for that */
     bool strict;
 } kt_engine_info;
 /** Facts about a loaded engine; strings belong to the engine. */

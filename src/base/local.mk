@@ -3,6 +3,7 @@ noinst_LTLIBRARIES += %D%/libbase.la
 %C%_libbase_la_CFLAGS = $(ROOM_CFLAGS)
 %C%_libbase_la_SOURCES =
 src_base_libbase_la_SOURCES += \
+	%D%/bar.c %D%/bar.h \
 	%D%/checked.h \
 	%D%/clock.h \
 	%D%/dtype.c %D%/dtype.h \

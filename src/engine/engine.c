@@ -362,6 +362,8 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->dense_format = e->dense_format != NULL ? e->dense_format : "";
     info->expert_format = e->expert_format != NULL ? e->expert_format : "";
     info->load_seconds = e->load_seconds;
+    info->pack_seconds = e->pack_seconds;
+    info->load_bytes = e->load_bytes;
     info->strict = e->strict;
 }
 

@@ -232,7 +232,8 @@ struct kt_engine {
     char *plan_text, *profile_id;
     const char *profile_state, *dense_format, *expert_format;
     uint64_t weight_bytes, kv_bytes, expert_bytes;
-    double load_seconds;
+    double load_seconds, pack_seconds;
+    uint64_t load_bytes;
 };
 
 #define CHUNK_ROWS                                                                                 \

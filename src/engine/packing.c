@@ -292,6 +292,8 @@ static kt_status run(struct packer *pk, kt_err *err)
         return pk->err.code;
     }
     double s = (double)(clock_ns() - start) * 1e-9;
+    e->pack_seconds = s;
+    e->load_bytes = pk->total_bytes;
     if (o->progress != NULL)
         o->progress(o->progress_user, pk->total_bytes, pk->total_bytes);
     log_info("packed %.1f MB in %.2f s (%.2f GB/s)", (double)pk->total_bytes * 1e-6, s,

@@ -1,24 +1,21 @@
 /* source.c - see source.h. One descriptor per file, opened beside the mapping that the model keeps
- * and compared with it, because a path may have been given to another file since. */
-#define _GNU_SOURCE /* preadv2, RWF_NOWAIT */
+ * and compared with it, because a path may have been given to another file since. All readers share
+ * it: together they read it in order, so the system's own reading ahead works. It beat explicit
+ * windows (WILLNEED, RWF_NOWAIT), direct I/O and a descriptor for each reader.
+ */
 #include "source.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/mem.h"
 
-#define WINDOW ((uint64_t)32 << 20) /* asked for ahead of a piece that is not in memory */
-
 struct source_file {
     struct mdl_file f;
     int fd;
-    _Atomic uint64_t asked; /* the system was asked to read up to here */
 };
 
 struct source {
@@ -40,6 +37,7 @@ static kt_status open_file(struct source_file *s, kt_err *err)
         (uint64_t)st.st_ino != s->f.inode || (uint64_t)st.st_size != s->f.bytes)
         KT_FAIL(err, KT_E_IO, "%s: was replaced while the model was being opened; start again",
                 s->f.path);
+    (void)posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* twice the reading ahead */
     return KT_OK;
 }
 
@@ -60,10 +58,8 @@ kt_status source_open(const struct mdl *m, bool drop, struct source **out, kt_er
         struct mdl_file f;
         uint32_t at = s->n++;
         mdl_file_at(m, i, &f);
-        for (; at > 0 && s->file[at - 1].f.data > f.data; at--) {
-            s->file[at].f = s->file[at - 1].f;
-            s->file[at].fd = s->file[at - 1].fd;
-        }
+        for (; at > 0 && s->file[at - 1].f.data > f.data; at--)
+            s->file[at] = s->file[at - 1];
         s->file[at].f = f;
         st = open_file(&s->file[at], err);
     }
@@ -110,30 +106,13 @@ static struct source_file *find(struct source *s, const uint8_t *at)
     return &s->file[lo];
 }
 
-/* Ask for what follows `off`, unless others have: the next readers come soon. */
-static void ask_ahead(struct source_file *f, uint64_t off)
-{
-    uint64_t asked = atomic_load_explicit(&f->asked, memory_order_relaxed),
-             end = f->f.bytes - off < WINDOW ? f->f.bytes : off + WINDOW;
-    uint64_t from = asked > off && asked < end ? asked : off;
-    bool far = asked >= end || (asked > off && asked - off > WINDOW / 2);
-    if (!far && atomic_compare_exchange_strong(&f->asked, &asked, end))
-        (void)posix_fadvise(f->fd, (off_t)from, (off_t)(end - from), POSIX_FADV_WILLNEED);
-}
-
 kt_status source_read(struct source *s, const uint8_t *at, uint64_t bytes, uint8_t *dst,
                       kt_err *err)
 {
     struct source_file *f = find(s, at);
     uint64_t off = (uint64_t)(at - f->f.data), done = 0;
-    struct iovec v = {dst, (size_t)bytes};
-    ssize_t got = preadv2(f->fd, &v, 1, (off_t)off, RWF_NOWAIT); /* what is in memory already */
-    if (got > 0)
-        done = (uint64_t)got;
-    if (done < bytes)
-        ask_ahead(f, off + done);
     while (done < bytes) {
-        got = pread(f->fd, dst + done, (size_t)(bytes - done), (off_t)(off + done));
+        ssize_t got = pread(f->fd, dst + done, (size_t)(bytes - done), (off_t)(off + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)

@@ -1,0 +1,385 @@
+/* bench_load.c - kttune bench load: how fast a model is loaded, beside what the disk and the memory
+ * of this machine allow, in interleaved rounds.
+ *
+ * A round runs, in random order: a sequential read of the model's files from the disk (one thread,
+ * blocks of 128 KiB, as cat does it), a load from the disk, a copy of the files from the page cache
+ * into fresh memory by as many threads as load, and a load from the page cache. Before a cold run
+ * the system is told to forget the files (POSIX_FADV_DONTNEED). Rates of loads count the bytes that
+ * packing reads and the time it takes; the ratio is taken inside a round. Owner: the main thread.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json_out.h"
+#include "base/mem.h"
+#include "base/team.h"
+#include "bench.h"
+#include "bench_host.h"
+#include "cmds.h"
+#include "kt.h"
+#include "model/model.h"
+#include "stats.h"
+
+#define MAX_ROUNDS 100
+#define CAT_BLOCK (128u << 10)
+#define COPY_BLOCK (1u << 20)
+
+enum { DISK, COLD, COPY, WARM, N_KINDS };
+
+struct bench {
+    kt_engine_opts engine;
+    uint32_t rounds;
+    bool json;
+    uint32_t rng;
+    kt_engine_info info; /* strings are gone: numbers only */
+    struct bench_host host;
+    int *fd; /* [n_files] */
+    uint64_t *bytes;
+    uint32_t n_files;
+    uint64_t total, still_cached;
+    char *block; /* CAT_BLOCK */
+    double bps[N_KINDS][MAX_ROUNDS], cold_ratio[MAX_ROUNDS], warm_ratio[MAX_ROUNDS];
+    double open_s[2][MAX_ROUNDS]; /* whole kt_engine_open, cold and warm */
+};
+
+static uint32_t next_random(struct bench *b)
+{
+    b->rng = b->rng * 1664525u + 1013904223u;
+    return b->rng >> 8;
+}
+
+static kt_status open_files(struct bench *b, kt_err *err)
+{
+    struct mdl *m;
+    KT_TRY(mdl_open(b->engine.model_path, &m, err));
+    uint32_t n = mdl_file_count(m);
+    b->fd = mem_calloc(n, sizeof *b->fd);
+    b->bytes = mem_calloc(n, sizeof *b->bytes);
+    b->block = mem_alloc(CAT_BLOCK);
+    kt_status s = KT_OK;
+    if (b->fd == NULL || b->bytes == NULL || b->block == NULL)
+        s = err_set(err, KT_E_NOMEM, 0, __func__, "no memory for a list of %u files", n);
+    for (uint32_t i = 0; s == KT_OK && i < n; i++) {
+        struct mdl_file f;
+        mdl_file_at(m, i, &f);
+        b->fd[i] = open(f.path, O_RDONLY | O_CLOEXEC);
+        if (b->fd[i] < 0)
+            s = err_set(err, KT_E_IO, errno, __func__, "%s: cannot open: %s", f.path,
+                        strerror(errno));
+        else
+            b->n_files = i + 1;
+        b->bytes[i] = f.bytes;
+        b->total += f.bytes;
+    }
+    mdl_close(m);
+    return s;
+}
+
+/* Let the system forget the files; what stays in memory all the same is counted. */
+static void forget(struct bench *b)
+{
+    b->still_cached = 0;
+    for (uint32_t i = 0; i < b->n_files; i++) {
+        (void)fdatasync(b->fd[i]); /* pages that are not on the disk yet are kept */
+        (void)posix_fadvise(b->fd[i], 0, 0, POSIX_FADV_DONTNEED);
+        size_t pages = (size_t)((b->bytes[i] + 4095) / 4096);
+        unsigned char *in = mem_alloc(pages);
+        void *p = mmap(NULL, (size_t)b->bytes[i], PROT_READ, MAP_SHARED, b->fd[i], 0);
+        if (in != NULL && p != MAP_FAILED && mincore(p, (size_t)b->bytes[i], in) == 0)
+            for (size_t k = 0; k < pages; k++)
+                b->still_cached += in[k] & 1 ? 4096u : 0;
+        if (p != MAP_FAILED)
+            munmap(p, (size_t)b->bytes[i]);
+        mem_free(in);
+    }
+}
+
+static kt_status read_all(struct bench *b, kt_err *err)
+{
+    for (uint32_t i = 0; i < b->n_files; i++)
+        for (uint64_t at = 0; at < b->bytes[i];) {
+            ssize_t n = pread(b->fd[i], b->block, CAT_BLOCK, (off_t)at);
+            if (n <= 0)
+                KT_FAIL_OS(err, KT_E_IO, "%s: cannot read: %s", b->engine.model_path,
+                           n < 0 ? strerror(errno) : "a file became shorter");
+            at += (uint64_t)n;
+        }
+    return KT_OK;
+}
+
+/* ---- the copy ---- */
+
+struct copy {
+    const struct bench *b;
+    uint8_t *to;
+    atomic_bool failed;
+    _Atomic uint64_t next;
+};
+
+/* Blocks of all files are numbered through; a block belongs to whoever claims it. */
+static void copy_worker(void *ctx, uint32_t worker)
+{
+    struct copy *c = ctx;
+    (void)worker;
+    for (;;) {
+        uint64_t n = atomic_fetch_add(&c->next, 1), before = 0;
+        uint32_t i = 0;
+        while (i < c->b->n_files && n >= (c->b->bytes[i] + COPY_BLOCK - 1) / COPY_BLOCK) {
+            n -= (c->b->bytes[i] + COPY_BLOCK - 1) / COPY_BLOCK;
+            before += c->b->bytes[i++];
+        }
+        if (i == c->b->n_files)
+            return;
+        uint64_t at = n * COPY_BLOCK, end = at + COPY_BLOCK;
+        end = end < c->b->bytes[i] ? end : c->b->bytes[i];
+        while (at < end) {
+            ssize_t got = pread(c->b->fd[i], c->to + before + at, (size_t)(end - at), (off_t)at);
+            if (got <= 0) {
+                atomic_store(&c->failed, true);
+                return;
+            }
+            at += (uint64_t)got;
+        }
+    }
+}
+
+static kt_status time_copy(struct bench *b, double *bps, kt_err *err)
+{
+    struct team *team;
+    struct copy c = {.b = b};
+    KT_TRY(team_open(
+        &(struct team_opts){
+            .n = b->info.n_threads, .cpu = b->host.cpus, .pin_caller = 1, .name = "kt-copy"},
+        &team, err));
+    uint64_t start = clock_ns();
+    c.to = mem_map((size_t)b->total);
+    if (c.to != NULL)
+        team_run(team, copy_worker, &c);
+    *bps = (double)b->total / ((double)(clock_ns() - start) * 1e-9);
+    team_close(team);
+    if (c.to == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "the system refused %.2f GB for a copy of the model",
+                (double)b->total * 1e-9);
+    mem_unmap(c.to, (size_t)b->total);
+    if (atomic_load(&c.failed))
+        KT_FAIL(err, KT_E_IO, "%s: cannot read it all; is it being written?", b->engine.model_path);
+    return KT_OK;
+}
+
+static kt_status time_load(struct bench *b, double *bps, double *open_s, kt_err *err)
+{
+    kt_engine *e;
+    KT_TRY(kt_engine_open(&b->engine, &e, err));
+    kt_engine_get_info(e, &b->info);
+    kt_engine_close(e);
+    *bps = (double)b->info.load_bytes / b->info.pack_seconds;
+    *open_s = b->info.load_seconds;
+    return KT_OK;
+}
+
+static kt_status one_kind(struct bench *b, int kind, uint32_t round, kt_err *err)
+{
+    uint64_t t;
+    if (kind == DISK || kind == COLD)
+        forget(b);
+    else
+        KT_TRY(read_all(b, err));
+    switch (kind) {
+    case DISK:
+        t = clock_ns();
+        KT_TRY(read_all(b, err));
+        b->bps[DISK][round] = (double)b->total / ((double)(clock_ns() - t) * 1e-9);
+        return KT_OK;
+    case COLD:
+        return time_load(b, &b->bps[COLD][round], &b->open_s[0][round], err);
+    case COPY:
+        return time_copy(b, &b->bps[COPY][round], err);
+    default:
+        return time_load(b, &b->bps[WARM][round], &b->open_s[1][round], err);
+    }
+}
+
+static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
+{
+    int order[N_KINDS] = {DISK, COLD, COPY, WARM};
+    for (int i = N_KINDS - 1; i > 0; i--) {
+        int j = (int)(next_random(b) % (uint32_t)(i + 1)), t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    for (int i = 0; i < N_KINDS; i++)
+        KT_TRY(one_kind(b, order[i], round, err));
+    b->cold_ratio[round] = b->bps[COLD][round] / b->bps[DISK][round];
+    b->warm_ratio[round] = b->bps[WARM][round] / b->bps[COPY][round];
+    return KT_OK;
+}
+
+static void report(struct bench *b)
+{
+    struct {
+        const char *key, *label, *unit;
+        double *v, scale, show;
+    } line[] = {
+        {"disk_gb_s", "sequential read, cold", "GB/s", b->bps[DISK], 1e-9, 1e-9},
+        {"cold_gb_s", "load, cold", "GB/s", b->bps[COLD], 1e-9, 1e-9},
+        {"cold_ratio", "  of the sequential read", "%", b->cold_ratio, 1, 100},
+        {"cold_open_s", "  whole opening", "s", b->open_s[0], 1, 1},
+        {"copy_gb_s", "copy to fresh memory, warm", "GB/s", b->bps[COPY], 1e-9, 1e-9},
+        {"warm_gb_s", "load, warm", "GB/s", b->bps[WARM], 1e-9, 1e-9},
+        {"warm_ratio", "  of the copy", "%", b->warm_ratio, 1, 100},
+        {"warm_open_s", "  whole opening", "s", b->open_s[1], 1, 1},
+    };
+    struct strbuf text = {0};
+    struct json_out j;
+    jo_init(&j, &text);
+    jo_object(&j);
+    jo_kstr(&j, "model", b->engine.model_path);
+    jo_kuint(&j, "threads", b->info.n_threads);
+    jo_kuint(&j, "rounds", b->rounds);
+    jo_kuint(&j, "file_bytes", b->total);
+    jo_kuint(&j, "load_bytes", b->info.load_bytes);
+    jo_kuint(&j, "weight_bytes", b->info.weight_bytes);
+    jo_kuint(&j, "cached_after_forget_bytes", b->still_cached);
+    if (!b->json)
+        printf("%s: files %.2f GB, packing reads %.2f GB, %u threads, %u interleaved rounds\n\n"
+               "  %-28s %10s %10s %10s\n",
+               b->engine.model_path, (double)b->total * 1e-9, (double)b->info.load_bytes * 1e-9,
+               b->info.n_threads, b->rounds, "", "median", "q1", "q3");
+    for (size_t i = 0; i < sizeof line / sizeof line[0]; i++) {
+        struct stats s;
+        char key[64];
+        double k = line[i].scale, d = line[i].show;
+        stats_of(line[i].v, b->rounds, &s);
+        jo_kreal(&j, line[i].key, s.median * k);
+        snprintf(key, sizeof key, "%s_q1", line[i].key);
+        jo_kreal(&j, key, s.q1 * k);
+        snprintf(key, sizeof key, "%s_q3", line[i].key);
+        jo_kreal(&j, key, s.q3 * k);
+        if (!b->json)
+            printf("  %-28s %10.2f %10.2f %10.2f %s\n", line[i].label, s.median * d, s.q1 * d,
+                   s.q3 * d, line[i].unit);
+    }
+    jo_object_end(&j);
+    if (b->json && sb_ok(&text))
+        printf("%s\n", text.data);
+    else if (b->still_cached > b->total / 50)
+        printf("\n  the system kept %.2f GB of the files in memory: cold figures are too good\n",
+               (double)b->still_cached * 1e-9);
+    sb_free(&text);
+}
+
+static int usage(FILE *to)
+{
+    fprintf(to, "usage: kttune bench load -m MODEL [options]\n\n"
+                "  --threads N        worker threads (default: the plan's)\n"
+                "  --rounds N         interleaved rounds, 3 to 100 (default 7)\n"
+                "  --quant F, --quant-dense F, --cpu-mask LEVEL, --profile host.json as ktserve "
+                "has them\n"
+                "  --json             one JSON object\n");
+    return to == stdout ? EXIT_OK : EXIT_USAGE;
+}
+
+/* -1: go on; else the exit code */
+static int parse(int argc, char **argv, struct bench *b)
+{
+    enum { THREADS = 256, ROUNDS, QUANT, QUANT_DENSE, MASK, PROFILE, JSON };
+    static const struct option longs[] = {{"model", 1, 0, 'm'},
+                                          {"threads", 1, 0, THREADS},
+                                          {"rounds", 1, 0, ROUNDS},
+                                          {"quant", 1, 0, QUANT},
+                                          {"quant-dense", 1, 0, QUANT_DENSE},
+                                          {"cpu-mask", 1, 0, MASK},
+                                          {"profile", 1, 0, PROFILE},
+                                          {"json", 0, 0, JSON},
+                                          {"help", 0, 0, 'h'},
+                                          {0, 0, 0, 0}};
+    int c;
+    bool ok = true;
+    kt_engine_opts_init(&b->engine);
+    b->engine.ctx_tokens = 64; /* little memory beside the weights */
+    b->engine.max_seqs = 1;
+    b->engine.batch_tokens = 16;
+    b->rounds = 7;
+    b->rng = 1;
+    optind = 1;
+    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1)
+        switch (c) {
+        case 'm':
+            b->engine.model_path = optarg;
+            break;
+        case THREADS:
+            ok = ok && cmd_number(optarg, 1, 4096, &b->engine.threads);
+            break;
+        case ROUNDS:
+            ok = ok && cmd_number(optarg, 3, MAX_ROUNDS, &b->rounds);
+            break;
+        case QUANT:
+            b->engine.quant = optarg;
+            break;
+        case QUANT_DENSE:
+            b->engine.quant_dense = optarg;
+            break;
+        case MASK:
+            b->engine.cpu_mask = optarg;
+            break;
+        case PROFILE:
+            b->engine.profile_path = optarg;
+            break;
+        case JSON:
+            b->json = true;
+            break;
+        case 'h':
+            return usage(stdout);
+        default:
+            return usage(stderr);
+        }
+    if (!ok || b->engine.model_path == NULL || optind != argc)
+        return usage(stderr);
+    return -1;
+}
+
+static kt_status run(struct bench *b, kt_err *err)
+{
+    double unused;
+    KT_TRY(open_files(b, err));
+    KT_TRY(bench_host_read(b->engine.threads, &b->host, err));
+    KT_TRY(time_load(b, &unused, &unused, err)); /* warm-up, and the number of threads */
+    if (b->info.n_threads > b->host.n_threads)
+        KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads, the plan %u", b->info.n_threads,
+                b->host.n_threads);
+    for (uint32_t r = 0; r < b->rounds; r++) {
+        if (isatty(STDERR_FILENO))
+            fprintf(stderr, "\r\033[Kround %u of %u", r + 1, b->rounds);
+        KT_TRY(one_round(b, r, err));
+    }
+    return KT_OK;
+}
+
+int bench_load(int argc, char **argv)
+{
+    static struct bench b;
+    kt_err err;
+    int code = parse(argc, argv, &b);
+    if (code >= 0)
+        return code;
+    kt_status s = run(&b, &err);
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
+    if (s == KT_OK)
+        report(&b);
+    for (uint32_t i = 0; i < b.n_files; i++)
+        close(b.fd[i]);
+    mem_free(b.fd);
+    mem_free(b.bytes);
+    mem_free(b.block);
+    bench_host_free(&b.host);
+    return s == KT_OK ? EXIT_OK : cmd_fail("bench load", &err, 1);
+}
