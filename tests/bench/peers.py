@@ -162,7 +162,7 @@ def print_models(rows, a):
         for line in r["missing"]:
             print(f"{r['format']:8} {line}")
     last = rows[-1]
-    print(f"ceilings: read {cell(last['read_gb_s'])} GB/s, int8 loop {cell(last['int8_gops'], 1, '%.0f')} GOPS, group-scaled {cell(last['group_gops'], 1, '%.0f')} GOPS")
+    print(f"ceilings: read {cell(last['read_gb_s'])} GB/s, int8 loop {cell(last['int8_gops'], 1, '%.0f')} GOPS, group-scaled {cell(last['scaled_gops'], 1, '%.0f')} GOPS")
 
 
 def print_operators(rows, a):
