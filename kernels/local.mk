@@ -1,7 +1,7 @@
 # Kernels: the table, and one convenience library per ISA with that ISA's flags. Nothing else is compiled with -m flags.
 noinst_LTLIBRARIES += %D%/libkern_ref.la %D%/libkernels.la
 kernels_libkernels_la_CFLAGS = $(KERNEL_CFLAGS)
-kernels_libkernels_la_SOURCES = %D%/kern.h %D%/tables.h %D%/table.c
+kernels_libkernels_la_SOURCES = %D%/kern.h %D%/tables.h %D%/table.c %D%/read_loop.c %D%/read_loop.h
 kernels_libkernels_la_LIBADD = %D%/libkern_ref.la
 kernels_libkern_ref_la_CFLAGS = $(KERNEL_CFLAGS)
 kernels_libkern_ref_la_SOURCES =

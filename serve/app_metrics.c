@@ -34,6 +34,7 @@ static const struct met_def
     d_profile = {MET_GAUGE, "kt_host_profile_info", "Host profile in use; always 1.", {"profile_id", "fingerprint"}, NULL, 0},
     d_profile_state = {MET_GAUGE, "kt_host_profile_state", "1 for the state the host profile is in.", {"state"}, NULL, 0},
     d_profile_time = {MET_GAUGE, "kt_host_profile_timestamp_seconds", "When the host profile in use was made, as Unix time.", {NULL}, NULL, 0},
+    d_spot = {MET_GAUGE, "kt_host_profile_spot_ratio", "Measured at the start over what the profile says.", {"measurement"}, NULL, 0},
     d_running = {MET_GAUGE, "kt_requests_running", "Sequences that take part in steps.", {"model"}, NULL, 0},
     d_waiting = {MET_GAUGE, "kt_requests_waiting", "Requests in the queue.", {"model"}, NULL, 0},
     d_kv_ratio = {MET_GAUGE, "kt_kv_cache_used_ratio", "Reserved share of the KV pages.", {"model"}, NULL, 0},
@@ -246,6 +247,8 @@ bool app_metrics_loaded(struct app *a)
         met_set(one(a, &d_profile, i->profile_id, i->profile_host), 1);
         met_set(one(a, &d_profile_time, NULL, NULL), (double)i->profile_time);
     }
+    for (uint32_t k = 0; k < i->n_spots; k++)
+        met_set(one(a, &d_spot, i->spot[k].id, NULL), i->spot[k].measured / i->spot[k].profiled);
     for (int k = 0; k < 4; k++) {
         m->profile_state[k] = one(a, &d_profile_state, states[k], NULL);
         met_set(m->profile_state[k], strcmp(i->profile_state, states[k]) == 0);

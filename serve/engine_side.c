@@ -38,6 +38,7 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
     e->cpu_mask = o->cpu_mask;
     e->memory_limit_bytes = o->memory_limit_mib << 20;
     e->trust_profile = o->trust_profile;
+    e->profile_check = o->profile_check;
 }
 
 static kt_status open_tokenizer(const struct options *o, kt_tokenizer **out, kt_err *err)

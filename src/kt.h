@@ -94,6 +94,10 @@ typedef struct kt_engine_opts {
     uint64_t memory_limit_bytes; /**< refuse to load beyond this; 0 (default): what the cgroup and
                                     the host leave */
     bool trust_profile;          /**< use a profile of another host all the same (KT026) */
+    /** How a profile is checked at the start: "spot" (default) compares its fields with this host
+     * and takes up to three measurements again (half a second), "fields" compares only, "off" lets
+     * soft fields (kernel release, quota, clocks) differ. Another host is refused in every case. */
+    const char *profile_check;
     bool metadata_only; /**< read the model's description only: no weights, no threads, kt_step
                            refused */
     /** Called from the loading thread about ten times a second with bytes packed so far; may be
@@ -114,6 +118,15 @@ KT_API kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err
 /** Stop workers and free everything; all sequences must be closed before. NULL is allowed. */
 KT_API void kt_engine_close(kt_engine *e);
 
+/** A measurement of the host profile that was taken again when the engine opened. */
+typedef struct kt_spot {
+    const char *id;             /**< of the measurement, such as "mem.read:node0.t8" */
+    const char *unit;           /**< "bytes_per_second" or "seconds" */
+    double profiled, low, high; /**< median, least and greatest of the profile's samples */
+    double measured;            /**< median of the samples taken now */
+    bool off; /**< more than 10 % off and outside low to high: the profile is stale */
+} kt_spot;
+
 typedef struct kt_engine_info {
     const char *arch;       /**< "qwen3moe", "llama" */
     const char *model_name; /**< directory or file name without suffix */
@@ -132,7 +145,9 @@ typedef struct kt_engine_info {
     const char *profile_id;    /**< id of the profile in use, or "" */
     const char *profile_host;  /**< fingerprint of the host it was made on ("sha256:.."), or "" */
     int64_t profile_time;      /**< when it was made, seconds since 1970; 0 without a profile */
-    const char *plan_text;     /**< the plan with its reasons, human-readable lines */
+    uint32_t n_spots;          /**< measurements that were taken again at the start, 0 to 3 */
+    kt_spot spot[3];
+    const char *plan_text; /**< the plan with its reasons, human-readable lines */
     const char *dense_format,
         *expert_format; /**< names of the commonest weight format of each part */
     double load_seconds;

@@ -9,5 +9,4 @@ kttune_SOURCES += \
 	%D%/paced.c %D%/paced.h \
 	%D%/ceiling.c %D%/ceiling.h \
 	%D%/cmd_check_model.c \
-	%D%/golden.c %D%/golden.h \
-	%D%/read_loop.c %D%/read_loop.h
+	%D%/golden.c %D%/golden.h

@@ -2,24 +2,17 @@
  * (a thread asleep for 1 ms is woken through a futex and runs), and noise (the share of time that a
  * spinning thread does not get). A MoE step has about two joins per layer, so microseconds count.
  */
-#define _GNU_SOURCE
-#include <linux/futex.h>
 #include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/sync_time.h"
 #include "base/team.h"
 #include "measure.h"
 #include "probe.h"
 
-#define BARRIERS 500
 #define MAX_POINTS 16
 
 /* ---- barrier ---- */
@@ -27,25 +20,15 @@
 struct sync_ctx {
     int *cpu; /* [max threads] over all pools */
     uint32_t threads[MAX_POINTS], n_points;
-    struct team *team[MAX_POINTS], *now;
+    struct team *team[MAX_POINTS];
     double seconds, warmup;
     uint64_t seed;
 };
 
-static void meet(void *vctx, uint32_t worker)
-{
-    struct sync_ctx *c = vctx;
-    for (int i = 0; i < BARRIERS; i++)
-        team_barrier(c->now, worker);
-}
-
 static double barrier_sample(void *vctx, uint32_t point)
 {
     struct sync_ctx *c = vctx;
-    c->now = c->team[point];
-    uint64_t start = clock_ns();
-    team_run(c->now, meet, c);
-    return (double)(clock_ns() - start) * 1e-9 / (BARRIERS + 2);
+    return sync_barrier_seconds(c->team[point]);
 }
 
 static int barrier_child(void *vctx, struct m_out *o)
@@ -134,47 +117,24 @@ static kt_status barriers(struct probe_run *r, double seconds, kt_err *err)
 struct wake_ctx {
     int cpu[2];
     double seconds;
-    atomic_uint word;
-    atomic_uint stop;
-    atomic_ullong woken_at;
+    struct sync_wake *sleeper;
 };
-
-static void *sleeper(void *vctx)
-{
-    struct wake_ctx *c = vctx;
-    if (c->cpu[1] >= 0)
-        (void)probe_pin(c->cpu[1]);
-    for (unsigned seen = 0; !atomic_load(&c->stop); seen = atomic_load(&c->word)) {
-        while (atomic_load(&c->word) == seen && !atomic_load(&c->stop))
-            syscall(SYS_futex, &c->word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-        atomic_store(&c->woken_at, clock_ns());
-    }
-    return NULL;
-}
 
 static double wake_sample(void *vctx, uint32_t point)
 {
     struct wake_ctx *c = vctx;
     (void)point;
-    struct timespec idle = {0, 1000000};
-    nanosleep(&idle, NULL);
-    atomic_store(&c->woken_at, 0);
-    uint64_t start = clock_ns(), woken;
-    atomic_fetch_add(&c->word, 1);
-    syscall(SYS_futex, &c->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    while ((woken = atomic_load(&c->woken_at)) == 0 && clock_ns() - start < 100000000u)
-        continue;
-    return woken > start ? (double)(woken - start) * 1e-9 : 1e-9;
+    return sync_wake_seconds(c->sleeper);
 }
 
 static int wake_child(void *vctx, struct m_out *o)
 {
     struct wake_ctx *c = vctx;
-    pthread_t t;
+    kt_err err;
     if (c->cpu[0] >= 0)
         (void)probe_pin(c->cpu[0]);
-    if (pthread_create(&t, NULL, sleeper, c) != 0)
-        return m_fail(o, "cannot start a thread");
+    if (sync_wake_open(c->cpu[1], &c->sleeper, &err) != KT_OK)
+        return m_fail(o, err.msg);
     struct m_rounds r = {.n_points = 1,
                          .sample = wake_sample,
                          .ctx = c,
@@ -182,10 +142,7 @@ static int wake_child(void *vctx, struct m_out *o)
                          .seconds = c->seconds,
                          .max_rounds = 100};
     m_rounds(o, &r);
-    atomic_store(&c->stop, 1);
-    atomic_fetch_add(&c->word, 1);
-    syscall(SYS_futex, &c->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    pthread_join(t, NULL);
+    sync_wake_close(c->sleeper);
     return 0;
 }
 

@@ -15,4 +15,5 @@ src_base_libbase_la_SOURCES += \
 	%D%/sha256.c %D%/sha256.h \
 	%D%/status.c %D%/status.h \
 	%D%/strbuf.c %D%/strbuf.h \
+	%D%/sync_time.c %D%/sync_time.h \
 	%D%/team.c %D%/team.h

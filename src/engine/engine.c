@@ -24,6 +24,7 @@ void kt_engine_opts_init(kt_engine_opts *o)
     memset(o, 0, sizeof *o);
     o->size = sizeof *o;
     o->kv_type = "bf16";
+    o->profile_check = "spot";
     o->max_seqs = 16;
     o->batch_tokens = 512;
 }
@@ -55,6 +56,10 @@ static kt_status check_opts(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     const char *kv = o->kv_type != NULL ? o->kv_type : "bf16";
     if (strcmp(kv, "bf16") != 0 && strcmp(kv, "f32") != 0)
         KT_FAIL(err, KT_E_INVALID, "--kv-type %s: must be bf16 or f32", kv);
+    const char *check = o->profile_check != NULL ? o->profile_check : "spot";
+    if (strcmp(check, "spot") != 0 && strcmp(check, "fields") != 0 && strcmp(check, "off") != 0)
+        KT_FAIL(err, KT_E_INVALID, "--profile-check %s: must be spot, fields or off", check);
+    e->spot_check = strcmp(check, "spot") == 0;
     e->strict = o->strict;
     e->kv_type = o->strict || strcmp(kv, "f32") == 0 ? DT_F32 : DT_BF16;
     if (o->max_seqs < 1 || o->max_seqs > 4096)
@@ -115,6 +120,9 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     if (o->profile_path != NULL) {
         KT_TRY(profile_open_for_host(o->profile_path, e->host, o->trust_profile, &e->profile, &m,
                                      err));
+        if (m.state == PROFILE_STALE && o->profile_check != NULL &&
+            strcmp(o->profile_check, "off") == 0)
+            m.state = PROFILE_MATCH;
         e->profile_state = profile_state_name(m.state);
         if (m.state == PROFILE_MISMATCH)
             log_warn("KT026: %s is of another host: %s. Run: kttune probe --force -o %s",
@@ -274,6 +282,8 @@ static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     fill_rope(e, freqs);
     mem_free(freqs);
     name_formats(e);
+    if (e->spot_check)
+        KT_TRY(eng_spot_check(e, err));
     return eng_load_weights(e, o, err);
 }
 
@@ -354,6 +364,9 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->kernel = kern_isa_level_name(e->isa);
     info->kv_type = dtype_name(e->kv_type);
     info->profile_state = e->profile_state;
+    info->n_spots = e->n_spots;
+    for (uint32_t i = 0; i < e->n_spots; i++)
+        info->spot[i] = e->spot[i].pub;
     info->profile_id = e->profile_id;
     info->profile_host =
         e->profile != NULL && e->profile->hard_id != NULL ? e->profile->hard_id : "";

@@ -159,6 +159,13 @@ struct eng_knobs {
     uint32_t spin_ns;         /* how long a waiting worker spins before it parks */
 };
 
+/* A measurement of the profile, taken again at the start. */
+struct eng_spot {
+    kt_spot pub;
+    char id[64];
+};
+#define ENG_SPOTS 3
+
 struct kt_engine {
     struct mdl *model;
     struct host *host;
@@ -175,6 +182,7 @@ struct kt_engine {
     struct eng_counter *pool_counter, *all_counter; /* [n_pools], [1] */
     struct eng_kernels fn;
     uint32_t isa;
+    bool spot_check; /* take measurements of the profile again */
     bool strict;
     enum dtype kv_type;
     int quant, quant_dense; /* dtype or -1 */
@@ -230,6 +238,8 @@ struct kt_engine {
     } stat;
     /* info strings */
     char *plan_text, *profile_id;
+    struct eng_spot spot[ENG_SPOTS];
+    uint32_t n_spots;
     const char *profile_state, *dense_format, *expert_format;
     uint64_t weight_bytes, kv_bytes, expert_bytes;
     double load_seconds, pack_seconds;
@@ -258,6 +268,8 @@ kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err 
 /* Layout, kernels and the pools' rows of a matrix whose type, rows and k are set, in multiples of
  * `unit` rows; offsets in the arenas, which grow. false: no kernel pair with one layout. */
 bool eng_lay_out_rows(struct kt_engine *e, struct eng_mat *mat, uint32_t unit);
+/* spot.c */
+kt_status eng_spot_check(kt_engine *e, kt_err *err);
 /* memory.c */
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
 kt_status eng_take_memory(struct kt_engine *e, kt_err *err);

@@ -14,4 +14,5 @@ src_engine_libengine_la_SOURCES = \
 	%D%/retune.c \
 	%D%/sample.c %D%/sample.h \
 	%D%/source.c %D%/source.h \
+	%D%/spot.c \
 	%D%/step.c

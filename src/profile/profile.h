@@ -97,6 +97,9 @@ bool profile_affects(const char *patterns, const char *id);
 /* ---- views ---- */
 /* Median of a measurement with status ok or noisy; false when absent. */
 bool profile_median(const struct profile *p, const char *id, double *median);
+/* The same with the least and the greatest sample. */
+bool profile_range(const struct profile *p, const char *id, double *median, double *min,
+                   double *max);
 /* Value of a host-wide decision as a string ("" when it is none), NULL when absent. */
 const char *profile_decision_str(const struct profile *p, const char *id);
 /* Kernel level that this file proved fastest ("avx512vnni", "avx512", "avx2", "ref"), NULL when it

@@ -259,6 +259,17 @@ bool profile_median(const struct profile *p, const char *id, double *median)
     return m != NULL && measured(m, median);
 }
 
+bool profile_range(const struct profile *p, const char *id, double *median, double *min,
+                   double *max)
+{
+    const json_t *m = by_id(p, "measurements", id);
+    if (m == NULL || !measured(m, median))
+        return false;
+    *min = json_number_value(json_object_get(m, "min"));
+    *max = json_number_value(json_object_get(m, "max"));
+    return true;
+}
+
 const char *profile_decision_str(const struct profile *p, const char *id)
 {
     const json_t *d = by_id(p, "decisions", id);

@@ -27,7 +27,7 @@ room_of_include() {
     kt.h) echo kt.h ;;
     config.h) echo config.h ;;
     serve/*) echo serve ;;
-    kernels/* | kern.h | tables.h | pack.h) echo kernels ;;
+    kernels/* | kern.h | read_loop.h | tables.h | pack.h) echo kernels ;;
     *) echo same ;; # a header of the file's own folder, by its bare name
     esac
 }

@@ -2,8 +2,8 @@
  * widest loads that the CPU may use, so that it is a ceiling for kernels of any width. Pure; any
  * thread.
  */
-#ifndef KT_TUNER_READ_LOOP_H
-#define KT_TUNER_READ_LOOP_H
+#ifndef KT_KERN_READ_LOOP_H
+#define KT_KERN_READ_LOOP_H
 
 #include <stdint.h>
 
