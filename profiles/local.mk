@@ -1,4 +1,6 @@
 # profiles: schema (installed, for editors and validators) and examples
 dist_pkgdata_DATA = %D%/host.schema.json
 EXTRA_DIST += %D%/example.json %D%/README.md
-EXTRA_DIST += %D%/shapes/qwen3-30b-a3b.config.json
+EXTRA_DIST += %D%/shapes/deepseek-v3.config.json %D%/shapes/deepseek-v4-flash.config.json %D%/shapes/glm-4.5-air.config.json \
+	%D%/shapes/gpt-oss-120b.config.json %D%/shapes/kimi-k2.config.json %D%/shapes/qwen3-235b-a22b.config.json \
+	%D%/shapes/qwen3-30b-a3b.config.json %D%/shapes/qwen3-next-80b-a3b.config.json

@@ -1,6 +1,6 @@
-# tests of src/cost
+# tests of src/cost and of what it prices: shapes of models
 if HAVE_CMOCKA
-cost_tests = tests/unit/test_cost tests/unit/test_cost_fit
+cost_tests = tests/unit/test_cost tests/unit/test_cost_fit tests/unit/test_shape
 check_PROGRAMS += $(cost_tests)
 TESTS += $(cost_tests)
 tests_unit_test_cost_SOURCES = %D%/test_cost.c
@@ -9,4 +9,7 @@ tests_unit_test_cost_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 tests_unit_test_cost_fit_SOURCES = %D%/test_cost_fit.c
 tests_unit_test_cost_fit_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_cost_fit_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+tests_unit_test_shape_SOURCES = %D%/test_shape.c
+tests_unit_test_shape_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_shape_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
