@@ -27,6 +27,7 @@ bool cmd_number(const char *text, uint32_t min, uint32_t max, uint32_t *out);
 int cmd_probe(int argc, char **argv);
 int cmd_show(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_convert(int argc, char **argv);

@@ -8,3 +8,4 @@ include tuner/files.mk
 include tuner/engine.mk
 include tuner/report.mk
 include tuner/tune.mk
+include tuner/plan.mk

@@ -14,6 +14,7 @@ static const struct {
     {"probe", "measure this machine and write host.json", cmd_probe},
     {"show", "print a host profile", cmd_show},
     {"verify", "compare a host profile with this machine", cmd_verify},
+    {"plan", "what of a model fits where on a host, and the speed to expect", cmd_plan},
     {"explain", "tell why a decision of a profile is what it is", cmd_explain},
     {"check-model", "compare a model's results with a golden file", cmd_check_model},
     {"bench", "speed against this machine's ceilings", cmd_bench},

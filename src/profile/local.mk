@@ -10,6 +10,7 @@ src_profile_libprofile_la_SOURCES += \
 	%D%/match.c \
 	%D%/profile.h \
 	%D%/read.c \
+	%D%/rehost.c \
 	%D%/rules.c %D%/rules.h \
 	%D%/schema.c %D%/schema.h \
 	%D%/tree.h \

@@ -202,11 +202,25 @@ static bool masked(const struct profile *p)
     return s != NULL && strcmp(s, "masked") == 0;
 }
 
+static kt_status add_origin(struct profile_match *out, kt_err *err)
+{
+    struct compare c = {.out = out, .hard = true};
+    json_t *was = json_string("datasheet"), *now = json_string("measured");
+    add_diff(&c, "origin", was, now);
+    json_decref(was);
+    json_decref(now);
+    if (c.failed)
+        KT_FAIL(err, KT_E_NOMEM, "no memory to compare a profile");
+    return KT_OK;
+}
+
 kt_status profile_match_host(const struct profile *p, const struct host *h,
                              struct profile_match *out, kt_err *err)
 {
     memset(out, 0, sizeof *out);
     kt_status st = compare_part(p, h, true, out, err);
+    if (st == KT_OK && p->datasheet) /* no machine is a data sheet, whatever its fields say */
+        st = add_origin(out, err);
     uint32_t n_hard = out->n_diffs;
     if (st == KT_OK)
         st = compare_part(p, h, false, out, err);

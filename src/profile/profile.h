@@ -62,6 +62,7 @@ struct profile {
     char *path;          /* as given to the reader; NULL for a built one */
     const char *id, *created, *stage, *hard_id, *soft_id, *kernel_abi; /* into root */
     bool complete;
+    bool datasheet; /* numbers are published ones: a plan may use them, no machine matches */
     struct profile_match match; /* state PROFILE_NONE until profile_match_host */
     struct profile_knee *knees; /* by node */
     uint32_t n_knees;
@@ -79,7 +80,8 @@ void profile_close(struct profile *p); /* NULL is fine */
 
 /* What engine and server call at start: read, check, match against `h`.
  *   match, stale  KT_OK, *out set: use it as a whole (stale: warn KT025 with profile_match_text)
- *   mismatch      KT_OK, *out NULL unless `trust`: start with defaults (KT026)
+ *   mismatch      KT_OK, *out NULL unless `trust`: start with defaults (KT026). A profile from data
+ *                 sheets is never used, trusted or not
  *   unreadable or invalid: the error; a server that was told to use this file must stop
  * `m` (may be NULL) gets state and reasons in all KT_OK cases; free it with profile_match_free. */
 kt_status profile_open_for_host(const char *path, const struct host *h, bool trust,
@@ -107,6 +109,10 @@ const char *profile_decision_str(const struct profile *p, const char *id);
 const char *profile_isa_level(const struct profile *p, const char *abi);
 /* Timestamp of `created` in seconds since 1970, 0 when not readable. */
 int64_t profile_created_seconds(const struct profile *p);
+
+/* The facts of a profile as a host that is not here (source "profile", this_system false): what the
+ * planner needs; the caller frees it with host_free. */
+kt_status profile_host(const struct profile *p, struct host **out, kt_err *err);
 
 /* ---- fingerprints ---- */
 /* Canonical JSON (sorted keys, no spaces) of a value without fractions. KT_E_INVALID on a fraction.

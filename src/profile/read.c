@@ -108,7 +108,7 @@ kt_status profile_open_for_host(const char *path, const struct host *h, bool tru
     }
     if (m != NULL)
         *m = local;
-    if (p->match.state == PROFILE_MISMATCH && !trust)
+    if (p->match.state == PROFILE_MISMATCH && (!trust || p->datasheet))
         profile_close(p);
     else
         *out = p;
@@ -239,6 +239,8 @@ kt_status profile_refresh(struct profile *p, kt_err *err)
     p->soft_id = json_string_value(json_object_get(json_object_get(fp, "soft"), "id"));
     p->kernel_abi =
         json_string_value(json_object_get(json_object_get(p->root, "tool"), "kernel_abi"));
+    const char *origin = json_string_value(json_object_get(p->root, "origin"));
+    p->datasheet = origin != NULL && strcmp(origin, "datasheet") == 0;
     return refresh_knees(p, err);
 }
 

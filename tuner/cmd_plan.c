@@ -1,0 +1,194 @@
+/* cmd_plan.c - `kttune plan`: a model on a host that need not be here, what fits where, how fast it
+ * should be and why. Pure: the same inputs print the same bytes. Exit 3 when it does not fit, with
+ * the three cheapest ways to make it fit.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmds.h"
+#include "plan_args.h"
+
+static const char help[] =
+    "usage: kttune plan (--profile FILE | --topology SPEC) -m MODEL [options]\n\n"
+    "Tell what of a model lies where on a host, whether it fits, and the speed to expect.\n"
+    "MODEL is a checkpoint directory, a GGUF file, or a config.json alone: no weights are read.\n\n"
+    "  --profile FILE     host.json of this or any other host, or one of profiles/\n"
+    "  --topology SPEC    native, xml:FILE, syn:TEXT, fsroot:DIR, cpuid:DIR: sizes only\n"
+    "  -m, --model MODEL\n"
+    "  --goal G           decode, prefill or both (default)\n"
+    "  --ctx N            tokens of one sequence (default: the model's, at most 8192)\n"
+    "  --parallel N       sequences at once (default 1)\n"
+    "  --at N             context length that decode is predicted at (default 1024)\n"
+    "  --batch N          tokens of a prefill step (default 512)\n"
+    "  --format F         experts in another weight format: mxfp4, q8_0, q4_k_m, fp8 ..\n"
+    "  --format-dense F   the other matrices\n"
+    "  --kv-type T        bf16 (default), f32 or int8\n"
+    "  --fast-tier SPEC   none (default), auto, or gpuN=SIZE|PERCENT, numaN=SIZE; planned only\n"
+    "  --threads N        worker threads (default: by the rules)\n"
+    "  --reserve N        cores kept for the server\n"
+    "  --set KEY=VALUE    what if: limits.cpu_quota_cores=4, limits.memory_max_bytes=64GiB,\n"
+    "                     node0.bytes=1TiB, mem.read:node0.t8=150e9; may be repeated\n"
+    "  --json             one JSON object\n\n"
+    "Exit code: 0 it fits, 1 usage, 3 it does not fit, 4 profile invalid, 6 model invalid.\n";
+
+struct args {
+    struct plan_args host;
+    struct plan_model_opts o;
+    const char *model, *format, *dense;
+    bool json;
+};
+
+enum {
+    OPT_PROFILE = 256,
+    OPT_TOPOLOGY,
+    OPT_GOAL,
+    OPT_CTX,
+    OPT_PARALLEL,
+    OPT_AT,
+    OPT_BATCH,
+    OPT_FORMAT,
+    OPT_DENSE,
+    OPT_KV,
+    OPT_FAST,
+    OPT_THREADS,
+    OPT_RESERVE,
+    OPT_SET,
+    OPT_JSON
+};
+
+/* The options that take a number; false: not one of them or a bad number. */
+static bool number_option(struct args *a, int c)
+{
+    uint32_t reserve;
+    switch (c) {
+    case OPT_CTX:
+        return cmd_number(optarg, 1, 1u << 30, &a->o.ctx_tokens);
+    case OPT_PARALLEL:
+        return cmd_number(optarg, 1, 4096, &a->o.parallel);
+    case OPT_AT:
+        return cmd_number(optarg, 1, 1u << 30, &a->o.at_tokens);
+    case OPT_BATCH:
+        return cmd_number(optarg, 1, 8192, &a->o.chunk);
+    case OPT_THREADS:
+        return cmd_number(optarg, 1, 65535, &a->host.threads);
+    case OPT_RESERVE:
+        if (!cmd_number(optarg, 0, 65535, &reserve))
+            return false;
+        a->host.reserve = (int)reserve;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool option(struct args *a, int c)
+{
+    switch (c) {
+    case OPT_PROFILE:
+        a->host.profile_path = optarg;
+        return true;
+    case OPT_TOPOLOGY:
+        a->host.topology = optarg;
+        return true;
+    case 'm':
+        a->model = optarg;
+        return true;
+    case OPT_GOAL:
+        a->o.goal = optarg;
+        return true;
+    case OPT_FORMAT:
+        a->format = optarg;
+        return true;
+    case OPT_DENSE:
+        a->dense = optarg;
+        return true;
+    case OPT_KV:
+        a->o.kv_type = optarg;
+        return true;
+    case OPT_FAST:
+        a->o.fast_tier = optarg;
+        return true;
+    case OPT_JSON:
+        return a->json = true;
+    case OPT_SET:
+        if (a->host.n_set == PLAN_SETS)
+            return false;
+        a->host.set[a->host.n_set++] = optarg;
+        return true;
+    default:
+        return number_option(a, c);
+    }
+}
+
+static int run(struct args *a)
+{
+    struct shape *s = NULL;
+    struct plan_model *m = NULL;
+    struct strbuf out = {0};
+    kt_err err = {0};
+    int code = EXIT_OK;
+    if (shape_open(a->model, a->format, a->dense, &s, &err) != KT_OK)
+        return cmd_fail("plan", &err, 1);
+    if (plan_args_open(&a->host, &err) != KT_OK ||
+        plan_model(s, a->host.host, a->host.plan, a->host.profile, &a->o, &m, &err) != KT_OK) {
+        code = cmd_fail("plan", &err, 0);
+    } else {
+        if (a->json)
+            plan_model_json(m, a->host.host, &out);
+        else
+            plan_model_print(m, a->host.host, isatty(STDOUT_FILENO) == 1, &out);
+        bool ok =
+            sb_ok(&out) && fwrite(out.data, 1, out.len, stdout) == out.len && fflush(stdout) == 0;
+        code = !ok ? EXIT_USAGE : m->fits ? EXIT_OK : EXIT_REFUSED;
+    }
+    sb_free(&out);
+    plan_model_free(m);
+    plan_args_close(&a->host);
+    shape_close(s);
+    return code;
+}
+
+int cmd_plan(int argc, char **argv)
+{
+    static const struct option longs[] = {{"profile", 1, NULL, OPT_PROFILE},
+                                          {"topology", 1, NULL, OPT_TOPOLOGY},
+                                          {"model", 1, NULL, 'm'},
+                                          {"goal", 1, NULL, OPT_GOAL},
+                                          {"ctx", 1, NULL, OPT_CTX},
+                                          {"parallel", 1, NULL, OPT_PARALLEL},
+                                          {"at", 1, NULL, OPT_AT},
+                                          {"batch", 1, NULL, OPT_BATCH},
+                                          {"format", 1, NULL, OPT_FORMAT},
+                                          {"format-dense", 1, NULL, OPT_DENSE},
+                                          {"kv-type", 1, NULL, OPT_KV},
+                                          {"fast-tier", 1, NULL, OPT_FAST},
+                                          {"threads", 1, NULL, OPT_THREADS},
+                                          {"reserve", 1, NULL, OPT_RESERVE},
+                                          {"set", 1, NULL, OPT_SET},
+                                          {"json", 0, NULL, OPT_JSON},
+                                          {"help", 0, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    struct args a = {0};
+    int c;
+    plan_args_init(&a.host);
+    plan_model_opts_init(&a.o);
+    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1) {
+        if (c == 'h') {
+            fputs(help, stdout);
+            return EXIT_OK;
+        }
+        if (!option(&a, c)) {
+            if (c != '?')
+                fprintf(stderr, "kttune plan: bad value '%s'\n", optarg != NULL ? optarg : "");
+            fputs(help, stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind != argc || a.model == NULL) {
+        fputs(help, stderr);
+        return EXIT_USAGE;
+    }
+    return run(&a);
+}
