@@ -53,6 +53,7 @@ static const struct met_def
     d_layer = {MET_COUNTER, "kt_layer_time_seconds_total", "Time in parts of the layers.", {"part", "device"}, NULL, 0},
     d_expert = {MET_COUNTER, "kt_expert_tokens_total", "Token-expert pairs computed.", {"model", "device"}, NULL, 0},
     d_read = {MET_COUNTER, "kt_weight_read_bytes_total", "Bytes of weights that steps read.", {"node"}, NULL, 0},
+    d_misplaced = {MET_GAUGE, "kt_numa_pages_misplaced", "Weight pages of a pool that lay on another node after loading.", {"node"}, NULL, 0},
     d_memory = {MET_GAUGE, "kt_memory_bytes", "Memory of the engine by use.", {"place", "class"}, NULL, 0},
     d_http = {MET_COUNTER, "kt_http_requests_total", "HTTP requests by API and status; 499: client gone.", {"api", "code"}, NULL, 0},
     d_rejected = {MET_COUNTER, "kt_http_rejected_total", "Connections and requests refused before routing.", {"reason"}, NULL, 0},
@@ -257,6 +258,14 @@ bool app_metrics_loaded(struct app *a)
     for (int k = 0; k < 3; k++) {
         m->memory[k] = one(a, &d_memory, "host", classes[k]);
         met_set(m->memory[k], bytes[k]);
+    }
+    kt_pool_info pool;
+    for (uint32_t p = 0; kt_engine_get_pool(a->engine, p, &pool); p++) {
+        char node[16] = "all";
+        if (pool.node >= 0)
+            snprintf(node, sizeof node, "%d", pool.node);
+        if (pool.pages_known)
+            met_set(one(a, &d_misplaced, node, NULL), (double)pool.pages_misplaced);
     }
     m->weight_read = one(a, &d_read, i->n_pools == 1 ? "0" : "all", NULL);
     m->expert_tokens = one(a, &d_expert, a->model_id, i->n_pools == 1 ? "cpu0" : "cpu");

@@ -158,6 +158,20 @@ typedef struct kt_engine_info {
 /** Facts about a loaded engine; strings belong to the engine. */
 KT_API void kt_engine_get_info(const kt_engine *e, kt_engine_info *info);
 
+/** What one pool of workers owns; a pool is the cores of a memory node together with its memory. */
+typedef struct kt_pool_info {
+    int32_t node; /**< OS index of its memory node; -1: the only pool, over all nodes */
+    uint32_t threads;
+    double row_share;      /**< of the output rows of every matrix; sums to 1 over the pools */
+    uint64_t weight_bytes; /**< packed */
+    uint64_t weight_pages; /**< pages of them that the kernel showed after packing; 0 on hosts with
+                              one node, where there is nothing to look for */
+    uint64_t pages_misplaced; /**< of these, on a node that is not the pool's */
+    bool pages_known;         /**< false: the kernel (a container's filter) did not answer */
+} kt_pool_info;
+/** Facts about pool 0 <= pool < kt_engine_info.n_pools, from the load; false beyond the last. */
+KT_API bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info);
+
 /** Counters since open; may be read from any thread at any time (each field is consistent by
  * itself). */
 typedef struct kt_engine_stats {

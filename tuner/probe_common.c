@@ -1,12 +1,10 @@
 /* probe_common.c - what all stages share: time, wanted ids, buffers, CPUs, entries. See probe.h. */
-#define _GNU_SOURCE
-#include <numaif.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/place.h"
 #include "probe.h"
 
 double probe_time_left(const struct probe_run *r)
@@ -74,25 +72,10 @@ kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err)
 
 bool probe_pin(int cpu)
 {
-    cpu_set_t *set = CPU_ALLOC((size_t)cpu + 1);
-    if (set == NULL)
-        return false;
-    size_t size = CPU_ALLOC_SIZE((size_t)cpu + 1);
-    CPU_ZERO_S(size, set);
-    CPU_SET_S((size_t)cpu, size, set);
-    bool ok = sched_setaffinity(0, size, set) == 0;
-    CPU_FREE(set);
-    return ok;
+    return place_pin(cpu);
 }
 
 bool probe_bind(void *p, uint64_t bytes, const int32_t *nodes, uint32_t n)
 {
-    unsigned long mask[1024 / (8 * sizeof(unsigned long))] = {0};
-    const size_t bits = 8 * sizeof(unsigned long);
-    for (uint32_t i = 0; i < n; i++) {
-        if (nodes[i] < 0 || nodes[i] >= 1024)
-            return false;
-        mask[(size_t)nodes[i] / bits] |= 1ul << ((size_t)nodes[i] % bits);
-    }
-    return n > 0 && mbind(p, bytes, MPOL_BIND, mask, 1024, 0) == 0;
+    return n > 0 && place_memory(p, bytes, PLACE_BIND, nodes, n) == 0;
 }

@@ -12,6 +12,7 @@ src_base_libbase_la_SOURCES += \
 	%D%/json_out.c %D%/json_out.h \
 	%D%/log.c %D%/log.h \
 	%D%/mem.c %D%/mem.h \
+	%D%/place.c %D%/place.h \
 	%D%/sha256.c %D%/sha256.h \
 	%D%/status.c %D%/status.h \
 	%D%/strbuf.c %D%/strbuf.h \

@@ -11,7 +11,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/place.h"
 
 struct worker {
     struct team *team;
@@ -38,8 +38,9 @@ struct team {
     bool stop;
     atomic_uint n; /* written again only when a thread cannot be started */
     uint32_t spin_ns, started;
-    bool caller_pinned;
-    cpu_set_t caller_cpus; /* what the caller was allowed before it was pinned */
+    uint32_t unpinned;             /* workers whose CPU the kernel refused */
+    struct place_cpus caller_cpus; /* what the caller was allowed before it was pinned; none: it was
+                                      not */
     int *cpu;
     struct worker *workers;
     char name[11];
@@ -95,19 +96,6 @@ void team_barrier(struct team *t, uint32_t worker)
     atomic_fetch_sub(&t->sleepers, 1);
 }
 
-static bool pin(int cpu)
-{
-    cpu_set_t *set = CPU_ALLOC((size_t)cpu + 1);
-    if (set == NULL)
-        return false;
-    size_t size = CPU_ALLOC_SIZE((size_t)cpu + 1);
-    CPU_ZERO_S(size, set);
-    CPU_SET_S((size_t)cpu, size, set);
-    bool ok = sched_setaffinity(0, size, set) == 0;
-    CPU_FREE(set);
-    return ok;
-}
-
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
@@ -115,8 +103,6 @@ static void *worker_main(void *arg)
     char name[16];
     snprintf(name, sizeof name, "%s%u", t->name, w->index % 10000);
     pthread_setname_np(pthread_self(), name);
-    if (t->cpu != NULL && t->cpu[w->index] >= 0)
-        (void)pin(t->cpu[w->index]);
     for (;;) {
         team_barrier(t, w->index);
         if (t->stop)
@@ -150,11 +136,46 @@ void team_close(struct team *t)
     }
     for (uint32_t i = 1; i < t->started; i++)
         pthread_join(t->workers[i].thread, NULL);
-    if (t->caller_pinned)
-        (void)sched_setaffinity(0, sizeof t->caller_cpus, &t->caller_cpus);
+    if (t->caller_cpus.set != NULL)
+        (void)place_set(&t->caller_cpus);
+    place_free(&t->caller_cpus);
     mem_free(t->workers);
     mem_free(t->cpu);
     mem_free(t);
+}
+
+/* Create worker i on its CPU from its first instruction on, so that its stack is near it too. A CPU
+ * that the kernel refuses (switched off, or outside the cpuset) is not worth a failure: the thread
+ * runs unpinned and is counted. */
+static int start_worker(struct team *t, uint32_t i)
+{
+    pthread_attr_t attr;
+    bool wanted = t->cpu != NULL && t->cpu[i] >= 0, pinned = false;
+    int e = pthread_attr_init(&attr);
+    if (e != 0)
+        return e;
+    pinned = wanted && place_pin_attr(&attr, t->cpu[i]);
+    e = pthread_create(&t->workers[i].thread, &attr, worker_main, &t->workers[i]);
+    pthread_attr_destroy(&attr);
+    if (e == EINVAL && pinned) {
+        pinned = false;
+        e = pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]);
+    }
+    t->unpinned += e == 0 && wanted && !pinned;
+    return e;
+}
+
+static void pin_caller(struct team *t)
+{
+    if (place_get(&t->caller_cpus) && place_pin(t->cpu[0]))
+        return;
+    place_free(&t->caller_cpus);
+    t->unpinned++;
+}
+
+uint32_t team_unpinned(const struct team *t)
+{
+    return t->unpinned;
 }
 
 kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
@@ -168,9 +189,10 @@ kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
     memset(t, 0, sizeof *t);
     t->n = o->n;
     t->spin_ns = o->spin_ns ? o->spin_ns : 50000;
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && (uint32_t)CPU_COUNT(&allowed) < o->n)
+    struct place_cpus allowed;
+    if (place_get(&allowed) && place_count(&allowed) < o->n)
         t->spin_ns = 0;
+    place_free(&allowed);
     snprintf(t->name, sizeof t->name, "%s", o->name ? o->name : "kt");
     t->workers = mem_calloc(o->n, sizeof *t->workers);
     t->cpu = o->cpu != NULL ? mem_calloc(o->n, sizeof *t->cpu) : NULL;
@@ -183,7 +205,7 @@ kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
     t->started = 1;
     for (uint32_t i = 1; i < o->n; i++) {
         t->workers[i] = (struct worker){.team = t, .index = i};
-        int e = pthread_create(&t->workers[i].thread, NULL, worker_main, &t->workers[i]);
+        int e = start_worker(t, i);
         if (e != 0) {
             /* the workers that exist wait at the start barrier for a full house: shrink the team to
              * them, then end it */
@@ -201,9 +223,8 @@ kt_status team_open(const struct team_opts *o, struct team **out, kt_err *err)
         }
         t->started++;
     }
-    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0 &&
-        sched_getaffinity(0, sizeof t->caller_cpus, &t->caller_cpus) == 0)
-        t->caller_pinned = pin(o->cpu[0]);
+    if (o->pin_caller && o->cpu != NULL && o->cpu[0] >= 0)
+        pin_caller(t);
     *out = t;
     return KT_OK;
 }

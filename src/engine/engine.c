@@ -203,9 +203,12 @@ kt_status eng_start_workers(kt_engine *e, kt_err *err)
     e->arena = mem_calloc(e->n_pools, sizeof *e->arena);
     e->arena_bytes = mem_calloc(e->n_pools, sizeof *e->arena_bytes);
     e->open_threads = mem_calloc(e->n_pools, sizeof *e->open_threads);
-    if (e->open_threads == NULL || e->worker == NULL || e->pool_workers == NULL ||
-        e->pool_counter == NULL || e->all_counter == NULL || e->arena == NULL ||
-        e->arena_bytes == NULL)
+    e->pages = mem_calloc(e->n_pools, sizeof *e->pages);
+    e->own_at = mem_calloc(e->n_pools + (size_t)1, sizeof *e->own_at);
+    e->own = mem_calloc(e->max_workers, sizeof *e->own);
+    if (e->open_threads == NULL || e->pages == NULL || e->own_at == NULL || e->own == NULL ||
+        e->worker == NULL || e->pool_workers == NULL || e->pool_counter == NULL ||
+        e->all_counter == NULL || e->arena == NULL || e->arena_bytes == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for %u workers", e->max_workers);
     for (uint32_t p = 0; p < e->n_pools; p++)
         e->open_threads[p] = e->plan->pools[p].threads;
@@ -284,7 +287,8 @@ static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     name_formats(e);
     if (e->spot_check)
         KT_TRY(eng_spot_check(e, err));
-    return eng_load_weights(e, o, err);
+    KT_TRY(eng_load_weights(e, o, err));
+    return eng_numa_check(e, err);
 }
 
 kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err)
@@ -312,6 +316,9 @@ void eng_release(kt_engine *e)
     eng_free_memory(e);
     mem_free(e->worker);
     mem_free(e->pool_workers);
+    mem_free(e->pages);
+    mem_free(e->own_at);
+    mem_free(e->own);
     mem_free(e->open_threads);
     mem_free(e->pool_counter);
     mem_free(e->all_counter);

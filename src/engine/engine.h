@@ -113,6 +113,12 @@ struct eng_cut {
     uint64_t start, size; /* of claim `at` */
 };
 
+/* What the check of a pool's weight pages found. */
+struct eng_pages {
+    _Atomic uint64_t there, misplaced;
+    atomic_int refused; /* errno of the kernel's refusal to answer */
+};
+
 struct eng_kernels {
     kern_quant_fn quant;
     kern_rmsnorm_fn rmsnorm;
@@ -200,7 +206,9 @@ struct kt_engine {
     struct eng_part *parts;
     uint8_t **arena; /* [n_pools] packed weights */
     uint64_t *arena_bytes;
-    float *rope_cos, *rope_sin; /* [ctx][R/2] */
+    struct eng_pages *pages;            /* [n_pools] where the arenas' pages were after packing */
+    bool bind_forbidden, pages_unknown; /* by the container: mbind, move_pages */
+    float *rope_cos, *rope_sin;         /* [ctx][R/2] */
 
     /* KV: page p of layer l, kv head h: keys at kv + p*page_bytes + ((l*n_kv + h)*2) * plane_bytes,
      * values one plane later */
@@ -215,6 +223,8 @@ struct kt_engine {
     /* scratch of a step */
     uint8_t *scratch;
     uint64_t scratch_bytes;
+    uint64_t *own_at;       /* [n_pools+1] borders of what only one pool's workers use of it */
+    struct eng_worker *own; /* [max_workers] at open: each pool's workers' scratch in order */
     struct eng_step step;
     float *x;                  /* [B][H] residual stream */
     struct eng_act norm;       /* [B][H] normalised rows */
@@ -276,6 +286,15 @@ kt_status eng_take_memory(struct kt_engine *e, kt_err *err);
 kt_status eng_take_moe_memory(struct kt_engine *e,
                               kt_err *err); /* arenas, and what the expert path needs */
 void eng_free_memory(struct kt_engine *e);
+/* numa.c */
+kt_status eng_numa_bind(struct kt_engine *e, uint32_t pool, void *p, uint64_t bytes,
+                        kt_err *err); /* to the pool's nodes, before the first touch */
+kt_status eng_numa_spread(struct kt_engine *e, void *p, uint64_t bytes,
+                          kt_err *err); /* over the nodes of all pools */
+void eng_numa_own(struct kt_engine *e, uint32_t pool, void *p, uint64_t bytes);
+kt_status
+eng_numa_check(struct kt_engine *e,
+               kt_err *err); /* after packing: count misplaced pages, complete plan_text */
 /* jobs.c */
 void eng_phase_end(struct kt_engine *e, uint32_t worker);
 void eng_phase_last(struct kt_engine *e, uint32_t worker); /* of a run: no barrier */

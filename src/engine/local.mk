@@ -11,6 +11,7 @@ src_engine_libengine_la_SOURCES = \
 	%D%/moe.c %D%/moe.h \
 	%D%/moe_op.c \
 	%D%/packing.c \
+	%D%/numa.c \
 	%D%/retune.c \
 	%D%/sample.c %D%/sample.h \
 	%D%/source.c %D%/source.h \

@@ -7,8 +7,6 @@
  */
 #include "engine.h"
 
-#include <numa.h>
-#include <numaif.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -90,6 +88,18 @@ static void carve_worker(struct kt_engine *e, struct carver *c, uint32_t worker)
     w->acc = carve(c, eng_tmp_floats(e) / 2, sizeof *w->acc);
 }
 
+/* Worker w's own scratch comes next (w = n_workers: no more): that of a pool's workers lies in
+ * whole pages, so that it can be near them. */
+static void own_pages(struct kt_engine *e, struct carver *c, uint32_t w)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint32_t pool = w < e->n_workers ? e->worker[w].pool : e->n_pools;
+    if (w > 0 && e->worker[w - 1].pool == pool)
+        return;
+    c->bytes = (c->bytes + page - 1) / page * page;
+    e->own_at[pool] = c->bytes;
+}
+
 static void carve_all(struct kt_engine *e, struct carver *c)
 {
     const struct mdl_traits *t = &e->model->t;
@@ -112,12 +122,14 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     carve_act(c, &e->out, e->out_rows, t->hidden);
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
+        own_pages(e, c, w);
         e->worker[w].attn_scratch =
             carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
         carve_worker(e, c, w);
         e->worker[w].kpages = carve(c, e->max_pages, sizeof(void *));
         e->worker[w].vpages = carve(c, e->max_pages, sizeof(void *));
     }
+    own_pages(e, c, e->n_workers);
     e->rope_cos = carve(c, (uint64_t)e->ctx * (t->rope.dims / 2), sizeof(float));
     e->rope_sin = carve(c, (uint64_t)e->ctx * (t->rope.dims / 2), sizeof(float));
     e->free_pages = carve(c, e->kv_pages, sizeof *e->free_pages);
@@ -173,26 +185,6 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
     return KT_OK;
 }
 
-/* Bind a block that nobody has touched yet to a pool's nodes. Only where there is a choice. */
-static kt_status bind_block(const struct kt_engine *e, const struct plan_pool *pool, void *p,
-                            uint64_t bytes, kt_err *err)
-{
-    if (e->host->n_nodes < 2 || !e->host->this_system || pool->n_mems == 0 || numa_available() < 0)
-        return KT_OK;
-    struct bitmask *nodes = numa_allocate_nodemask();
-    if (nodes == NULL)
-        KT_FAIL(err, KT_E_NOMEM, "no memory for a node mask");
-    for (uint32_t i = 0; i < pool->n_mems; i++)
-        numa_bitmask_setbit(nodes, (unsigned)pool->mems[i]);
-    long bad = mbind(p, (bytes + 4095) / 4096 * 4096, MPOL_BIND, nodes->maskp, nodes->size + 1, 0);
-    numa_free_nodemask(nodes);
-    if (bad != 0)
-        KT_FAIL(err, KT_E_LIMIT,
-                "cannot bind memory to node %d: is it in this process' cpuset? (cpuset.mems)",
-                pool->node);
-    return KT_OK;
-}
-
 static kt_status take_arenas(struct kt_engine *e, kt_err *err)
 {
     for (uint32_t p = 0; p < e->n_pools; p++) {
@@ -202,8 +194,18 @@ static kt_status take_arenas(struct kt_engine *e, kt_err *err)
             KT_FAIL(err, KT_E_NOMEM,
                     "the system refused %.2f GiB for weights; free memory or use a smaller model",
                     gib(e->arena_bytes[p]));
-        KT_TRY(bind_block(e, &e->plan->pools[p], e->arena[p], e->arena_bytes[p], err));
+        KT_TRY(eng_numa_bind(e, p, e->arena[p], e->arena_bytes[p] + 4096, err));
     }
+    return KT_OK;
+}
+
+/* Scratch is mapped and handed out: put it where its users are. */
+static kt_status place_scratch(struct kt_engine *e, kt_err *err)
+{
+    memcpy(e->own, e->worker, e->max_workers * sizeof *e->own);
+    KT_TRY(eng_numa_spread(e, e->scratch, e->scratch_bytes, err));
+    for (uint32_t p = 0; p < e->n_pools; p++)
+        eng_numa_own(e, p, e->scratch + e->own_at[p], e->own_at[p + 1] - e->own_at[p]);
     return KT_OK;
 }
 
@@ -215,8 +217,11 @@ static void carve_moe(struct kt_engine *e, struct carver *c)
     e->step.bad = carve(c, e->batch, sizeof *e->step.bad);
     carve_act(c, &e->norm, e->batch, t->hidden);
     carve_act(c, &e->mid, (uint64_t)e->batch * t->top_k, t->expert_inter);
-    for (uint32_t w = 0; w < e->n_workers; w++)
+    for (uint32_t w = 0; w < e->n_workers; w++) {
+        own_pages(e, c, w);
         carve_worker(e, c, w);
+    }
+    own_pages(e, c, e->n_workers);
 }
 
 kt_status eng_take_moe_memory(struct kt_engine *e, kt_err *err)
@@ -241,7 +246,7 @@ kt_status eng_take_moe_memory(struct kt_engine *e, kt_err *err)
                 gib(e->scratch_bytes));
     c.base = e->scratch;
     carve_moe(e, &c);
-    return KT_OK;
+    return place_scratch(e, err);
 }
 
 kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
@@ -255,9 +260,11 @@ kt_status eng_take_memory(struct kt_engine *e, kt_err *err)
                 "the system refused %.2f GiB for KV pages and scratch; use a smaller --ctx or "
                 "--parallel",
                 gib(e->kv_bytes + e->scratch_bytes));
+    KT_TRY(eng_numa_spread(e, e->kv, e->kv_bytes, err));
     uint64_t planned = e->scratch_bytes;
     c.base = e->scratch;
     carve_all(e, &c);
+    KT_TRY(place_scratch(e, err));
     if (c.bytes > planned)
         KT_FAIL(err, KT_E_INTERNAL, "scratch of %llu bytes was planned as %llu",
                 (unsigned long long)c.bytes, (unsigned long long)planned);

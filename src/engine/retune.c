@@ -32,7 +32,7 @@ bool eng_mat_kernels(const struct kt_engine *e, struct eng_mat *m)
 kt_status eng_start_team(struct kt_engine *e, kt_err *err)
 {
     int *cpu = mem_calloc(e->max_workers, sizeof *cpu);
-    uint32_t n = 0;
+    uint32_t n = 0, own = 0; /* own: first scratch of the pool, handed out at open */
     if (cpu == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for %u workers", e->max_workers);
     memset(e->pool_counter, 0, e->n_pools * sizeof *e->pool_counter);
@@ -41,11 +41,13 @@ kt_status eng_start_team(struct kt_engine *e, kt_err *err)
         const struct plan_pool *pool = &e->plan->pools[p];
         e->pool_workers[p] = pool->threads;
         for (uint32_t i = 0; i < pool->threads; i++, n++) {
+            e->worker[n] = e->own[own + i];
             e->worker[n].pool = p;
             e->worker[n].index = i;
             e->worker[n].phase = 0;
             cpu[n] = pool->n_cpus > 0 ? pool->cpus[i % pool->n_cpus] : -1;
         }
+        own += e->open_threads[p];
     }
     struct team_opts to = {.n = e->n_workers,
                            .cpu = e->host->this_system ? cpu : NULL,

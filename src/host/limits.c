@@ -10,13 +10,13 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/place.h"
 #include "host/host_int.h"
 
 struct cg {         /* one hierarchy that the process is in */
@@ -259,23 +259,15 @@ static void read_cpusets(struct host_limits *l, const char *root, const struct c
     host_set_free(&mems);
 }
 
-/* sched_getaffinity with a mask as large as the kernel's. */
 static bool native_affinity(struct host_set *out)
 {
-    for (size_t cpus = 1024; cpus <= 1u << 20; cpus *= 2) {
-        cpu_set_t *set = mem_calloc(1, CPU_ALLOC_SIZE(cpus));
-        if (set == NULL)
-            return false;
-        bool ok = sched_getaffinity(0, CPU_ALLOC_SIZE(cpus), set) == 0;
-        bool larger = !ok && errno == EINVAL;
-        for (size_t i = 0; ok && i < cpus; i++)
-            if (CPU_ISSET_S(i, CPU_ALLOC_SIZE(cpus), set))
-                ok = host_set_add(out, (uint32_t)i);
-        mem_free(set);
-        if (!larger)
-            return ok;
-    }
-    return false;
+    struct place_cpus c;
+    bool ok = place_get(&c);
+    for (uint32_t i = 0; ok && i < 8 * c.bytes; i++)
+        if (place_has(&c, i))
+            ok = host_set_add(out, i);
+    place_free(&c);
+    return ok;
 }
 
 /* Narrow `s` to the list of a line of /proc/self/status. */

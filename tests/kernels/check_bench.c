@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/place.h"
 #include "checkkern.h"
 
 #define MAX_THREADS 64
@@ -155,8 +156,9 @@ int check_mm_bench(const struct check_opts *o)
 {
     size_t n, room = (size_t)256 << 20;
     const struct kern *const *t = kern_table(&n);
-    cpu_set_t set;
-    unsigned threads = sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+    struct place_cpus allowed;
+    unsigned threads = place_get(&allowed) ? place_count(&allowed) : 1;
+    place_free(&allowed);
     threads = threads > MAX_THREADS ? MAX_THREADS : threads;
     void *w = mem_map(room);
     int bad = w == NULL;

@@ -145,7 +145,44 @@ static void print_shared(const struct kt_engine *e)
     print_pages(e->kv, e->kv_bytes);
     printf(",\n\"scratch_pages\": ");
     print_pages(e->scratch, e->scratch_bytes);
+    printf(",\n\"own_pages\": [");
+    for (uint32_t p = 0; p < e->n_pools; p++) {
+        printf("%s", p > 0 ? ", " : "");
+        print_pages(e->scratch + e->own_at[p], e->own_at[p + 1] - e->own_at[p]);
+    }
+    printf("],\n");
+}
+
+/* What the library itself says, before and after pages were moved away behind its back: the first
+ * quarter of the first pool's arena to the last pool's node. */
+static void print_library(struct kt_engine *e, const char *key)
+{
+    kt_pool_info pool;
+    printf("\"%s\": [", key);
+    for (uint32_t p = 0; kt_engine_get_pool(e, p, &pool); p++)
+        printf("%s{\"node\": %d, \"share\": %.6f, \"pages\": %" PRIu64 ", \"misplaced\": %" PRIu64
+               ", \"known\": %s}",
+               p > 0 ? ", " : "", pool.node, pool.row_share, pool.weight_pages,
+               pool.pages_misplaced, pool.pages_known ? "true" : "false");
+    printf("],\n");
+}
+
+static void spoil(struct kt_engine *e)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    int to = e->plan->pools[e->n_pools - 1].node, status;
+    kt_err err = {0};
+    for (uint64_t i = 0; i < e->arena_bytes[0] / page / 4; i++) {
+        void *address = e->arena[0] + i * page;
+        if (move_pages(0, 1, &address, &to, &status, MPOL_MF_MOVE) < 0)
+            die("move_pages", NULL);
+    }
+    if (eng_numa_check(e, &err) != KT_OK)
+        die("check", &err);
+    printf("\"spoiled\": ");
+    print_pages(e->arena[0], e->arena_bytes[0]);
     printf(",\n");
+    print_library(e, "library_spoiled");
 }
 
 static uint64_t hash(uint64_t h, const void *p, size_t n)
@@ -217,6 +254,9 @@ int main(int argc, char **argv)
     print_threads();
     generate(e, argv[1], argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 16);
     print_shared(e);
+    print_library(e, "library");
+    if (e->n_pools > 1)
+        spoil(e);
     printf("\"end\": true}\n");
     kt_engine_close(e);
     return 0;

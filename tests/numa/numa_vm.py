@@ -178,7 +178,7 @@ class Machine:
             for f in (console, results):
                 open(f, "wb").close()
             cmd = ["timeout", "-k", "2", str(self.timeout), qemu, "-accel", "tcg,thread=multi", "-cpu", "max", *self.qemu_args(), "-kernel", image, "-initrd", initrd,
-                   "-append", f"console=ttyS0 quiet panic=-1 {self.kernel_args}", "-display", "none", "-monitor", "none", "-net", "none", "-no-reboot",
+                   "-append", f"console=ttyS0 quiet panic=-1 no_timer_check {self.kernel_args}", "-display", "none", "-monitor", "none", "-net", "none", "-no-reboot",
                    "-serial", f"file:{console}", "-serial", f"file:{results}"]
             p = subprocess.run(cmd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=self.timeout + 10)
         with open(results, errors="replace") as f:

@@ -47,6 +47,17 @@ def expected(machine):
     return {i: (pools[i], threads[i]) for i in pools}
 
 
+def ranges(numbers):
+    """[0, 1, 2, 4] as the kernel writes it: ["0-2", "4"]."""
+    out = []
+    for n in numbers:
+        if out and n == out[-1][1] + 1:
+            out[-1][1] = n
+        else:
+            out.append([n, n])
+    return [str(a) if a == b else f"{a}-{b}" for a, b in out]
+
+
 def cpu_list(text):
     out = []
     for part in text.split(",") if text else []:
@@ -90,6 +101,23 @@ def check_pages(c, machine, facts):
     pools = set(expected(machine))
     for what in ("kv_pages", "scratch_pages"):
         c.true(f"{what} on nodes {facts[what]} outside the pools {pools}", {int(n) for n in facts[what] if n != "absent"} <= pools)
+    for p, own in zip(facts["pools"], facts["own_pages"]):
+        c.true(f"scratch of pool {p['node']} is on {own}", {n for n in own if n != "absent"} <= {str(p["node"])})
+    if several:
+        c.same("KV policy", facts["kv_policy"], "interleave:" + ",".join(ranges(sorted(pools))))
+
+
+def check_library(c, machine, facts):
+    """What the library counts equals what the kernel says, also after pages were moved away on purpose."""
+    several = len(machine.nodes) > 1
+    for p, says in zip(facts["pools"], facts["library"]):
+        there = sum(n for k, n in p["pages"].items() if k != "absent")
+        c.same(f"library on pool {p['node']}", says, {"node": p["node"], "share": p["share"], "pages": there if several else 0, "misplaced": 0, "known": True})
+    if len(facts["pools"]) > 1:
+        home = str(facts["pools"][0]["node"])
+        away = sum(n for k, n in facts["spoiled"].items() if k not in ("absent", home))
+        c.true("no page was moved away", away > 0)
+        c.same("misplaced pages counted", [says["misplaced"] for says in facts["library_spoiled"]], [away] + [0] * (len(facts["pools"]) - 1))
 
 
 def check_threads(c, machine, facts):
@@ -132,6 +160,7 @@ def judge(machine, out, here):
     facts = json.loads(out["facts"][1])
     check_pools(c, machine, facts)
     check_pages(c, machine, facts)
+    check_library(c, machine, facts)
     check_threads(c, machine, facts)
     check_topology(c, machine, json.loads(out["topology"][1]))
     for key in ("tokens", "logits_hash"):

@@ -124,6 +124,13 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *i)
     i->dense_format = i->expert_format = "F32";
 }
 
+bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info)
+{
+    (void)e;
+    *info = (kt_pool_info){.threads = 1, .row_share = 1, .pages_known = true};
+    return pool == 0;
+}
+
 void kt_engine_get_stats(const kt_engine *e, kt_engine_stats *s)
 {
     memset(s, 0, sizeof *s);
