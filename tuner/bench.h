@@ -6,5 +6,6 @@
 int bench_model(int argc, char **argv);
 int bench_kernels(int argc, char **argv);
 int bench_load(int argc, char **argv);
+int bench_moe(int argc, char **argv);
 
 #endif

@@ -27,3 +27,10 @@ tests_unit_test_moe_op_SOURCES = %D%/test_moe_op.c
 tests_unit_test_moe_op_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_moe_op_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_bench_moe
+TESTS += tests/unit/test_bench_moe
+tests_unit_test_bench_moe_SOURCES = %D%/test_bench_moe.c tuner/bench_moe_ids.c tuner/measure.c tuner/measure_json.c tuner/stats.c
+tests_unit_test_bench_moe_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_bench_moe_LDADD = src/base/libbase.la $(JANSSON_LIBS) $(CMOCKA_LIBS) -lm
+endif
