@@ -26,6 +26,7 @@ static const char help[] =
     "  --format-dense F   the other matrices\n"
     "  --kv-type T        bf16 (default), f32 or int8\n"
     "  --fast-tier SPEC   none (default), auto, or gpuN=SIZE|PERCENT, numaN=SIZE; planned only\n"
+    "  --no-fetch         decode copies no expert to the fast tier on demand\n"
     "  --threads N        worker threads (default: by the rules)\n"
     "  --reserve N        cores kept for the server\n"
     "  --set KEY=VALUE    what if: limits.cpu_quota_cores=4, limits.memory_max_bytes=64GiB,\n"
@@ -55,7 +56,8 @@ enum {
     OPT_THREADS,
     OPT_RESERVE,
     OPT_SET,
-    OPT_JSON
+    OPT_JSON,
+    OPT_NO_FETCH
 };
 
 /* The options that take a number; false: not one of them or a bad number. */
@@ -112,6 +114,8 @@ static bool option(struct args *a, int c)
         return true;
     case OPT_JSON:
         return a->json = true;
+    case OPT_NO_FETCH:
+        return a->o.no_fetch = true;
     case OPT_SET:
         if (a->host.n_set == PLAN_SETS)
             return false;
@@ -168,6 +172,7 @@ int cmd_plan(int argc, char **argv)
                                           {"reserve", 1, NULL, OPT_RESERVE},
                                           {"set", 1, NULL, OPT_SET},
                                           {"json", 0, NULL, OPT_JSON},
+                                          {"no-fetch", 0, NULL, OPT_NO_FETCH},
                                           {"help", 0, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     struct args a = {0};

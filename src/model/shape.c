@@ -162,8 +162,10 @@ static void ask_engine(const char *path, bool config, struct shape *s)
     struct mdl *m = NULL;
     kt_err why = {0};
     kt_status st = config ? mdl_open_config(path, &m, &why) : mdl_open(path, &m, &why);
+    /* the path is known to who asked */
+    const char *file = strstr(why.msg, "config.json: ");
     if (st != KT_OK)
-        snprintf(s->why_not, sizeof s->why_not, "%.255s", why.msg);
+        snprintf(s->why_not, sizeof s->why_not, "%.250s", file != NULL ? file + 13 : why.msg);
     mdl_close(m);
 }
 

@@ -21,6 +21,7 @@ struct plan_model_opts {
     uint32_t chunk;        /* tokens of a prefill step; 0: 512 */
     uint32_t at_tokens;    /* context length that decode is predicted at; 0: 1024 at most */
     const char *kv_type;   /* "bf16" (NULL), "f32", "int8" */
+    bool no_fetch;         /* decode copies no expert to the fast tier on demand */
     const char *fast_tier; /* "none" (NULL), "auto" or DEV=SIZE|PERCENT[,..] */
 };
 void plan_model_opts_init(struct plan_model_opts *o);

@@ -135,6 +135,9 @@ static void experts_decode(struct builder *b)
     const struct plan_model *m = b->m;
     const struct shape *s = m->shape;
     struct cost_terms sum = {0}, t;
+    struct cost_rates r = m->rates;
+    if (m->o.no_fetch)
+        r.link_bytes_per_second = 0;
     double distinct = cost_distinct(s->n_experts, s->top_k, b->tokens), bytes = 0;
     struct cost_load l = {.resident = distinct * m->hit,
                           .missing = distinct * (1 - m->hit),
@@ -147,7 +150,7 @@ static void experts_decode(struct builder *b)
         if (!y->moe)
             continue;
         if (x.bytes < last_bytes || x.bytes > last_bytes) /* most layers are alike */
-            (void)cost_layer_expected(&m->rates, &x, 0, &l, &t);
+            (void)cost_layer_expected(&r, &x, 0, &l, &t);
         last_bytes = x.bytes;
         add_terms(&sum, &t);
         bytes += x.bytes * distinct;

@@ -62,7 +62,7 @@ expect 0 'mem.read:node' -- "$kttune" show host.json
 expect 0 '"measurements"' -- "$kttune" show --json host.json
 expect 0 'fields match this machine' -- "$kttune" verify --no-measure host.json
 expect 0 'why:' -- "$kttune" explain threads.total --profile host.json
-expect 1 'has no decision' -- "$kttune" explain no.such --profile host.json
+expect 1 'nothing is known' -- "$kttune" explain no.such --profile host.json
 expect 1 'cannot open' -- "$kttune" show absent.json
 expect 1 'no option' -- "$kttune" show --wrong
 expect 1 'usage' -- "$kttune" probe --wrong
