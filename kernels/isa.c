@@ -22,6 +22,7 @@
 #define MASK_AVX2 ((uint32_t)KERN_ISA_AVX2)
 #define MASK_AVX512 (MASK_AVX2 | (uint32_t)KERN_ISA_AVX512)
 #define MASK_AVX512VNNI (MASK_AVX512 | (uint32_t)KERN_ISA_AVX512VNNI)
+#define MASK_AMX (MASK_AVX512VNNI | (uint32_t)KERN_ISA_AMX)
 
 /* ascending; every level contains those before it */
 static const struct {
@@ -32,6 +33,7 @@ static const struct {
     {"avx2", MASK_AVX2},
     {"avx512", MASK_AVX512},
     {"avx512vnni", MASK_AVX512VNNI},
+    {"amx", MASK_AMX},
 };
 #define N_LEVELS (sizeof levels / sizeof levels[0])
 

@@ -39,13 +39,13 @@ enum {
     KERN_ISA_AVXVNNI = 1 << 4,
     KERN_ISA_AMX = 1 << 5, /* INT8 and BF16 tiles, permission granted */
 };
-/* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avx512", "avx512vnni" (all below
- * included). -1 for another name. */
+/* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avx512", "avx512vnni", "amx" (all
+ * below included). -1 for another name. */
 int kern_isa_by_name(const char *name);
 /* CPUID, XCR0 and (for AMX) permission of the running CPU, as a mask of the bits above. No
  * self-test: that is tuner's. */
 uint32_t kern_isa_host(void);
-/* Name of the highest named level inside a mask: "avx512vnni", "avx512", "avx2" or "ref". */
+/* Name of the highest named level inside a mask: "amx", "avx512vnni", "avx512", "avx2" or "ref". */
 const char *kern_isa_level_name(uint32_t mask);
 
 enum kern_layout { KERN_ROWS, KERN_P16 };

@@ -13,6 +13,12 @@ if HAVE_AVX512
 noinst_LTLIBRARIES += %D%/libkern_avx512.la
 kernels_libkernels_la_LIBADD += %D%/libkern_avx512.la
 endif
+if HAVE_AMX
+noinst_LTLIBRARIES += %D%/libkern_amx.la
+kernels_libkernels_la_LIBADD += %D%/libkern_amx.la
+endif
+kernels_libkern_amx_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AMX_CFLAGS) -O3
+kernels_libkern_amx_la_SOURCES =
 kernels_libkern_avx2_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX2_CFLAGS) -O3
 kernels_libkern_avx2_la_SOURCES =
 kernels_libkern_avx512_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512_CFLAGS) -O3

@@ -40,6 +40,9 @@ const struct kern *const *kern_table(size_t *n)
         t = kern_avx512_plain(&c), take(t, c);
         t = kern_avx512_vec(&c), take(t, c);
 #endif
+#if KT_HAVE_AMX
+        t = kern_amx_gemm(&c), take(t, c);
+#endif
     }
     *n = n_rows;
     return rows;

@@ -15,5 +15,8 @@ const struct kern *kern_avx512_mm(size_t *n);
 const struct kern *kern_avx512_gemm(size_t *n);
 const struct kern *kern_avx512_plain(size_t *n);
 const struct kern *kern_avx512_vec(size_t *n);
+const struct kern *kern_amx_gemm(size_t *n);
+/* The same source over the tile model of amx/tile.h; in the kernel tests only. */
+const struct kern *kern_amx_gemm_emulated(size_t *n);
 
 #endif

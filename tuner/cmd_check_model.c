@@ -483,7 +483,7 @@ static int usage(FILE *to)
                 "  --kv-type TYPE       bf16 (default) or f32\n"
                 "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4 at load\n"
                 "  --quant-dense F      all other matrices\n"
-                "  --cpu-mask LEVEL     ref, avx2, avx512 or avx512vnni\n"
+                "  --cpu-mask LEVEL     ref, avx2, avx512, avx512vnni or amx\n"
                 "  --threads N          worker threads\n"
                 "  --chunk N            prompt tokens a step (default 512)\n"
                 "  --batch N            with --exact: sequences at once\n"

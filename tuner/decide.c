@@ -132,8 +132,8 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
 
 /* ---- the level of the whole engine ---- */
 
-static const char *const levels[] = {"ref", "avx2", "avx512", "avx512vnni"};
-#define N_LEVELS 4
+static const char *const levels[] = {"ref", "avx2", "avx512", "avx512vnni", "amx"};
+#define N_LEVELS 5
 
 /* Rate of a level for a format: what kern_find would take with that mask. */
 static bool level_rate(const struct probe_run *r, int level, int dtype, struct rate *out)

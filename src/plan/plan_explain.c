@@ -268,6 +268,8 @@ static void explain_gpu(struct work *w, const struct plan_gpu *q)
 
 static const char *isa_name(uint32_t isa)
 {
+    if ((isa & HOST_ISA_AVX512VNNI) != 0 && (isa & HOST_ISA_AMX) != 0)
+        return "amx";
     if ((isa & HOST_ISA_AVX512VNNI) != 0)
         return "avx512vnni";
     if ((isa & HOST_ISA_AVX512) != 0)

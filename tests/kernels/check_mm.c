@@ -12,6 +12,8 @@
 #include "base/fp.h"
 #include "base/mem.h"
 #include "checkkern.h"
+#include "config.h"
+#include "tables.h"
 
 /* One problem: file rows, activations, the wanted bits. */
 struct problem {
@@ -309,6 +311,23 @@ static int check_kernel(const struct check_opts *o, const struct kern *k)
     return check_row(o, k, NULL);
 }
 
+/* Rows over a model of instructions that few CPUs have: the logic of kernels that the table can
+ * only offer elsewhere. */
+static int check_emulated(const struct check_opts *o)
+{
+    int bad = 0;
+#if KT_HAVE_AVX512
+    size_t n;
+    const struct kern *t = kern_amx_gemm_emulated(&n);
+    for (size_t i = 0; i < n; i++)
+        if (check_wants(o, &t[i]))
+            bad |= check_kernel(o, &t[i]);
+#else
+    (void)o;
+#endif
+    return bad;
+}
+
 int check_mm(const struct check_opts *o)
 {
     size_t n;
@@ -317,5 +336,5 @@ int check_mm(const struct check_opts *o)
     for (size_t i = 0; i < n; i++)
         if ((t[i]->op == KERN_GEMV || t[i]->op == KERN_GEMM) && check_wants(o, t[i]))
             bad |= check_kernel(o, t[i]);
-    return bad;
+    return bad | check_emulated(o);
 }

@@ -7,6 +7,13 @@ tests_kernels_test_blocks_LDADD = kernels/libkernels.la src/base/libbase.la $(JA
 check_PROGRAMS += tests/kernels/checkkern
 tests_kernels_checkkern_SOURCES = %D%/checkkern.c %D%/checkkern.h %D%/check_mm.c %D%/check_bench.c
 tests_kernels_checkkern_LDADD = kernels/libkernels.la src/base/libbase.la
+if HAVE_AVX512
+check_LTLIBRARIES += tests/kernels/libamx_emulated.la
+tests_kernels_checkkern_LDADD += tests/kernels/libamx_emulated.la
+endif
+tests_kernels_libamx_emulated_la_SOURCES = kernels/amx/mm_gemm_amx.c
+tests_kernels_libamx_emulated_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512_CFLAGS) -O3
+tests_kernels_libamx_emulated_la_CPPFLAGS = $(AM_CPPFLAGS) -DKT_AMX_EMULATE
 TESTS += tests/kernels/checkkern %D%/test_checkkern_catches.sh
 EXTRA_DIST += %D%/test_checkkern_catches.sh
 include tests/kernels/vec.mk

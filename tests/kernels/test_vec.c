@@ -58,15 +58,17 @@ static void isa_names(void **state)
     assert_int_equal(kern_isa_by_name("avx512"), KERN_ISA_AVX2 | KERN_ISA_AVX512);
     assert_int_equal(kern_isa_by_name("avx512vnni"),
                      KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI);
+    assert_int_equal(kern_isa_by_name("amx"),
+                     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI | KERN_ISA_AMX);
     assert_int_equal(kern_isa_by_name("AVX2"), -1);
     assert_int_equal(kern_isa_by_name(""), -1);
     assert_int_equal(kern_isa_by_name(NULL), -1);
-    static const char *const names[] = {"ref", "avx2", "avx512", "avx512vnni"};
+    static const char *const names[] = {"ref", "avx2", "avx512", "avx512vnni", "amx"};
     for (size_t i = 0; i < LEN(names); i++)
         assert_string_equal(kern_isa_level_name((uint32_t)kern_isa_by_name(names[i])), names[i]);
     assert_string_equal(kern_isa_level_name(KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI),
                         "ref"); /* a level contains those below */
-    assert_string_equal(kern_isa_level_name(UINT32_MAX), "avx512vnni");
+    assert_string_equal(kern_isa_level_name(UINT32_MAX), "amx");
     /* AVX512 without AVX2 does not exist, nor the extensions without it */
     const uint32_t isa = kern_isa_host();
     if ((isa & KERN_ISA_AVX512) != 0)
