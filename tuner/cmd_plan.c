@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "cmds.h"
 #include "plan_args.h"
 
@@ -31,13 +32,14 @@ static const char help[] =
     "  --reserve N        cores kept for the server\n"
     "  --set KEY=VALUE    what if: limits.cpu_quota_cores=4, limits.memory_max_bytes=64GiB,\n"
     "                     node0.bytes=1TiB, mem.read:node0.t8=150e9; may be repeated\n"
-    "  --json             one JSON object\n\n"
+    "  --json             one JSON object\n"
+    "  --html FILE        also write one page with bars\n\n"
     "Exit code: 0 it fits, 1 usage, 3 it does not fit, 4 profile invalid, 6 model invalid.\n";
 
 struct args {
     struct plan_args host;
     struct plan_model_opts o;
-    const char *model, *format, *dense;
+    const char *model, *format, *dense, *html;
     bool json;
 };
 
@@ -57,7 +59,8 @@ enum {
     OPT_RESERVE,
     OPT_SET,
     OPT_JSON,
-    OPT_NO_FETCH
+    OPT_NO_FETCH,
+    OPT_HTML
 };
 
 /* The options that take a number; false: not one of them or a bad number. */
@@ -114,6 +117,9 @@ static bool option(struct args *a, int c)
         return true;
     case OPT_JSON:
         return a->json = true;
+    case OPT_HTML:
+        a->html = optarg;
+        return true;
     case OPT_NO_FETCH:
         return a->o.no_fetch = true;
     case OPT_SET:
@@ -124,6 +130,16 @@ static bool option(struct args *a, int c)
     default:
         return number_option(a, c);
     }
+}
+
+static kt_status write_page(const struct args *a, const struct plan_model *m, kt_err *err)
+{
+    struct strbuf page = {0};
+    plan_model_html(m, a->host.host, &page);
+    kt_status st = sb_ok(&page) ? file_write_atomic(a->html, page.data, page.len, err)
+                                : err_set(err, KT_E_NOMEM, 0, __func__, "plan: out of memory");
+    sb_free(&page);
+    return st;
 }
 
 static int run(struct args *a)
@@ -143,9 +159,13 @@ static int run(struct args *a)
             plan_model_json(m, a->host.host, &out);
         else
             plan_model_print(m, a->host.host, isatty(STDOUT_FILENO) == 1, &out);
+        kt_status st = a->html != NULL ? write_page(a, m, &err) : KT_OK;
         bool ok =
             sb_ok(&out) && fwrite(out.data, 1, out.len, stdout) == out.len && fflush(stdout) == 0;
-        code = !ok ? EXIT_USAGE : m->fits ? EXIT_OK : EXIT_REFUSED;
+        code = st != KT_OK ? cmd_fail("plan", &err, 0)
+               : !ok       ? EXIT_USAGE
+               : m->fits   ? EXIT_OK
+                           : EXIT_REFUSED;
     }
     sb_free(&out);
     plan_model_free(m);
@@ -172,6 +192,7 @@ int cmd_plan(int argc, char **argv)
                                           {"reserve", 1, NULL, OPT_RESERVE},
                                           {"set", 1, NULL, OPT_SET},
                                           {"json", 0, NULL, OPT_JSON},
+                                          {"html", 1, NULL, OPT_HTML},
                                           {"no-fetch", 0, NULL, OPT_NO_FETCH},
                                           {"help", 0, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};

@@ -213,7 +213,8 @@ static kt_status read_top(const struct reader *r, kt_err *err)
     s->expert_inter =
         s->n_experts > 0 ? count(r, "moe_intermediate_size", count(r, "intermediate_size", 0)) : 0;
     s->tied_head = is_true(r, "tie_word_embeddings");
-    if (s->n_layers < 1 || s->n_layers > 4096 || s->hidden < 1 || s->n_heads < 1 || s->vocab < 1 ||
+    if (s->n_layers < 1 || s->n_layers > 4096 || s->n_experts > 65535 || s->hidden < 1 ||
+        s->n_heads < 1 || s->vocab < 1 ||
         (s->n_experts > 0 && (s->expert_inter < 1 || s->top_k < 1 || s->top_k > s->n_experts)))
         KT_FAIL(err, KT_E_FORMAT,
                 "%s: num_hidden_layers, hidden_size, num_attention_heads, vocab_size or the "

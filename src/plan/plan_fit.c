@@ -134,8 +134,8 @@ static bool place_cpu(struct plan_model *m, const struct needs *left, double *ov
         struct plan_place *q = &m->places[i];
         q->experts = left->experts * q->share;
         q->dense = left->dense * q->share;
-        q->kv = left->kv * q->share;
-        q->scratch = left->scratch * q->share;
+        q->kv = left->kv / m->host_plan->n_pools; /* pages of both are interleaved */
+        q->scratch = left->scratch / m->host_plan->n_pools;
         double used = q->experts + q->dense + q->kv + q->scratch,
                free_bytes = q->capacity - q->system;
         sum += used;

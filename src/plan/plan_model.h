@@ -95,10 +95,11 @@ void plan_model_free(struct plan_model *m);
 
 /* Bytes of one element of the KV cache; 0 for an unknown type. */
 double plan_kv_element(const char *kv_type);
-/* For people, with color and bars when asked; as one JSON object. */
+/* For people, with color and bars when asked; as one JSON object; as one HTML page. */
 void plan_model_print(const struct plan_model *m, const struct host *h, bool color,
                       struct strbuf *out);
 void plan_model_json(const struct plan_model *m, const struct host *h, struct strbuf *out);
+void plan_model_html(const struct plan_model *m, const struct host *h, struct strbuf *out);
 
 /* Internal steps: plan_fit.c and plan_predict.c */
 struct plan_tier_ask { /* a device of the fast tier and what it may hold */

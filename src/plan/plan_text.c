@@ -239,6 +239,14 @@ void plan_model_print(const struct plan_model *m, const struct host *h, bool col
     if (strcmp(m->o.goal, "decode") != 0)
         print_prefill(&p, &m->prefill);
     print_rates(&p, m);
+    const struct shape_layer *l = &m->shape->layers[m->shape->n_layers - 1];
+    struct cost_expert x = {l->bytes[SHAPE_EXPERT], 2 * l->weights[SHAPE_EXPERT]};
+    double tokens = cost_copy_tokens(&m->rates, &x);
+    if (m->hit > 0 && isfinite(tokens))
+        sb_printf(out,
+                  "\nPrefill: an expert with more than %.0f tokens is copied to the fast tier "
+                  "rather than computed here.\n",
+                  tokens);
     if (m->dense_fast || m->hit > 0)
         sb_puts(out, "\nThis version serves from the CPU only: what the fast tier adds is planned, "
                      "not yet served.\n");

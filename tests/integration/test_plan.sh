@@ -51,6 +51,18 @@ assert d["fits"] and abs(sum(t["seconds"] for t in p["terms"] if not t["beside"]
 assert abs(sum(t["share"] for t in p["terms"]) - 1) < 1e-9 and d["budget"]["hit_model"] == "uniform"
 ' "$tmp/a" || { echo "plan --json does not add up"; bad=1; }
 
+expect 0 'decode' -- "$kttune" plan --profile "$profile" -m "$qwen" --format mxfp4 --html "$tmp/p.html"
+"${PYTHON3:-python3}" -c '
+import html.parser, sys
+class P(html.parser.HTMLParser):
+    rects = links = 0
+    def handle_starttag(self, tag, attrs):
+        self.rects += tag == "rect"
+        self.links += any(k in ("src", "href") for k, _ in attrs) or tag == "script"
+p = P(); p.feed(open(sys.argv[1]).read())
+assert p.rects > 8 and p.links == 0
+' "$tmp/p.html" || { echo "the HTML page is not as documented"; bad=1; }
+
 # the chain: each level wins over those below it
 printf 'threads = 5 # wish\n' >"$tmp/ktserve.conf"
 x="$kttune explain threads.total --profile $profile"

@@ -283,6 +283,30 @@ static void same_bytes(void **state)
     sb_free(&again);
 }
 
+/* Straight lines between the points of a curve; in proportion below the first; flat above. */
+static void curves(void **state)
+{
+    struct setup t = fresh();
+    char id[64];
+    (void)state;
+    open_setup(&t, "example.json", "qwen3-30b-a3b", "mxfp4", NULL);
+    const struct profile *p = t.a.profile; /* node0: 151.4, 166.2 and 168.1 GB/s at 8, 12 and 16 */
+    assert_true(fabs(cost_node_read(p, 0, 12, id) - 166.2e9) < 1);
+    assert_string_equal(id, "mem.read:node0.t12");
+    assert_true(fabs(cost_node_read(p, 0, 10, NULL) - 158.8e9) < 1);
+    assert_true(fabs(cost_node_read(p, 0, 4, NULL) - 75.7e9) < 1);
+    assert_true(fabs(cost_node_read(p, 0, 64, NULL) - 168.1e9) < 1);
+    assert_true(cost_node_read(p, 7, 4, NULL) <= 0);
+    assert_true(cost_node_read(NULL, 0, 4, NULL) <= 0);
+    const struct cost_source *c = t.m->sources;
+    assert_int_equal(c[COST_CPU_READ].origin, COST_MEASURED);
+    assert_non_null(strstr(c[COST_CPU_READ].from, "expert.gemv:mxfp4"));
+    assert_int_equal(c[COST_BARRIER].origin, COST_MEASURED);
+    assert_int_equal(c[COST_CPU_OPS].origin, COST_MISSING);
+    assert_false(t.m->prefill.possible); /* no expert.gemm: no guess */
+    close_setup(&t);
+}
+
 /* A profile's host plans as the machine that it describes: pools, threads, ISA. */
 static void rehost(void **state)
 {
@@ -315,7 +339,8 @@ int main(void)
         cmocka_unit_test(bytes_add_up), cmocka_unit_test(remedies_help),
         cmocka_unit_test(what_ifs),     cmocka_unit_test(fast_tiers),
         cmocka_unit_test(batches),      cmocka_unit_test(topology_alone),
-        cmocka_unit_test(same_bytes),   cmocka_unit_test(rehost),
+        cmocka_unit_test(same_bytes),   cmocka_unit_test(curves),
+        cmocka_unit_test(rehost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
