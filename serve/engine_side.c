@@ -25,6 +25,7 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
     e->profile_path = o->profile;
     e->quant = o->quant;
     e->quant_dense = o->quant_dense;
+    e->pack_cache_dir = o->pack_cache;
     e->strict = o->strict;
     if (o->kv_type != NULL)
         e->kv_type = o->kv_type;

@@ -18,7 +18,7 @@ struct opt_list {
 
 struct options {
     const char *model, *profile, *config, *host, *listen, *api_key_file, *kv_type, *quant,
-        *quant_dense, *cpu_mask, *profile_check, *model_id, *chat_template, *log_level;
+        *quant_dense, *pack_cache, *cpu_mask, *profile_check, *model_id, *chat_template, *log_level;
     struct opt_list allow_hosts, cors_origins;
     uint64_t port, ctx, parallel, batch, threads, kv_tokens, memory_limit_mib, queue, queue_timeout,
         request_timeout, drain_timeout, latency_target;

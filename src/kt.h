@@ -101,6 +101,10 @@ typedef struct kt_engine_opts {
     const char *profile_check;
     bool metadata_only; /**< read the model's description only: no weights, no threads, kt_step
                            refused */
+    /** Directory for packed weights, which must exist; NULL (default): none. A file in it that was
+     * packed from the same model files, by the same kernels, for the same plan is read instead of
+     * packing; otherwise one is written after packing. */
+    const char *pack_cache_dir;
     /** Called from the loading thread about ten times a second with bytes packed so far; may be
      * NULL. */
     void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
@@ -152,8 +156,10 @@ typedef struct kt_engine_info {
     const char *dense_format,
         *expert_format; /**< names of the commonest weight format of each part */
     double load_seconds;
-    double pack_seconds; /**< of load_seconds: reading and packing the weights */
-    uint64_t load_bytes; /**< bytes read for that */
+    double pack_seconds;    /**< of load_seconds: reading and packing the weights */
+    uint64_t load_bytes;    /**< bytes read for that */
+    const char *pack_cache; /**< "off"; "read": weights came from the cache; "written" now;
+                               "failed": it could not be written, the log says why */
     bool strict;
 } kt_engine_info;
 /** Facts about a loaded engine; strings belong to the engine. */

@@ -319,6 +319,7 @@ static int usage(FILE *to)
             "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
             "as ktserve has them\n"
             "  --seed N           of the random token ids (default 1)\n"
+            "  --pack-cache DIR   keep packed weights in DIR, or read them from there\n"
             "  --json             one JSON object\n"
             "  --paced            wait for a line on standard input before each round and print "
             "one JSON object for it\n");
@@ -340,17 +341,26 @@ static int parse(int argc, char **argv, struct bench *b)
         PROFILE,
         SEED,
         JSON,
-        PACED
+        PACED,
+        PACK_CACHE
     };
-    static const struct option longs[] = {
-        {"model", 1, 0, 'm'},       {"threads", 1, 0, THREADS},
-        {"batch", 1, 0, BATCH},     {"prompt", 1, 0, PROMPT},
-        {"gen", 1, 0, GEN},         {"rounds", 1, 0, ROUNDS},
-        {"quant", 1, 0, QUANT},     {"quant-dense", 1, 0, QUANT_DENSE},
-        {"kv-type", 1, 0, KV},      {"cpu-mask", 1, 0, MASK},
-        {"profile", 1, 0, PROFILE}, {"seed", 1, 0, SEED},
-        {"json", 0, 0, JSON},       {"paced", 0, 0, PACED},
-        {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
+    static const struct option longs[] = {{"model", 1, 0, 'm'},
+                                          {"threads", 1, 0, THREADS},
+                                          {"batch", 1, 0, BATCH},
+                                          {"prompt", 1, 0, PROMPT},
+                                          {"gen", 1, 0, GEN},
+                                          {"rounds", 1, 0, ROUNDS},
+                                          {"quant", 1, 0, QUANT},
+                                          {"quant-dense", 1, 0, QUANT_DENSE},
+                                          {"kv-type", 1, 0, KV},
+                                          {"cpu-mask", 1, 0, MASK},
+                                          {"profile", 1, 0, PROFILE},
+                                          {"seed", 1, 0, SEED},
+                                          {"json", 0, 0, JSON},
+                                          {"paced", 0, 0, PACED},
+                                          {"pack-cache", 1, 0, PACK_CACHE},
+                                          {"help", 0, 0, 'h'},
+                                          {0, 0, 0, 0}};
     int c;
     bool ok = true;
     uint32_t seed = 1;
@@ -394,6 +404,9 @@ static int parse(int argc, char **argv, struct bench *b)
             break;
         case SEED:
             ok = ok && cmd_number(optarg, 0, UINT32_MAX, &seed);
+            break;
+        case PACK_CACHE:
+            b->engine.pack_cache_dir = optarg;
             break;
         case JSON:
             b->json = true;

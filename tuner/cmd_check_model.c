@@ -487,6 +487,7 @@ static int usage(FILE *to)
                 "  --threads N          worker threads\n"
                 "  --chunk N            prompt tokens a step (default 512)\n"
                 "  --batch N            with --exact: sequences at once\n"
+                "  --pack-cache DIR     keep packed weights in DIR, or read them from there\n"
                 "  --json               one JSON object instead of the table\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
@@ -494,7 +495,19 @@ static int usage(FILE *to)
 /* -1: go on; else the exit code */
 static int parse(int argc, char **argv, struct options *o)
 {
-    enum { STRICT = 256, EXACT, KV, QUANT, QUANT_DENSE, MASK, THREADS, CHUNK, BATCH, JSON };
+    enum {
+        STRICT = 256,
+        EXACT,
+        KV,
+        QUANT,
+        QUANT_DENSE,
+        MASK,
+        THREADS,
+        CHUNK,
+        BATCH,
+        PACK_CACHE,
+        JSON
+    };
     static const struct option longs[] = {{"strict", 0, 0, STRICT},
                                           {"exact", 0, 0, EXACT},
                                           {"kv-type", 1, 0, KV},
@@ -504,6 +517,7 @@ static int parse(int argc, char **argv, struct options *o)
                                           {"quant-dense", 1, 0, QUANT_DENSE},
                                           {"chunk", 1, 0, CHUNK},
                                           {"batch", 1, 0, BATCH},
+                                          {"pack-cache", 1, 0, PACK_CACHE},
                                           {"json", 0, 0, JSON},
                                           {"help", 0, 0, 'h'},
                                           {0, 0, 0, 0}};
@@ -541,6 +555,9 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case BATCH:
             ok = ok && cmd_number(optarg, 1, 256, &o->copies);
+            break;
+        case PACK_CACHE:
+            o->engine.pack_cache_dir = optarg;
             break;
         case JSON:
             o->json = true;

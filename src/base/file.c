@@ -29,6 +29,7 @@ kt_status file_map(const char *path, struct file_map *out, kt_err *err)
         KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", path);
     }
     out->bytes = (uint64_t)st.st_size;
+    out->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     out->device = (uint64_t)st.st_dev;
     out->inode = (uint64_t)st.st_ino;
     if (out->bytes > 0) {

@@ -12,6 +12,7 @@
 struct file_map {
     const uint8_t *data; /* NULL for an empty file */
     uint64_t bytes;
+    int64_t mtime_ns;
     uint64_t device, inode; /* of the file that was mapped: its path may later name another */
     char *path;             /* as given */
 };

@@ -16,5 +16,6 @@ src_base_libbase_la_SOURCES += \
 	%D%/sha256.c %D%/sha256.h \
 	%D%/status.c %D%/status.h \
 	%D%/strbuf.c %D%/strbuf.h \
+	%D%/sum64.c %D%/sum64.h \
 	%D%/sync_time.c %D%/sync_time.h \
 	%D%/team.c %D%/team.h

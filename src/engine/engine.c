@@ -385,6 +385,7 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->load_seconds = e->load_seconds;
     info->pack_seconds = e->pack_seconds;
     info->load_bytes = e->load_bytes;
+    info->pack_cache = e->pack_cache != NULL ? e->pack_cache : "off";
     info->strict = e->strict;
 }
 

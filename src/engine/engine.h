@@ -250,7 +250,7 @@ struct kt_engine {
     char *plan_text, *profile_id;
     struct eng_spot spot[ENG_SPOTS];
     uint32_t n_spots;
-    const char *profile_state, *dense_format, *expert_format;
+    const char *profile_state, *dense_format, *expert_format, *pack_cache;
     uint64_t weight_bytes, kv_bytes, expert_bytes;
     double load_seconds, pack_seconds;
     uint64_t load_bytes;
@@ -274,6 +274,7 @@ void eng_choose_type(const struct kt_engine *e, enum mdl_role role, bool expert,
                      int *through, enum dtype *packed);
 size_t eng_count_mats(const struct mdl_traits *t);
 /* packing.c */
+void eng_zero_counters(struct kt_engine *e); /* no worker runs */
 kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
 /* Layout, kernels and the pools' rows of a matrix whose type, rows and k are set, in multiples of
  * `unit` rows; offsets in the arenas, which grow. false: no kernel pair with one layout. */

@@ -10,6 +10,8 @@ src_engine_libengine_la_SOURCES = \
 	%D%/memory.c \
 	%D%/moe.c %D%/moe.h \
 	%D%/moe_op.c \
+	%D%/pack_cache.c %D%/pack_cache.h \
+	%D%/pack_key.c %D%/pack_key.h \
 	%D%/packing.c \
 	%D%/numa.c \
 	%D%/retune.c \

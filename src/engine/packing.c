@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pack_cache.h"
 #include "source.h"
 
 #define PIECE_BYTES                                                                                \
@@ -275,17 +276,21 @@ static void release(struct packer *pk)
     source_close(pk->source);
 }
 
+void eng_zero_counters(struct kt_engine *e)
+{
+    for (uint32_t p = 0; p < e->n_pools; p++)
+        for (int c = 0; c < 3; c++)
+            atomic_store(&e->pool_counter[p].next[c], 0);
+}
+
 static kt_status run(struct packer *pk, kt_err *err)
 {
     struct kt_engine *e = pk->e;
     const kt_engine_opts *o = pk->o;
-    for (uint32_t p = 0; p < e->n_pools; p++)
-        for (int c = 0; c < 3; c++)
-            atomic_store(&e->pool_counter[p].next[c], 0);
     uint64_t start = clock_ns();
+    eng_zero_counters(e);
     team_run(e->team, pack_worker, pk);
-    for (uint32_t p = 0; p < e->n_pools; p++)
-        atomic_store(&e->pool_counter[p].next[0], 0);
+    eng_zero_counters(e);
     if (atomic_load(&pk->failed)) {
         if (err != NULL)
             *err = pk->err;
@@ -301,26 +306,39 @@ static kt_status run(struct packer *pk, kt_err *err)
     return KT_OK;
 }
 
+static kt_status pack_all(struct packer *pk, kt_err *err)
+{
+    if (!prepare(pk))
+        KT_FAIL(err, KT_E_NOMEM,
+                "no memory for packing buffers of %llu bytes; free memory or use fewer --threads",
+                (unsigned long long)(pk->largest + pk->f32_bytes + 2 * pk->mid_bytes));
+    return run(pk, err);
+}
+
 kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     struct packer pk = {.e = e, .o = o, .err_taken = ATOMIC_FLAG_INIT};
+    struct pack_cache *cache = NULL;
     uint64_t allowed =
         o->memory_limit_bytes > 0 ? o->memory_limit_bytes : host_memory_allowed(e->host);
     uint64_t need = e->weight_bytes + e->kv_bytes + e->scratch_bytes;
     bool drop = allowed < need || allowed - need < source_bytes(e->model);
+    e->pack_cache = "off";
     for (uint32_t p = 0; p < e->n_pools; p++)
         for (size_t i = 0, n = eng_count_mats(&e->model->t); i < n; i++)
             e->parts[i * e->n_pools + p].w =
                 e->arena[p] + (uintptr_t)e->parts[i * e->n_pools + p].w;
-    if (!prepare(&pk)) {
-        release(&pk);
-        KT_FAIL(err, KT_E_NOMEM,
-                "no memory for packing buffers of %llu bytes; free memory or use fewer --threads",
-                (unsigned long long)(pk.largest + pk.f32_bytes + 2 * pk.mid_bytes));
-    }
     kt_status s = source_open(e->model, drop, &pk.source, err);
-    if (s == KT_OK)
-        s = run(&pk, err);
+    if (s == KT_OK && o->pack_cache_dir != NULL)
+        s = pack_cache_open(e, o, pk.source, drop, &cache, err);
+    if (s == KT_OK && cache != NULL && pack_cache_read(cache)) {
+        e->pack_cache = "read";
+    } else if (s == KT_OK) {
+        s = pack_all(&pk, err);
+        if (s == KT_OK && cache != NULL)
+            e->pack_cache = pack_cache_write(cache) ? "written" : "failed";
+    }
+    pack_cache_close(cache);
     release(&pk);
     return s;
 }

@@ -133,7 +133,7 @@ void mdl_file_at(const struct mdl *m, uint32_t i, struct mdl_file *out)
 {
     const struct file_map *f =
         m->priv->gguf != NULL ? gguf_map(m->priv->gguf, i) : st_map(m->priv->st, i);
-    *out = (struct mdl_file){f->path, f->data, f->bytes, f->device, f->inode};
+    *out = (struct mdl_file){f->path, f->data, f->bytes, f->device, f->inode, f->mtime_ns};
 }
 
 const struct mdl_tensor *mdl_tensor_by_name(const struct mdl *m, const char *name)

@@ -110,6 +110,7 @@ struct mdl_file {
     const uint8_t *data;
     uint64_t bytes;
     uint64_t device, inode;
+    int64_t mtime_ns; /* last change of its content */
 };
 
 struct mdl {

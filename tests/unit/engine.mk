@@ -34,3 +34,10 @@ tests_unit_test_bench_moe_SOURCES = %D%/test_bench_moe.c tuner/bench_moe_ids.c t
 tests_unit_test_bench_moe_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_bench_moe_LDADD = src/base/libbase.la $(JANSSON_LIBS) $(CMOCKA_LIBS) -lm
 endif
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_pack_cache
+TESTS += tests/unit/test_pack_cache
+tests_unit_test_pack_cache_SOURCES = %D%/test_pack_cache.c
+tests_unit_test_pack_cache_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_pack_cache_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+endif
