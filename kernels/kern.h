@@ -70,6 +70,7 @@ enum kern_op {
     KERN_EXP,       /* run.vexp */
     KERN_ROPE,      /* run.rope */
     KERN_ATTN,      /* run.attn */
+    KERN_ATTN_JOIN, /* run.attn */
     KERN_MOE_ADD,   /* run.moe_add */
     KERN_MOE_DONE,  /* run.moe_done */
     KERN_OP_COUNT
@@ -116,25 +117,46 @@ typedef bool (*kern_moe_add_fn)(int64_t *acc, const float *y, float w, uint32_t 
 /* x[i] = x[i] + fl32((double or exact)acc[i] rounded to fp32, times 2^-32); acc[i] = 0 */
 typedef void (*kern_moe_done_fn)(int64_t *acc, float *x, uint32_t n);
 
-/* Attention of n_q query heads that share one kv head, for one query position that sees keys
- * 0..n_keys-1 (absolute positions). KV pages hold KERN_KV_PAGE positions of one kv head: keys
- * transposed [dim][64] (lanes are keys), values [64][dim], elements kv_type (DT_F32 or DT_BF16).
- * Page p covers positions 64p..64p+63; kpage[p] and vpage[p] point at them. Blocks of 256 positions
- * as in canonical arithmetic; all in one call: per block b: s_j = fl32(dot_j * scale), m_b, p_j =
- * exp(s_j - m_b), l_b and o_b with j ascending; then M, and l, o combined with b ascending; out = o
- * / l. scratch: caller's, at least kern_attn_scratch_bytes(n_q, dim, n_keys), 64-byte aligned. */
+/* How keys and values are kept. A page holds KERN_KV_PAGE positions of one kv head as two planes of
+ * kern_kv_plane_bytes each, 64-byte aligned: keys transposed [dim][64] (lanes are keys), values
+ * [64][dim]. F32: as they are. BF16: rounded to nearest even. INT8: per position and plane one
+ * group of dim elements, quantised as activations are; after the codes 64 fp32 scales, one per
+ * position. */
+enum kern_kv { KERN_KV_F32, KERN_KV_BF16, KERN_KV_INT8, KERN_KV_COUNT };
+const char *kern_kv_name(enum kern_kv t); /* "f32", "bf16", "int8": also the option values */
+int kern_kv_by_name(const char *name);    /* -1 for another name */
+uint64_t kern_kv_plane_bytes(enum kern_kv t, uint32_t dim);
+/* Write key and value [dim] of place `at` of a page. false: a NaN or an infinity that the type
+ * cannot hold (INT8); zeros are stored then. */
+bool kern_kv_write(enum kern_kv t, uint32_t dim, uint32_t at, const float *k, const float *v,
+                   void *kplane, void *vplane);
+
+/* Attention of n_q query heads that share one kv head, at n_pos query positions of one sequence;
+ * position i sees keys 0..pos[i] (absolute positions). Page p covers positions 64p..64p+63;
+ * kpage[p] and vpage[p] point at its planes. A row is a pair (position, head); what it gives does
+ * not depend on the others of the call. KERN_ATTN       blocks [block0, block1) of 256 positions
+ * (those past a row's last key are left out): s_j = fl32(dot_j * scale), m_b = max s_j, p_j =
+ * exp(s_j - m_b), l_b and o_b with j ascending, into `part`. Calls for different blocks may run at
+ * once. KERN_ATTN_JOIN  after all blocks: M = max m_b; l and o with b ascending and the factors
+ *                   exp(m_b - M); out = o / l. Destroys part. Same ISA as the calls before.
+ * part: kern_attn_part_bytes(n_pos * n_q, dim, keys of the last position); scratch (not used by the
+ * join): kern_attn_scratch_bytes(n_pos * n_q, dim), one per running call; both 64-byte aligned. */
 struct kern_attn {
-    const float *q; /* [n_q][dim], rotated, fp32 */
-    uint32_t n_q, dim, n_keys;
-    enum dtype kv_type;
+    const float *q;      /* position i, head h at q + i * ldq + h * dim; rotated */
+    float *out;          /* position i, head h at out + i * ldo + h * dim */
+    size_t ldq, ldo;     /* elements between positions */
+    const uint32_t *pos; /* [n_pos] ascending */
+    uint32_t n_pos, n_q, dim;
+    uint32_t block0, block1;
+    enum kern_kv kv;
     const void *const *kpage;
     const void *const *vpage;
     float scale;
-    float *out; /* [n_q][dim] */
-    void *scratch;
+    void *part, *scratch;
 };
 typedef void (*kern_attn_fn)(const struct kern_attn *a);
-size_t kern_attn_scratch_bytes(uint32_t n_q, uint32_t dim, uint32_t n_keys);
+size_t kern_attn_part_bytes(uint32_t rows, uint32_t dim, uint32_t n_keys);
+size_t kern_attn_scratch_bytes(uint32_t rows, uint32_t dim);
 
 struct kern_shape {
     uint32_t rows, k, n; /* matrices: rows, columns, tokens; others: n elements in k */

@@ -36,7 +36,7 @@ const struct opt_row opt_table[] = {
     {"parallel", "N", 0, OPT_UINT, AT(parallel), "16", 1, 4096, "sequences that run at once"},
     {"batch", "N", 0, OPT_UINT, AT(batch), "512", 1, 8192, "most tokens in one step"},
     {"threads", "N", 0, OPT_UINT, AT(threads), "0", 0, 4096, "worker threads; 0: the plan's choice"},
-    {"kv-type", "TYPE", 0, OPT_STRING, AT(kv_type), NULL, 0, 0, "bf16 (default) or f32"},
+    {"kv-type", "TYPE", 0, OPT_STRING, AT(kv_type), NULL, 0, 0, "bf16 (default), f32 or int8"},
     {"kv-tokens", "N", 0, OPT_UINT, AT(kv_tokens), "0", 0, UINT64_MAX, "KV capacity of all sequences in tokens; 0: what memory allows"},
     {"strict", NULL, 0, OPT_FLAG, AT(strict), NULL, 0, 0, "fp32 everywhere: slow, for comparison"},
     {"quant", "TYPE", 0, OPT_STRING, AT(quant), NULL, 0, 0, "convert routed experts at load: mxfp4, q8_0, q4_0, int4, none"},

@@ -81,7 +81,7 @@ typedef struct kt_engine_opts {
     const char *quant_dense;
     /** Decode every format to fp32, fp32 activations, fp32 KV: slow, for comparison. */
     bool strict;
-    const char *kv_type; /**< "bf16" (default) or "f32" */
+    const char *kv_type; /**< "bf16" (default), "f32" or "int8" */
     uint32_t max_seqs;   /**< sequences open at once, 1..4096; default 16 */
     uint32_t ctx_tokens; /**< longest sequence, tokens; 0 (default): the model's context length, at
                             most 8192 */
@@ -145,7 +145,7 @@ typedef struct kt_engine_info {
     uint64_t expert_bytes; /**< packed bytes of one routed expert (0: dense model) */
     uint32_t n_pools, n_threads;
     const char *kernel;        /**< name of the ISA level in use, such as "avx512vnni" */
-    const char *kv_type;       /**< "bf16" or "f32" */
+    const char *kv_type;       /**< "bf16", "f32" or "int8" */
     const char *profile_state; /**< "match", "stale", "mismatch", "none" */
     const char *profile_id;    /**< id of the profile in use, or "" */
     const char *profile_host;  /**< fingerprint of the host it was made on ("sha256:.."), or "" */
@@ -184,6 +184,8 @@ KT_API bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *
 typedef struct kt_engine_stats {
     uint64_t steps, step_tokens, decode_tokens, prefill_tokens;
     uint64_t weight_read_bytes; /**< packed bytes of the weight rows that steps read */
+    uint64_t kv_read_bytes;     /**< bytes of keys and values that attention read: once per piece of
+                                   work, which     several positions of a prompt share */
     uint64_t weight_macs; /**< multiply-accumulates of weights with token rows (attention scores not
                              counted) */
     uint64_t attn_ns, moe_ns, other_ns; /**< wall time of layer parts */

@@ -265,7 +265,8 @@ static void judge(const struct check *c, struct figures err, struct figures kl, 
         require(v, c->top1 >= 0.88 * c->n, "top-1 equal (share of positions)",
                 (double)c->top1 / c->n, ">=", 0.88);
     } else {
-        v->row = plain ? "BF16, F16 or F32 weights, default mode" : "int8 activations, BF16 KV";
+        v->row =
+            plain ? "BF16, F16 or F32 weights, default mode" : "int8 activations, BF16 or INT8 KV";
         require(v, err.median <= 0.15, "median error (std of logits)", err.median, "<=", 0.15);
         require(v, mean_kl <= 1.5e-2, "mean KL divergence", mean_kl, "<=", 1.5e-2);
     }
@@ -480,7 +481,7 @@ static int usage(FILE *to)
     fprintf(to, "usage: kttune check-model MODEL GOLDEN.safetensors [options]\n\n"
                 "  --strict             fp32 arithmetic and KV\n"
                 "  --exact              compare bits instead of distances\n"
-                "  --kv-type TYPE       bf16 (default) or f32\n"
+                "  --kv-type TYPE       bf16 (default), f32 or int8\n"
                 "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4 at load\n"
                 "  --quant-dense F      all other matrices\n"
                 "  --cpu-mask LEVEL     ref, avx2, avx512, avx512vnni or amx\n"

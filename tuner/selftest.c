@@ -122,51 +122,67 @@ static enum selftest test_mm(const struct kern *row, const struct kern *ref)
 #define DIM 64
 #define HEADS 3
 #define KEYS 150
+#define POSITIONS 2
 #define PAGES 3
 
-static void attend(const struct kern *row, enum dtype kv, const void *k, const void *v, float *out)
+static void attend(const struct kern *row, enum kern_kv kv, const void *k, const void *v,
+                   float *out)
 {
-    float q[HEADS * DIM];
-    size_t page = (size_t)KERN_KV_PAGE * DIM * (kv == DT_F32 ? 4 : 2);
+    const struct kern *join = kern_find(KERN_ATTN_JOIN, -1, row->isa, NULL);
+    const uint32_t pos[POSITIONS] = {KEYS - 2, KEYS - 1};
+    float q[POSITIONS * HEADS * DIM];
+    size_t plane = kern_kv_plane_bytes(kv, DIM);
     const void *kp[PAGES], *vp[PAGES];
     for (int i = 0; i < PAGES; i++) {
-        kp[i] = (const uint8_t *)k + page * (size_t)i;
-        vp[i] = (const uint8_t *)v + page * (size_t)i;
+        kp[i] = (const uint8_t *)k + plane * (size_t)i;
+        vp[i] = (const uint8_t *)v + plane * (size_t)i;
     }
-    selftest_floats(q, HEADS * DIM, 21);
+    selftest_floats(q, POSITIONS * HEADS * DIM, 21);
     struct kern_attn a = {.q = q,
+                          .out = out,
+                          .ldq = HEADS * DIM,
+                          .ldo = HEADS * DIM,
+                          .pos = pos,
+                          .n_pos = POSITIONS,
                           .n_q = HEADS,
                           .dim = DIM,
-                          .n_keys = KEYS,
-                          .kv_type = kv,
+                          .block1 = UINT32_MAX,
+                          .kv = kv,
                           .kpage = kp,
                           .vpage = vp,
-                          .scale = 0.125f,
-                          .out = out};
-    a.scratch = mem_aligned(64, kern_attn_scratch_bytes(HEADS, DIM, KEYS) + 64);
-    if (a.scratch != NULL)
+                          .scale = 0.125f};
+    a.part = mem_aligned(64, kern_attn_part_bytes(POSITIONS * HEADS, DIM, KEYS) + 64);
+    a.scratch = mem_aligned(64, kern_attn_scratch_bytes(POSITIONS * HEADS, DIM) + 64);
+    if (a.part != NULL && a.scratch != NULL) {
         row->run.attn(&a);
+        join->run.attn(&a);
+    }
+    mem_free(a.part);
     mem_free(a.scratch);
 }
 
 static enum selftest test_attn(const struct kern *row, const struct kern *ref)
 {
-    static const enum dtype types[] = {DT_F32, DT_BF16};
     enum selftest result = SELFTEST_OK;
-    size_t n = (size_t)PAGES * KERN_KV_PAGE * DIM;
-    float *x = mem_alloc(n * 4), want[HEADS * DIM], got[HEADS * DIM];
-    void *k = mem_aligned(64, n * 4), *v = mem_aligned(64, n * 4);
+    size_t n = (size_t)KEYS * DIM, room = PAGES * kern_kv_plane_bytes(KERN_KV_F32, DIM);
+    float *x = mem_alloc(2 * n * sizeof *x), want[POSITIONS * HEADS * DIM],
+          got[POSITIONS * HEADS * DIM];
+    uint8_t *k = mem_aligned(64, room), *v = mem_aligned(64, room);
     if (x == NULL || k == NULL || v == NULL)
         result = SELFTEST_NO_MEMORY;
-    for (int i = 0; i < 2 && result == SELFTEST_OK; i++) {
-        selftest_floats(x, n, 31);
-        (void)kern_quantise(types[i], x, n, k);
-        selftest_floats(x, n, 32);
-        (void)kern_quantise(types[i], x, n, v);
+    for (int kv = 0; kv < KERN_KV_COUNT && result == SELFTEST_OK; kv++) {
+        size_t plane = kern_kv_plane_bytes((enum kern_kv)kv, DIM);
+        selftest_floats(x, 2 * n, 31);
+        memset(k, 0, room);
+        memset(v, 0, room);
+        for (uint32_t j = 0; j < KEYS; j++)
+            (void)kern_kv_write((enum kern_kv)kv, DIM, j % KERN_KV_PAGE, x + j * DIM,
+                                x + n + j * DIM, k + j / KERN_KV_PAGE * plane,
+                                v + j / KERN_KV_PAGE * plane);
         memset(want, 0x5a, sizeof want);
         memset(got, 0xa5, sizeof got);
-        attend(ref, types[i], k, v, want);
-        attend(row, types[i], k, v, got);
+        attend(ref, (enum kern_kv)kv, k, v, want);
+        attend(row, (enum kern_kv)kv, k, v, got);
         if (memcmp(want, got, sizeof got) != 0)
             result = SELFTEST_WRONG;
     }

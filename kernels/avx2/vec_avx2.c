@@ -306,6 +306,14 @@ const struct kern *kern_avx2_vec(size_t *n)
          .tok_tile = 1,
          .rank = 10,
          .run.attn = kern_avx2_attn},
+        {.name = "attn_join_f32_avx2",
+         .op = KERN_ATTN_JOIN,
+         .dtype = -1,
+         .layout = KERN_ROWS,
+         .isa = KERN_ISA_AVX2,
+         .tok_tile = 1,
+         .rank = 10,
+         .run.attn = kern_avx2_attn_join},
     };
     *n = sizeof table / sizeof table[0];
     return table;

@@ -40,5 +40,6 @@ static inline __m256 exp_ps(__m256 v)
 }
 
 void kern_avx2_attn(const struct kern_attn *a);
+void kern_avx2_attn_join(const struct kern_attn *a);
 
 #endif

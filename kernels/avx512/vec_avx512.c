@@ -268,6 +268,14 @@ const struct kern *kern_avx512_vec(size_t *n)
          .tok_tile = 1,
          .rank = 20,
          .run.attn = kern_avx512_attn},
+        {.name = "attn_join_f32_avx512",
+         .op = KERN_ATTN_JOIN,
+         .dtype = -1,
+         .layout = KERN_ROWS,
+         .isa = KERN_ISA_AVX2 | KERN_ISA_AVX512,
+         .tok_tile = 1,
+         .rank = 20,
+         .run.attn = kern_avx512_attn_join},
     };
     *n = sizeof table / sizeof table[0];
     return table;

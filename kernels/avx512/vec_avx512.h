@@ -40,5 +40,6 @@ static inline __m512 exp_ps(__m512 v)
 }
 
 void kern_avx512_attn(const struct kern_attn *a);
+void kern_avx512_attn_join(const struct kern_attn *a);
 
 #endif

@@ -152,6 +152,14 @@ const struct kern *kern_ref_vec(size_t *n)
          .tok_tile = 1,
          .rank = 0,
          .run.attn = kern_ref_attn},
+        {.name = "attn_join_f32_ref",
+         .op = KERN_ATTN_JOIN,
+         .dtype = -1,
+         .layout = KERN_ROWS,
+         .isa = 0,
+         .tok_tile = 1,
+         .rank = 0,
+         .run.attn = kern_ref_attn_join},
     };
     *n = sizeof table / sizeof table[0];
     return table;

@@ -36,5 +36,6 @@ static inline float ref_exp(float x)
 }
 
 void kern_ref_attn(const struct kern_attn *a);
+void kern_ref_attn_join(const struct kern_attn *a);
 
 #endif

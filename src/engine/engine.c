@@ -54,14 +54,15 @@ static kt_status check_opts(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     KT_TRY(quant_option("--quant", o->quant, &e->quant, err));
     KT_TRY(quant_option("--quant-dense", o->quant_dense, &e->quant_dense, err));
     const char *kv = o->kv_type != NULL ? o->kv_type : "bf16";
-    if (strcmp(kv, "bf16") != 0 && strcmp(kv, "f32") != 0)
-        KT_FAIL(err, KT_E_INVALID, "--kv-type %s: must be bf16 or f32", kv);
+    int kv_type = kern_kv_by_name(kv);
+    if (kv_type < 0)
+        KT_FAIL(err, KT_E_INVALID, "--kv-type %s: must be bf16, f32 or int8", kv);
     const char *check = o->profile_check != NULL ? o->profile_check : "spot";
     if (strcmp(check, "spot") != 0 && strcmp(check, "fields") != 0 && strcmp(check, "off") != 0)
         KT_FAIL(err, KT_E_INVALID, "--profile-check %s: must be spot, fields or off", check);
     e->spot_check = strcmp(check, "spot") == 0;
     e->strict = o->strict;
-    e->kv_type = o->strict || strcmp(kv, "f32") == 0 ? DT_F32 : DT_BF16;
+    e->kv_type = o->strict ? KERN_KV_F32 : (enum kern_kv)kv_type;
     if (o->max_seqs < 1 || o->max_seqs > 4096)
         KT_FAIL(err, KT_E_INVALID, "--parallel %u: must be 1 to 4096", o->max_seqs);
     if (o->batch_tokens < 1 || o->batch_tokens > 8192)
@@ -178,18 +179,19 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 
 kt_status eng_find_kernels(kt_engine *e, kt_err *err)
 {
-    static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_RMSNORM, KERN_SWIGLU,
-                                      KERN_ADD,       KERN_EXP,     KERN_ROPE,
-                                      KERN_ATTN,      KERN_MOE_ADD, KERN_MOE_DONE};
+    static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_RMSNORM,  KERN_SWIGLU, KERN_ADD,
+                                      KERN_EXP,       KERN_ROPE,     KERN_ATTN,   KERN_MOE_ADD,
+                                      KERN_MOE_DONE,  KERN_ATTN_JOIN};
     const struct kern *k[sizeof op / sizeof op[0]];
     for (size_t i = 0; i < sizeof op / sizeof op[0]; i++) {
         k[i] = kern_find(op[i], -1, e->isa, NULL);
         if (k[i] == NULL)
             KT_FAIL(err, KT_E_INTERNAL, "the kernel table has no row for operation %d", (int)op[i]);
     }
-    e->fn = (struct eng_kernels){k[0]->run.quant, k[1]->run.rmsnorm, k[2]->run.swiglu,
-                                 k[3]->run.add,   k[4]->run.vexp,    k[5]->run.rope,
-                                 k[6]->run.attn,  k[7]->run.moe_add, k[8]->run.moe_done};
+    e->fn =
+        (struct eng_kernels){k[0]->run.quant,   k[1]->run.rmsnorm, k[2]->run.swiglu, k[3]->run.add,
+                             k[4]->run.vexp,    k[5]->run.rope,    k[6]->run.attn,   k[9]->run.attn,
+                             k[7]->run.moe_add, k[8]->run.moe_done};
     return KT_OK;
 }
 
@@ -370,7 +372,7 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->n_pools = e->plan->n_pools;
     info->n_threads = e->plan->n_threads;
     info->kernel = kern_isa_level_name(e->isa);
-    info->kv_type = dtype_name(e->kv_type);
+    info->kv_type = kern_kv_name(e->kv_type);
     info->profile_state = e->profile_state;
     info->n_spots = e->n_spots;
     for (uint32_t i = 0; i < e->n_spots; i++)
@@ -396,6 +398,7 @@ void kt_engine_get_stats(const kt_engine *e, kt_engine_stats *s)
     s->decode_tokens = atomic_load_explicit(&e->stat.decode, memory_order_relaxed);
     s->prefill_tokens = atomic_load_explicit(&e->stat.prefill, memory_order_relaxed);
     s->weight_read_bytes = atomic_load_explicit(&e->stat.weight_bytes, memory_order_relaxed);
+    s->kv_read_bytes = atomic_load_explicit(&e->stat.kv_bytes, memory_order_relaxed);
     s->weight_macs = atomic_load_explicit(&e->stat.macs, memory_order_relaxed);
     s->attn_ns = atomic_load_explicit(&e->stat.attn_ns, memory_order_relaxed);
     s->moe_ns = atomic_load_explicit(&e->stat.moe_ns, memory_order_relaxed);

@@ -90,14 +90,21 @@ struct eng_groups {
     uint32_t *fill; /* [E] scratch of the grouping */
 };
 
+/* A piece of a step's attention, for every kv head: n positions of one sequence from `token` on, or
+ * a range of the blocks of one position, whose part sums are in slots `slot` + kv head. */
+struct eng_attn_item {
+    uint32_t token, n, block0, block1, ranges, slot;
+};
+
 struct eng_worker {
-    uint32_t pool, index; /* index inside the pool */
-    void *attn_scratch;
-    float *tmp;                    /* [eng_tmp_floats] products of a claim */
-    int64_t *acc;                  /* [eng_tmp_floats / 2] expert sums of a claim; zero between */
-    const void **kpages, **vpages; /* [pages of the longest sequence] */
-    uint32_t phase;                /* how many phases this worker has passed in the running step */
-    bool pending;                  /* obuf is not yet in this worker's x; the same for all */
+    uint32_t pool, index;           /* index inside the pool */
+    void *attn_part, *attn_scratch; /* of attn_positions positions */
+    float *q;                       /* [heads of a kv head][D] rotated, of a split position */
+    float *tmp;                     /* [eng_tmp_floats] products of a claim */
+    int64_t *acc;                   /* [eng_tmp_floats / 2] expert sums of a claim; zero between */
+    const void **kpages, **vpages;  /* [pages of the longest sequence] */
+    uint32_t phase;                 /* how many phases this worker has passed in the running step */
+    bool pending;                   /* obuf is not yet in this worker's x; the same for all */
     /* A step of few tokens (F = FEW_TOKENS): what every worker computes for itself, so that nobody
      * waits for it */
     float *x;                 /* [F][H] residual stream; worker 0: the engine's */
@@ -126,7 +133,7 @@ struct eng_kernels {
     kern_add_fn add;
     kern_exp_fn vexp;
     kern_rope_fn rope;
-    kern_attn_fn attn;
+    kern_attn_fn attn, attn_join;
     kern_moe_add_fn moe_add;
     kern_moe_done_fn moe_done;
 };
@@ -149,9 +156,13 @@ struct eng_step {
     uint32_t *item;    /* [B] index of the token's item */
     atomic_uchar *bad; /* [B] a numeric error in this token's row */
     uint32_t n_out;
-    uint32_t *out_tok; /* [B] tokens whose logits are wanted */
-    float **out_ptr;   /* [B] where they go */
-    bool few;          /* at most FEW_TOKENS */
+    uint32_t *out_tok;          /* [B] tokens whose logits are wanted */
+    float **out_ptr;            /* [B] where they go */
+    bool few;                   /* at most FEW_TOKENS */
+    struct eng_attn_item *attn; /* [max_attn] */
+    uint32_t n_attn;
+    atomic_uint *slot_left; /* [n_slots] ranges that are not done; full again when all are */
+    uint64_t kv_read;       /* bytes of keys and values that the step's items read */
     struct eng_groups groups;
 };
 
@@ -190,7 +201,7 @@ struct kt_engine {
     uint32_t isa;
     bool spot_check; /* take measurements of the profile again */
     bool strict;
-    enum dtype kv_type;
+    enum kern_kv kv_type;
     int quant, quant_dense; /* dtype or -1 */
     uint32_t max_seqs, ctx, batch;
     uint64_t memory_limit;
@@ -220,6 +231,11 @@ struct kt_engine {
     uint32_t *seq_pages; /* [max_seqs][max_pages] */
     uint32_t max_pages;  /* of one sequence */
 
+    /* how attention may be divided (attn_plan.c) */
+    uint32_t attn_positions, max_attn, n_slots;
+    uint64_t slot_bytes;
+    uint8_t *slots; /* [n_slots][slot_bytes] part sums of split positions */
+
     /* scratch of a step */
     uint8_t *scratch;
     uint64_t scratch_bytes;
@@ -243,8 +259,8 @@ struct kt_engine {
 
     _Atomic uint64_t *counts; /* [n_moe_layers][E], relaxed */
     struct {
-        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, macs, attn_ns, moe_ns,
-            other_ns, expert_tokens, pages_used;
+        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, kv_bytes, macs, attn_ns,
+            moe_ns, other_ns, expert_tokens, pages_used;
     } stat;
     /* info strings */
     char *plan_text, *profile_id;
@@ -265,6 +281,7 @@ struct kt_engine {
 #define GEMV_TOKENS 4
 #define FEW_TOKENS 4 /* a step of so many tokens: norms, routing by every worker, no barrier */
 #define SPIN_NS 50000
+#define SLOTS_PER_WORKER 4 /* (split position, kv head) pairs of a step */
 
 /* load.c */
 kt_status eng_load_layout(struct kt_engine *e,
@@ -339,6 +356,9 @@ kt_status eng_prepare(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
 kt_status eng_start_workers(struct kt_engine *e, kt_err *err);
 void eng_release(struct kt_engine *e); /* everything but the model and e itself */
 kt_status eng_find_kernels(struct kt_engine *e, kt_err *err);
+/* attn_plan.c */
+void eng_attn_sizes(struct kt_engine *e); /* from model, ctx, batch and workers */
+void eng_attn_plan(struct kt_engine *e);  /* the items of the step that is laid out */
 /* layer_attn.c, layer_ffn.c: one layer's halves, run by every worker */
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer);
 void eng_ffn(struct kt_engine *e, uint32_t worker, uint32_t layer);

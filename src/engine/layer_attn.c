@@ -9,55 +9,42 @@
 
 #include <string.h>
 
-#include "base/fp.h"
-
 static uint8_t *kv_plane(const struct kt_engine *e, uint32_t page, uint32_t layer, uint32_t kv_head)
 {
     return e->kv + page * e->page_bytes +
            ((uint64_t)layer * e->model->t.n_kv_heads + kv_head) * 2 * e->plane_bytes;
 }
 
-/* One key and one value of one kv head at position pos: keys transposed [D][64], values [64][D]. */
-static void kv_store(struct kt_engine *e, const kt_seq *s, uint32_t pos, uint32_t layer,
-                     uint32_t head, const float *k, const float *v)
+/* q norm and rope of the query heads of one kv head, in place. */
+static void rotate_queries(const struct kt_engine *e, uint32_t layer, uint32_t pos, float *q)
 {
-    uint32_t dim = e->model->t.head_dim, at = pos % KERN_KV_PAGE;
-    uint8_t *plane = kv_plane(e, s->pages[pos / KERN_KV_PAGE], layer, head);
-    if (e->kv_type == DT_F32) {
-        float *kd = (float *)(void *)plane, *vd = (float *)(void *)(plane + e->plane_bytes);
-        for (uint32_t d = 0; d < dim; d++)
-            kd[d * KERN_KV_PAGE + at] = k[d];
-        memcpy(vd + (size_t)at * dim, v, dim * sizeof *v);
-    } else {
-        uint16_t *kd = (uint16_t *)(void *)plane,
-                 *vd = (uint16_t *)(void *)(plane + e->plane_bytes);
-        for (uint32_t d = 0; d < dim; d++)
-            kd[d * KERN_KV_PAGE + at] = f32_to_bf16(k[d]);
-        for (uint32_t d = 0; d < dim; d++)
-            vd[(size_t)at * dim + d] = f32_to_bf16(v[d]);
+    const struct mdl_traits *m = &e->model->t;
+    const float *norm = e->layer[layer].q_norm;
+    uint32_t half = m->rope.dims / 2;
+    const float *cos = e->rope_cos + (size_t)pos * half, *sin = e->rope_sin + (size_t)pos * half;
+    for (uint32_t h = 0; h < m->n_heads / m->n_kv_heads; h++, q += m->head_dim) {
+        if (norm != NULL)
+            e->fn.rmsnorm(q, norm, m->head_dim, m->norm_eps, q);
+        e->fn.rope(q, cos, sin, half, m->rope.interleaved);
     }
 }
 
-/* q/k norm and rope of one kv head and its query heads of one token, then the KV write. */
-static void rotate_and_store(struct kt_engine *e, uint32_t layer, uint32_t t, uint32_t kv_head)
+/* k norm and rope of one kv head of one token, then the KV write. */
+static void store_key(struct kt_engine *e, uint32_t layer, uint32_t t, uint32_t kv_head)
 {
     const struct mdl_traits *m = &e->model->t;
-    const struct eng_layer *l = &e->layer[layer];
-    uint32_t group = m->n_heads / m->n_kv_heads, dim = m->head_dim, half = m->rope.dims / 2,
-             pos = e->step.pos[t];
-    const float *cos = e->rope_cos + (size_t)pos * half, *sin = e->rope_sin + (size_t)pos * half;
-    float *q = e->qbuf + ((size_t)t * m->n_heads + kv_head * group) * dim;
-    float *k = e->kbuf + ((size_t)t * m->n_kv_heads + kv_head) * dim;
-    for (uint32_t h = 0; h < group; h++) {
-        if (l->q_norm != NULL)
-            e->fn.rmsnorm(q + h * dim, l->q_norm, dim, m->norm_eps, q + h * dim);
-        e->fn.rope(q + h * dim, cos, sin, half, m->rope.interleaved);
-    }
-    if (l->k_norm != NULL)
-        e->fn.rmsnorm(k, l->k_norm, dim, m->norm_eps, k);
-    e->fn.rope(k, cos, sin, half, m->rope.interleaved);
-    kv_store(e, e->step.seq[t], pos, layer, kv_head, k,
-             e->vbuf + ((size_t)t * m->n_kv_heads + kv_head) * dim);
+    const float *norm = e->layer[layer].k_norm;
+    uint32_t half = m->rope.dims / 2, pos = e->step.pos[t];
+    size_t at = ((size_t)t * m->n_kv_heads + kv_head) * m->head_dim;
+    float *k = e->kbuf + at;
+    if (norm != NULL)
+        e->fn.rmsnorm(k, norm, m->head_dim, m->norm_eps, k);
+    e->fn.rope(k, e->rope_cos + (size_t)pos * half, e->rope_sin + (size_t)pos * half, half,
+               m->rope.interleaved);
+    uint8_t *plane = kv_plane(e, e->step.seq[t]->pages[pos / KERN_KV_PAGE], layer, kv_head);
+    if (!kern_kv_write(e->kv_type, m->head_dim, pos % KERN_KV_PAGE, k, e->vbuf + at, plane,
+                       plane + e->plane_bytes))
+        atomic_store_explicit(&e->step.bad[t], 1, memory_order_relaxed);
 }
 
 /* Do the heads of one kv head fill whole groups of the int8 form? */
@@ -66,44 +53,114 @@ static bool groups_fit(const struct mdl_traits *m)
     return m->n_heads / m->n_kv_heads * m->head_dim % KERN_GROUP == 0;
 }
 
-/* The query heads of one kv head for one token, quantised for the output projection where possible.
- */
-static void attend(struct kt_engine *e, uint32_t worker, uint32_t layer, uint32_t t,
-                   uint32_t kv_head)
+/* A piece of attention of one layer. */
+struct piece {
+    uint32_t layer, kv_head;
+    const struct eng_attn_item *item;
+    const float *q; /* rotated queries of the first position */
+};
+
+/* Join the parts of all blocks; quantised for the output projection where possible. */
+static void join(struct kt_engine *e, const struct piece *p, const struct kern_attn *a)
 {
     const struct mdl_traits *m = &e->model->t;
-    struct eng_worker *w = &e->worker[worker];
-    const kt_seq *s = e->step.seq[t];
-    uint32_t group = m->n_heads / m->n_kv_heads, dim = m->head_dim, n_keys = e->step.pos[t] + 1;
-    for (uint32_t p = 0; p * KERN_KV_PAGE < n_keys; p++) {
-        w->kpages[p] = kv_plane(e, s->pages[p], layer, kv_head);
-        w->vpages[p] = (const uint8_t *)w->kpages[p] + e->plane_bytes;
+    uint32_t width = a->n_q * a->dim;
+    e->fn.attn_join(a);
+    if (!eng_wants_int8(&e->layer[p->layer].o) || !groups_fit(m))
+        return;
+    for (uint32_t i = 0; i < p->item->n; i++) {
+        uint32_t t = p->item->token + i;
+        eng_quantise_part(e, a->out + i * a->ldo, width, &e->attn,
+                          &(struct eng_place){t, p->kv_head * width, t});
     }
-    size_t first = ((size_t)t * m->n_heads + kv_head * group) * dim;
+}
+
+/* The query heads of one kv head over the item's blocks. Who finishes a split position joins it. */
+static void attend(struct kt_engine *e, uint32_t worker, const struct piece *p)
+{
+    const struct mdl_traits *m = &e->model->t;
+    const struct eng_attn_item *it = p->item;
+    struct eng_worker *w = &e->worker[worker];
+    const kt_seq *s = e->step.seq[it->token];
+    uint32_t group = m->n_heads / m->n_kv_heads, slot = it->slot + p->kv_head,
+             last = e->step.pos[it->token + it->n - 1] / KERN_KV_PAGE;
+    for (uint32_t g = it->block0 * (KERN_KV_BLOCK / KERN_KV_PAGE);
+         g <= last && g < it->block1 * (KERN_KV_BLOCK / KERN_KV_PAGE); g++) {
+        w->kpages[g] = kv_plane(e, s->pages[g], p->layer, p->kv_head);
+        w->vpages[g] = (const uint8_t *)w->kpages[g] + e->plane_bytes;
+    }
     struct kern_attn a = {
-        .q = e->qbuf + first,
+        .q = p->q,
+        .out = e->attn.x + ((size_t)it->token * m->n_heads + p->kv_head * group) * m->head_dim,
+        .ldq = (size_t)m->n_heads * m->head_dim,
+        .ldo = (size_t)m->n_heads * m->head_dim,
+        .pos = e->step.pos + it->token,
+        .n_pos = it->n,
         .n_q = group,
-        .dim = dim,
-        .n_keys = n_keys,
-        .kv_type = e->kv_type,
+        .dim = m->head_dim,
+        .block0 = it->block0,
+        .block1 = it->block1,
+        .kv = e->kv_type,
         .kpage = w->kpages,
         .vpage = w->vpages,
-        .scale = (float)(1.0 / __builtin_sqrt((double)dim)),
-        .out = e->attn.x + first,
+        .scale = (float)(1.0 / __builtin_sqrt((double)m->head_dim)),
+        .part = it->ranges > 1 ? (void *)(e->slots + slot * e->slot_bytes) : w->attn_part,
         .scratch = w->attn_scratch,
     };
     e->fn.attn(&a);
-    if (eng_wants_int8(&e->layer[layer].o) && groups_fit(m))
-        eng_quantise_part(e, a.out, group * dim, &e->attn,
-                          &(struct eng_place){t, kv_head * group * dim, t});
+    if (it->ranges > 1) {
+        atomic_uint *left = &e->step.slot_left[slot];
+        if (atomic_fetch_sub_explicit(left, 1, memory_order_acq_rel) != 1)
+            return;
+        atomic_store_explicit(left, it->ranges, memory_order_relaxed); /* for the next layer */
+    }
+    join(e, p, &a);
+}
+
+/* A piece of a step in which every sequence has one token: whoever has the position's last block
+ * writes its key, which nobody else reads; the others rotate queries for themselves. */
+static void attend_single(struct kt_engine *e, uint32_t worker, struct piece *p)
+{
+    const struct mdl_traits *m = &e->model->t;
+    uint32_t t = p->item->token, width = m->n_heads / m->n_kv_heads * m->head_dim;
+    float *q = e->qbuf + ((size_t)t * m->n_kv_heads + p->kv_head) * width;
+    if (p->item->ranges > 1)
+        q = memcpy(e->worker[worker].q, q, width * sizeof *q);
+    rotate_queries(e, p->layer, e->step.pos[t], q);
+    if (p->item->block1 > e->step.pos[t] / KERN_KV_BLOCK)
+        store_key(e, p->layer, t, p->kv_head);
+    p->q = q;
+    attend(e, worker, p);
+}
+
+/* Rotation, KV write and attention of all tokens. */
+static void attend_all(struct kt_engine *e, uint32_t worker, uint32_t layer)
+{
+    const struct eng_step *s = &e->step;
+    uint32_t kv = e->model->t.n_kv_heads, i;
+    size_t width = (size_t)e->model->t.n_heads / kv * e->model->t.head_dim;
+    while (!s->single && eng_claim(e, worker, s->n * kv, &i)) {
+        rotate_queries(e, layer, s->pos[i / kv], e->qbuf + i * width);
+        store_key(e, layer, i / kv, i % kv);
+    }
+    if (!s->single)
+        eng_phase_end(e, worker);
+    while (eng_claim(e, worker, s->n_attn * kv, &i)) {
+        struct piece p = {.layer = layer, .kv_head = i % kv, .item = &s->attn[i / kv]};
+        p.q = e->qbuf + ((size_t)p.item->token * kv + p.kv_head) * width;
+        if (s->single)
+            attend_single(e, worker, &p);
+        else
+            attend(e, worker, &p);
+    }
+    eng_phase_end(e, worker);
 }
 
 void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
 {
     const struct mdl_traits *m = &e->model->t;
     const struct eng_layer *l = &e->layer[layer];
-    const struct eng_step *s = &e->step;
-    uint32_t n = s->n, i;
+    uint32_t n = e->step.n, i;
 
     const struct eng_act *x =
         eng_norm_rows(e, worker, l->attn_norm,
@@ -116,19 +173,7 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
     eng_jobs_run(e, worker, qkv, 3);
     eng_phase_end(e, worker);
 
-    while (eng_claim(e, worker, n * m->n_kv_heads, &i)) {
-        rotate_and_store(e, layer, i / m->n_kv_heads, i % m->n_kv_heads);
-        if (s->single)
-            attend(e, worker, layer, i / m->n_kv_heads, i % m->n_kv_heads);
-    }
-    eng_phase_end(e, worker);
-    if (!s->single) {
-        /* the last positions see the most keys: hand them out first */
-        while (eng_claim(e, worker, n * m->n_kv_heads, &i))
-            attend(e, worker, layer, n - 1 - i / m->n_kv_heads, i % m->n_kv_heads);
-        eng_phase_end(e, worker);
-    }
-
+    attend_all(e, worker, layer);
     if (eng_wants_int8(&l->o) && !groups_fit(m)) {
         while (eng_claim(e, worker, n, &i))
             eng_quantise(e, &e->attn, i, i);

@@ -2,6 +2,7 @@
 noinst_LTLIBRARIES += %D%/libengine.la
 src_engine_libengine_la_CFLAGS = $(ROOM_CFLAGS)
 src_engine_libengine_la_SOURCES = \
+	%D%/attn_plan.c \
 	%D%/engine.c %D%/engine.h \
 	%D%/jobs.c \
 	%D%/layer_attn.c \

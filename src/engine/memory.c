@@ -70,6 +70,8 @@ static void carve_step(struct kt_engine *e, struct carver *c)
     s->bad = carve(c, B, sizeof *s->bad);
     s->out_tok = carve(c, B, sizeof *s->out_tok);
     s->out_ptr = carve(c, B, sizeof *s->out_ptr);
+    s->attn = carve(c, e->max_attn, sizeof *s->attn);
+    s->slot_left = carve(c, e->n_slots, sizeof *s->slot_left);
     carve_groups(c, &s->groups, B, t);
 }
 
@@ -86,6 +88,17 @@ static void carve_worker(struct kt_engine *e, struct carver *c, uint32_t worker)
     w->probs = carve(c, t->n_experts, sizeof *w->probs);
     w->tmp = carve(c, eng_tmp_floats(e), sizeof *w->tmp);
     w->acc = carve(c, eng_tmp_floats(e) / 2, sizeof *w->acc);
+}
+
+static void carve_attn(const struct kt_engine *e, struct carver *c, struct eng_worker *w)
+{
+    const struct mdl_traits *t = &e->model->t;
+    uint32_t group = t->n_heads / t->n_kv_heads, rows = e->attn_positions * group;
+    w->attn_part = carve(c, kern_attn_part_bytes(rows, t->head_dim, e->ctx), 1);
+    w->attn_scratch = carve(c, kern_attn_scratch_bytes(rows, t->head_dim), 1);
+    w->q = carve(c, (uint64_t)group * t->head_dim, sizeof *w->q);
+    w->kpages = carve(c, e->max_pages, sizeof(void *));
+    w->vpages = carve(c, e->max_pages, sizeof(void *));
 }
 
 /* Worker w's own scratch comes next (w = n_workers: no more): that of a pool's workers lies in
@@ -123,13 +136,11 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
         own_pages(e, c, w);
-        e->worker[w].attn_scratch =
-            carve(c, kern_attn_scratch_bytes(t->n_heads / t->n_kv_heads, t->head_dim, e->ctx), 1);
         carve_worker(e, c, w);
-        e->worker[w].kpages = carve(c, e->max_pages, sizeof(void *));
-        e->worker[w].vpages = carve(c, e->max_pages, sizeof(void *));
+        carve_attn(e, c, &e->worker[w]);
     }
     own_pages(e, c, e->n_workers);
+    e->slots = carve(c, e->n_slots, e->slot_bytes);
     e->rope_cos = carve(c, (uint64_t)e->ctx * (t->rope.dims / 2), sizeof(float));
     e->rope_sin = carve(c, (uint64_t)e->ctx * (t->rope.dims / 2), sizeof(float));
     e->free_pages = carve(c, e->kv_pages, sizeof *e->free_pages);
@@ -158,7 +169,8 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
     uint64_t pages = want_tokens / KERN_KV_PAGE + (want_tokens % KERN_KV_PAGE != 0),
              least = o->kv_tokens > 0 ? pages : e->max_pages;
     struct carver c = {0};
-    e->plane_bytes = (uint64_t)KERN_KV_PAGE * t->head_dim * dtype_info(e->kv_type)->block_bytes;
+    e->plane_bytes = kern_kv_plane_bytes(e->kv_type, t->head_dim);
+    eng_attn_sizes(e);
     e->page_bytes = (uint64_t)t->n_layers * t->n_kv_heads * 2 * e->plane_bytes;
     e->kv_pages = pages;
     carve_all(e, &c);

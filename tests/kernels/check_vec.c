@@ -5,8 +5,7 @@
  * guarded set for the row, whose arrays end at inaccessible pages and begin behind poison, and a
  * plain set for ref; afterwards all slots must agree, so inputs must be unchanged too. Values are
  * ordinary, of any exponent, or special ones (zeros, subnormals, infinities, NaN, thresholds of the
- * definitions). Attention is described apart: pages, keys that must not count (NaN), and pages that
- * must not be touched. One thread.
+ * definitions). Attention is in check_attn.c. One thread.
  */
 #include "check_vec.h"
 
@@ -17,7 +16,7 @@
 #include "base/fp.h"
 #include "base/mem.h"
 
-enum { SLOTS = 4, FRONT = 64, MAX_PAGES = 16 };
+enum { SLOTS = 4, FRONT = 64 };
 
 /* kind: f fp32, b int8, i int32, l int64; elements num * n / den */
 struct slot {
@@ -54,7 +53,6 @@ struct call {
     uint32_t n;
     float f;
     bool flag, answer;
-    const struct kern_attn *attn;
 };
 
 static void invoke(const struct kern *k, struct call *c)
@@ -83,11 +81,8 @@ static void invoke(const struct kern *k, struct call *c)
     case KERN_MOE_ADD:
         c->answer = k->run.moe_add(p[0], p[1], c->f, c->n);
         break;
-    case KERN_MOE_DONE:
-        k->run.moe_done(p[0], p[1], c->n);
-        break;
     default:
-        k->run.attn(c->attn);
+        k->run.moe_done(p[0], p[1], c->n);
         break;
     }
 }
@@ -105,7 +100,7 @@ static int guarded(const struct kern *k, struct call *c)
 
 /* ---- values ---- */
 
-static float some_float(struct check_rng *r, int mode)
+float check_float(struct check_rng *r, int mode)
 {
     static const float special[] = {0.0f,           -0.0f,
                                     0x1p-149f,      -0x1p-149f,
@@ -153,7 +148,7 @@ static void fill(struct check_rng *r, char kind, void *p, size_t n, int mode)
     for (size_t i = 0; i < n; i++) {
         /* special values are rare among ordinary ones in half of their cases, so that rows still
          * compute something */
-        float f = some_float(r, mode >= 3 && check_below(r, 2) ? 0 : mode);
+        float f = check_float(r, mode >= 3 && check_below(r, 2) ? 0 : mode);
         if (kind == 'f')
             memcpy((float *)p + i, &f, 4);
         else
@@ -162,7 +157,7 @@ static void fill(struct check_rng *r, char kind, void *p, size_t n, int mode)
 }
 
 /* Index of the first difference, n if none. */
-static size_t differs(char kind, const void *a, const void *b, size_t n)
+size_t check_differs(char kind, const void *a, const void *b, size_t n)
 {
     const size_t w = kind_bytes(kind);
     for (size_t i = 0; i < n; i++) {
@@ -227,7 +222,7 @@ static const char *compare(const struct check_opts *o, const struct kern *k, con
             check_break(o, k, p, s->n[i] * kind_bytes(t));
             flipped = true;
         }
-        const size_t at = differs(t, p, s->ref[i], s->n[i]);
+        const size_t at = check_differs(t, p, s->ref[i], s->n[i]);
         if (at < s->n[i])
             kind = "differs from ref";
         else if (!check_is_poison(s->row[i].p, FRONT))
@@ -253,7 +248,7 @@ static const char *one(const struct check_opts *o, const struct kern *k, const s
         struct call a = {.n = n,
                          .f = k->op == KERN_RMSNORM ? 1e-6f
                               : check_below(r, 4)   ? check_normal(r)
-                                                    : some_float(r, mode),
+                                                    : check_float(r, mode),
                          .flag = check_below(r, 2)};
         struct call b = a;
         for (int i = 0; i < SLOTS; i++)
@@ -289,143 +284,6 @@ static int check_elements(const struct check_opts *o, const struct kern *k, cons
     return check_row(o, k, NULL);
 }
 
-/* ---- attention ---- */
-
-struct attn_case {
-    uint32_t dim, n_q, n_keys;
-    bool bf16;
-    struct check_buf q, out, scratch, kptr, vptr, k[MAX_PAGES], v[MAX_PAGES];
-    float *want;
-    void *ref_scratch;
-};
-
-static void close_case(struct attn_case *c)
-{
-    struct check_buf *all[] = {&c->q, &c->out, &c->scratch, &c->kptr, &c->vptr};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        check_buf_close(all[i]);
-    for (int i = 0; i < MAX_PAGES; i++) {
-        check_buf_close(&c->k[i]);
-        check_buf_close(&c->v[i]);
-    }
-    mem_free(c->want);
-    mem_free(c->ref_scratch);
-}
-
-static void put(const struct attn_case *c, void *page, size_t i, float x)
-{
-    uint16_t h = f32_to_bf16(x);
-    if (c->bf16)
-        memcpy((uint16_t *)page + i, &h, 2);
-    else
-        memcpy((float *)page + i, &x, 4);
-}
-
-/* Keys and values of visible positions; all others NaN, so that one that counts is seen. */
-static void fill_page(const struct attn_case *c, struct check_rng *r, uint32_t page, int mode,
-                      float size)
-{
-    for (uint32_t j = 0; j < KERN_KV_PAGE; j++)
-        for (uint32_t d = 0; d < c->dim; d++) {
-            const bool seen = page * KERN_KV_PAGE + j < c->n_keys;
-            put(c, c->k[page].p, (size_t)d * KERN_KV_PAGE + j,
-                seen ? some_float(r, mode) * size : NAN);
-            put(c, c->v[page].p, (size_t)j * c->dim + d, seen ? some_float(r, mode) : NAN);
-        }
-}
-
-static bool open_case(struct attn_case *c, struct check_rng *r)
-{
-    const size_t elem = c->bf16 ? 2 : 4, page_bytes = (size_t)KERN_KV_PAGE * c->dim * elem,
-                 scratch = kern_attn_scratch_bytes(c->n_q, c->dim, c->n_keys);
-    const uint32_t pages = (c->n_keys + KERN_KV_PAGE - 1) / KERN_KV_PAGE;
-    const int mode = (int)check_below(r, 3);
-    const float size = check_below(r, 3) ? 1.0f : 0x1p-20f;
-    bool ok = check_buf_open(&c->q, (size_t)c->n_q * c->dim * 4, 4) &&
-              check_buf_open(&c->out, FRONT + (size_t)c->n_q * c->dim * 4, 4) &&
-              check_buf_open(&c->scratch, scratch, 64) &&
-              check_buf_open(&c->kptr, pages * sizeof(void *), sizeof(void *)) &&
-              check_buf_open(&c->vptr, pages * sizeof(void *), sizeof(void *));
-    c->want = mem_alloc((size_t)c->n_q * c->dim * 4);
-    c->ref_scratch = mem_aligned(64, scratch);
-    for (uint32_t g = 0; ok && g < pages; g++)
-        ok = check_buf_open(&c->k[g], page_bytes, 64) && check_buf_open(&c->v[g], page_bytes, 64);
-    if (!ok || c->want == NULL || c->ref_scratch == NULL)
-        return false;
-    memset(c->scratch.p, 0xff, scratch); /* NaN */
-    fill(r, 'f', c->q.p, (size_t)c->n_q * c->dim, mode == 2 ? 0 : mode);
-    for (uint32_t g = 0; g < pages; g++) {
-        fill_page(c, r, g, mode, size);
-        ((const void **)c->kptr.p)[g] = c->k[g].p;
-        ((const void **)c->vptr.p)[g] = c->v[g].p;
-    }
-    return true;
-}
-
-static const char *attend(const struct check_opts *o, const struct kern *k, struct check_rng *r,
-                          struct attn_case *c)
-{
-    static char what[160];
-    const struct kern *ref = kern_find(KERN_ATTN, -1, 0, NULL);
-    if (!open_case(c, r))
-        return "no memory";
-    struct kern_attn a = {
-        .q = (const float *)c->q.p,
-        .n_q = c->n_q,
-        .dim = c->dim,
-        .n_keys = c->n_keys,
-        .kv_type = c->bf16 ? DT_BF16 : DT_F32,
-        .kpage = (const void *const *)c->kptr.p,
-        .vpage = (const void *const *)c->vptr.p,
-        .scale = (float)(1 / sqrt(c->dim)),
-        .out = c->want,
-        .scratch = c->ref_scratch,
-    };
-    struct call call = {.attn = &a};
-    const size_t n = (size_t)c->n_q * c->dim;
-    invoke(ref, &call);
-    a.out = (float *)(c->out.p + FRONT), a.scratch = c->scratch.p;
-    const int sig = guarded(k, &call);
-    if (sig == 0)
-        check_break(o, k, a.out, n * 4);
-    const size_t at = sig == 0 ? differs('f', a.out, c->want, n) : 0;
-    if (sig == 0 && at == n && check_is_poison(c->out.p, FRONT))
-        return NULL;
-    snprintf(what, sizeof what, "dim %u n_q %u keys %u %s: ", c->dim, c->n_q, c->n_keys,
-             c->bf16 ? "bf16" : "f32");
-    const size_t len = strlen(what);
-    if (sig != 0)
-        snprintf(what + len, sizeof what - len, "signal %d", sig);
-    else if (at < n)
-        snprintf(what + len, sizeof what - len, "element %zu is %a, expected %a", at,
-                 (double)a.out[at], (double)c->want[at]);
-    else
-        snprintf(what + len, sizeof what - len, "something is written before the output");
-    return what;
-}
-
-static int check_attention(const struct check_opts *o, const struct kern *k)
-{
-    static const uint32_t dims[] = {2, 16, 18, 32, 34, 64, 80, 96, 128};
-    static const uint32_t keys[] = {1,   2,   8,   15,  16,  17,  63,  64,  65,  130,
-                                    192, 255, 256, 257, 300, 512, 513, 700, 1000};
-    struct check_rng r = {o->seed};
-    for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
-        for (uint32_t n_q = 1; n_q <= 16; n_q++)
-            for (int bf16 = 0; bf16 < 2; bf16++) {
-                const uint32_t pick = check_below(&r, dims[d] > 64 && check_below(&r, 4)
-                                                          ? 13
-                                                          : 19); /* long ones seldom: ref is slow */
-                struct attn_case c = {
-                    .dim = dims[d], .n_q = n_q, .n_keys = keys[pick], .bf16 = bf16};
-                const char *what = attend(o, k, &r, &c);
-                close_case(&c);
-                if (what != NULL)
-                    return check_row(o, k, what);
-            }
-    return check_row(o, k, NULL);
-}
-
 int check_vec(const struct check_opts *o)
 {
     size_t n;
@@ -436,8 +294,8 @@ int check_vec(const struct check_opts *o)
     for (size_t i = 0; i < n; i++) {
         if (t[i]->op == KERN_GEMV || t[i]->op == KERN_GEMM || !check_wants(o, t[i]))
             continue;
-        if (t[i]->op == KERN_ATTN)
-            bad |= check_attention(o, t[i]);
+        if (t[i]->op == KERN_ATTN || t[i]->op == KERN_ATTN_JOIN)
+            bad |= check_attn(o, t[i]);
         for (size_t h = 0; h < sizeof shapes / sizeof shapes[0]; h++)
             if (shapes[h].op == t[i]->op)
                 bad |= check_elements(o, t[i], &shapes[h]);

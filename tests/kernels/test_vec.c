@@ -237,65 +237,72 @@ static void quant_refuses_what_is_not_finite(void **state)
         }
 }
 
-/* Keys and values of one kv head as pages, fp32 or BF16. */
+/* Keys and values of one kv head as pages. */
 struct pages {
     void *k[8], *v[8];
 };
 
-static void put(void *page, size_t i, float x, bool bf16)
-{
-    if (bf16)
-        ((uint16_t *)page)[i] = f32_to_bf16(x);
-    else
-        ((float *)page)[i] = x;
-}
-
 static void fill_pages(struct pages *p, const float *k, const float *v, uint32_t keys, uint32_t dim,
-                       bool bf16)
+                       enum kern_kv kv)
 {
+    const size_t plane = kern_kv_plane_bytes(kv, dim);
     for (uint32_t g = 0; g * KERN_KV_PAGE < keys; g++) {
-        p->k[g] = mem_aligned(64, (size_t)KERN_KV_PAGE * dim * 4);
-        p->v[g] = mem_aligned(64, (size_t)KERN_KV_PAGE * dim * 4);
-        memset(p->k[g], 0xff, (size_t)KERN_KV_PAGE * dim * 4); /* NaN wherever nothing is written */
-        memset(p->v[g], 0xff, (size_t)KERN_KV_PAGE * dim * 4);
+        p->k[g] = mem_aligned(64, plane);
+        p->v[g] = mem_aligned(64, plane);
+        memset(p->k[g], 0xff, plane); /* NaN wherever nothing is written */
+        memset(p->v[g], 0xff, plane);
     }
     for (uint32_t j = 0; j < keys; j++)
-        for (uint32_t d = 0; d < dim; d++) {
-            put(p->k[j / 64], (size_t)d * 64 + j % 64, k[(size_t)j * dim + d], bf16);
-            put(p->v[j / 64], (size_t)(j % 64) * dim + d, v[(size_t)j * dim + d], bf16);
-        }
+        assert_true(kern_kv_write(kv, dim, j % KERN_KV_PAGE, k + (size_t)j * dim,
+                                  v + (size_t)j * dim, p->k[j / KERN_KV_PAGE],
+                                  p->v[j / KERN_KV_PAGE]));
 }
 
-static void attend(const struct kern *kern, uint32_t dim, uint32_t heads, uint32_t keys, bool bf16,
-                   const uint32_t *want)
+/* The positions that see so many keys, all in one call. */
+static void attend(const struct kern *kern, uint32_t dim, uint32_t heads, uint32_t keys,
+                   enum kern_kv kv, const uint32_t *want)
 {
     static const uint32_t seen[] = {1, 2, 63, 64, 65, 256, 257, 300};
-    static float q[300 * 2 * 16], k[300 * 16], v[300 * 16];
-    float out[2 * 16];
-    draw(11, (size_t)keys * heads * dim, 0x1p-13f, q);
+    static float all[300 * 2 * 16], q[LEN(seen) * 2 * 16], k[300 * 16], v[300 * 16];
+    const struct kern *join = kern_find(KERN_ATTN_JOIN, -1, kern->isa, NULL);
+    const size_t width = (size_t)heads * dim;
+    uint32_t pos[LEN(seen)], n = 0;
+    float out[LEN(seen) * 2 * 16];
+    draw(11, keys * width, 0x1p-13f, all);
     draw(12, (size_t)keys * dim, 0x1p-13f, k);
     draw(13, (size_t)keys * dim, 0x1p-13f, v);
-    struct pages p = {0};
-    fill_pages(&p, k, v, keys, dim, bf16);
-    for (size_t i = 0; i < LEN(seen) && seen[i] <= keys; i++, want += heads * dim) {
-        struct kern_attn a = {
-            .q = q + (size_t)(seen[i] - 1) * heads * dim,
-            .n_q = heads,
-            .dim = dim,
-            .n_keys = seen[i],
-            .kv_type = bf16 ? DT_BF16 : DT_F32,
-            .kpage = (const void *const *)p.k,
-            .vpage = (const void *const *)p.v,
-            .scale = (float)(1 / sqrt(dim)),
-            .out = out,
-        };
-        const size_t bytes = kern_attn_scratch_bytes(heads, dim, seen[i]);
-        a.scratch = mem_aligned(64, bytes);
-        memset(a.scratch, 0xff, bytes);
-        kern->run.attn(&a);
-        expect_bits(kern, bf16 ? "attention, BF16" : "attention", out, want, (size_t)heads * dim);
-        mem_free(a.scratch);
+    for (; n < LEN(seen) && seen[n] <= keys; n++) {
+        pos[n] = seen[n] - 1;
+        memcpy(q + n * width, all + pos[n] * width, width * sizeof *q);
     }
+    struct pages p = {0};
+    fill_pages(&p, k, v, keys, dim, kv);
+    struct kern_attn a = {
+        .q = q,
+        .out = out,
+        .ldq = width,
+        .ldo = width,
+        .pos = pos,
+        .n_pos = n,
+        .n_q = heads,
+        .dim = dim,
+        .block1 = UINT32_MAX,
+        .kv = kv,
+        .kpage = (const void *const *)p.k,
+        .vpage = (const void *const *)p.v,
+        .scale = (float)(1 / sqrt(dim)),
+    };
+    const size_t part = kern_attn_part_bytes(n * heads, dim, pos[n - 1] + 1),
+                 scratch = kern_attn_scratch_bytes(n * heads, dim);
+    a.part = mem_aligned(64, part);
+    a.scratch = mem_aligned(64, scratch);
+    memset(a.part, 0xff, part);
+    memset(a.scratch, 0xff, scratch);
+    kern->run.attn(&a);
+    join->run.attn(&a);
+    expect_bits(kern, kern_kv_name(kv), out, want, n * width);
+    mem_free(a.part);
+    mem_free(a.scratch);
     for (int g = 0; g < 8; g++)
         mem_free(p.k[g]), mem_free(p.v[g]);
 }
@@ -307,10 +314,10 @@ static void attention_is_canonical(void **state)
     for
         EACH(k, KERN_ATTN)
         {
-            attend(k, 16, 2, 300, false, golden_attn_f32_16);
-            attend(k, 16, 2, 300, true, golden_attn_bf16_16);
-            attend(k, 6, 3, 70, false, golden_attn_f32_6);
-            attend(k, 6, 3, 70, true, golden_attn_bf16_6);
+            attend(k, 16, 2, 300, KERN_KV_F32, golden_attn_f32_16);
+            attend(k, 16, 2, 300, KERN_KV_BF16, golden_attn_bf16_16);
+            attend(k, 6, 3, 70, KERN_KV_F32, golden_attn_f32_6);
+            attend(k, 6, 3, 70, KERN_KV_BF16, golden_attn_bf16_6);
         }
 }
 

@@ -1,5 +1,5 @@
 # tests of the vector kernels; vec_golden.py writes vec_golden.h by hand, when the definition changes
-tests_kernels_checkkern_SOURCES += %D%/check_vec.c %D%/check_vec.h %D%/check_vec_bench.c
+tests_kernels_checkkern_SOURCES += %D%/check_vec.c %D%/check_vec.h %D%/check_attn.c %D%/check_vec_bench.c
 EXTRA_DIST += %D%/vec_golden.py
 if HAVE_CMOCKA
 check_PROGRAMS += tests/kernels/test_vec

@@ -283,7 +283,7 @@ static void refusals_name_the_remedy(void **state)
     static const struct {
         const char *quant, *kv, *mask;
         uint32_t seqs, batch, ctx;
-    } bad[] = {{"q3_k", NULL, NULL, 1, 1, 0}, {NULL, "int8", NULL, 1, 1, 0},
+    } bad[] = {{"q3_k", NULL, NULL, 1, 1, 0}, {NULL, "int4", NULL, 1, 1, 0},
                {NULL, NULL, "sse9", 1, 1, 0}, {NULL, NULL, NULL, 0, 1, 0},
                {NULL, NULL, NULL, 1, 0, 0},   {NULL, NULL, NULL, 1, 1, 99999},
                {NULL, NULL, NULL, 5000, 1, 0}};
