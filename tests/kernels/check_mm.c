@@ -285,7 +285,7 @@ static const char *one(const struct check_opts *o, const struct kern *k, struct 
 static int check_kernel(const struct check_opts *o, const struct kern *k)
 {
     static const uint32_t rows[] = {1, 15, 16, 17, 33, 64, 81},
-                          tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 17};
+                          tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 17, 26};
     static const uint32_t k32[] = {32, 64, 480, 512, 544, 1536}, k256[] = {256, 512, 768, 1536},
                           k1[] = {1, 31, 64, 511, 512, 513, 1536};
     uint32_t block = dtype_info((enum dtype)k->dtype)->block_elems;
