@@ -167,9 +167,10 @@ struct kern {
     enum kern_op op;
     int dtype; /* weight type of GEMV and GEMM; -1 otherwise */
     enum kern_layout layout;
-    uint32_t isa;                             /* bits that must all be present */
-    uint16_t tok_tile;                        /* tokens per inner tile, 1 if not tiled */
-    int rank;                                 /* static preference, higher is better */
+    uint32_t isa;      /* bits that must all be present */
+    uint16_t tok_tile; /* tokens per inner tile, 1 if not tiled. Of a GEMV: also up to how many
+                          tokens it is the better choice, until that is measured */
+    int rank;          /* static preference, higher is better */
     bool (*fits)(const struct kern_shape *s); /* NULL: always */
     union {
         kern_mm_fn mm;
@@ -191,6 +192,11 @@ const struct kern *const *kern_table(size_t *n);
  * `isa`; NULL if none (only for dtypes without kernels). */
 const struct kern *kern_find(enum kern_op op, int dtype, uint32_t isa, const struct kern_shape *s);
 const struct kern *kern_by_name(const char *name);
+/* The part of a row's name after the last '_', which says how it computes: "avx512vnni-x4". */
+const char *kern_variant(const struct kern *k);
+/* kern_find, but the row of this variant where it may run and reads the same layout. */
+const struct kern *kern_find_variant(enum kern_op op, int dtype, uint32_t isa,
+                                     const struct kern_shape *s, const char *variant);
 /* Digest of the kernel table (names, versions, compiler): 16 hex digits and NUL. Part of every
  * tuning's key. */
 void kern_abi(char out[17]);

@@ -70,6 +70,25 @@ const struct kern *kern_by_name(const char *name)
     return NULL;
 }
 
+const char *kern_variant(const struct kern *k)
+{
+    const char *last = strrchr(k->name, '_');
+    return last != NULL ? last + 1 : k->name;
+}
+
+const struct kern *kern_find_variant(enum kern_op op, int dtype, uint32_t isa,
+                                     const struct kern_shape *s, const char *variant)
+{
+    size_t n;
+    const struct kern *const *t = kern_table(&n), *best = kern_find(op, dtype, isa, s);
+    for (size_t i = 0; best != NULL && i < n; i++)
+        if (t[i]->op == op && t[i]->dtype == dtype && (t[i]->isa & ~isa) == 0 &&
+            t[i]->layout == best->layout && (s == NULL || t[i]->fits == NULL || t[i]->fits(s)) &&
+            strcmp(kern_variant(t[i]), variant) == 0)
+            return t[i];
+    return best;
+}
+
 enum kern_layout kern_layout_for(int dtype, uint32_t isa)
 {
     const struct kern *k = kern_find(KERN_GEMV, dtype, isa, NULL);

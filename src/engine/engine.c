@@ -145,6 +145,8 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     }
     char abi[17];
     kern_abi(abi);
+    e->kernels_measured = e->profile != NULL && e->profile->kernel_abi != NULL &&
+                          strcmp(e->profile->kernel_abi, abi) == 0;
     const char *level =
         e->profile != NULL && o->cpu_mask == NULL ? profile_isa_level(e->profile, abi) : NULL;
     if (level != NULL && kern_isa_by_name(level) >= 0)

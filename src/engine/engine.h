@@ -168,8 +168,8 @@ struct eng_step {
 
 /* What a tuning may set. Results never depend on these. */
 struct eng_knobs {
-    uint32_t gemv_rows;  /* up to so many rows of activations a product streams its weights once:
-                            the default of eng_mat.gemv_rows */
+    uint32_t gemv_rows;  /* up to so many rows of activations a product streams its weights once;
+                            0: as many as the matrix' kernel says (tok_tile) */
     uint32_t claim_rows; /* most rows of one claim when weights are streamed: a multiple of
                             CHUNK_ROWS, at most CHUNK_ROWS_MOST */
     uint32_t gemm_claim_rows; /* rows of one claim otherwise: the same */
@@ -195,7 +195,8 @@ struct kt_engine {
     uint32_t *open_threads; /* [n_pools] of each pool at open */
     uint32_t loaded_isa;    /* what the packed layout was chosen for; isa is inside it */
     struct eng_knobs knobs;
-    uint32_t *pool_workers;                         /* [n_pools] */
+    bool kernels_measured;  /* the profile timed this build's kernels: its choices count */
+    uint32_t *pool_workers; /* [n_pools] */
     struct eng_counter *pool_counter, *all_counter; /* [n_pools], [1] */
     struct eng_kernels fn;
     uint32_t isa;
@@ -278,7 +279,6 @@ struct kt_engine {
  * many tokens the activations are the larger side and small chunks keep them in cache. */
 #define CHUNK_ROWS_MAX (32 * KERN_PANEL)
 #define CHUNK_ROWS_MOST (128 * KERN_PANEL)
-#define GEMV_TOKENS 4
 #define FEW_TOKENS 4 /* a step of so many tokens: norms, routing by every worker, no barrier */
 #define SPIN_NS 50000
 #define SLOTS_PER_WORKER 4 /* (split position, kv head) pairs of a step */

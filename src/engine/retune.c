@@ -9,20 +9,38 @@
  */
 #include "engine.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "profile/profile.h"
 
 void eng_knobs_default(struct eng_knobs *k)
 {
-    *k = (struct eng_knobs){GEMV_TOKENS, CHUNK_ROWS_MAX, CHUNK_ROWS, SPIN_NS};
+    *k = (struct eng_knobs){0, CHUNK_ROWS_MAX, CHUNK_ROWS, SPIN_NS};
+}
+
+/* The variant that the profile found fastest with this build, else the one of highest rank. */
+static const struct kern *kernel_of(const struct kt_engine *e, enum kern_op op,
+                                    const struct eng_mat *m, uint32_t tokens)
+{
+    const struct kern_shape shape = {m->rows, m->k, tokens};
+    const char *variant = NULL;
+    char id[64];
+    snprintf(id, sizeof id, "kernel.%s.%s", op == KERN_GEMM ? "gemm" : "gemv", dtype_name(m->type));
+    if (e->kernels_measured)
+        variant = profile_decision_str(e->profile, id);
+    return variant != NULL ? kern_find_variant(op, (int)m->type, e->isa, &shape, variant)
+                           : kern_find(op, (int)m->type, e->isa, &shape);
 }
 
 bool eng_mat_kernels(const struct kt_engine *e, struct eng_mat *m)
 {
-    m->gemv = kern_find(KERN_GEMV, m->type, e->isa, &(struct kern_shape){m->rows, m->k, 1});
-    m->gemm = kern_find(KERN_GEMM, m->type, e->isa, &(struct kern_shape){m->rows, m->k, 512});
-    m->gemv_rows = e->knobs.gemv_rows;
+    m->gemv = kernel_of(e, KERN_GEMV, m, 1);
+    m->gemm = kernel_of(e, KERN_GEMM, m, 512);
+    m->gemv_rows = e->knobs.gemv_rows > 0 ? e->knobs.gemv_rows
+                   : m->gemv != NULL      ? m->gemv->tok_tile
+                                          : 0;
     return m->gemv != NULL && m->gemm != NULL && m->gemv->layout == m->layout &&
            m->gemm->layout == m->layout;
 }
