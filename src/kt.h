@@ -95,6 +95,7 @@ typedef struct kt_engine_opts {
     uint64_t memory_limit_bytes; /**< refuse to load beyond this; 0 (default): what the cgroup and
                                     the host leave */
     bool trust_profile;          /**< use a profile of another host all the same (KT026) */
+    bool ignore_tunings; /**< run as built in and planned, whatever the profile's tunings say */
     /** How a profile is checked at the start: "spot" (default) compares its fields with this host
      * and takes up to three measurements again (half a second), "fields" compares only, "off" lets
      * soft fields (kernel release, quota, clocks) differ. Another host is refused in every case. */
@@ -263,6 +264,9 @@ KT_API void kt_tuning_init(kt_tuning *t);
  * or a kernel level whose weights are packed otherwise) and KT_E_NOMEM: nothing changed;
  * KT_E_LIMIT: threads could not be started, close the engine */
 KT_API kt_status kt_engine_retune(kt_engine *e, const kt_tuning *t, kt_err *err);
+
+/** How the engine runs now: every field filled, built-in values included. */
+KT_API void kt_engine_get_tuning(const kt_engine *e, kt_tuning *t);
 
 /* ---- the mixture-of-experts operator, for engines that have their own attention ---- */
 

@@ -194,7 +194,8 @@ static int take_over(struct args *a, const struct host *h, struct profile *p, kt
              d++)
             if (strcmp(old->stage, depth_names[d]) == 0 && d > (int)a->depth)
                 a->stage = depth_names[d]; /* its deeper entries stay */
-        json_object_set(p->root, "tunings", json_object_get(old->root, "tunings"));
+        if (code < 0 && profile_keep_tunings(p, old, err) != KT_OK)
+            code = cmd_fail("probe", err, 0);
         json_object_set(json_object_get(p->root, "isa"), "variants",
                         json_object_get(json_object_get(old->root, "isa"), "variants"));
         json_object_set(p->root, "counters", json_object_get(old->root, "counters"));

@@ -36,5 +36,6 @@ int cmd_synth(int argc, char **argv);
 int cmd_check_model(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_report(int argc, char **argv);
+int cmd_tune(int argc, char **argv);
 
 #endif

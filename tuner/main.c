@@ -15,6 +15,7 @@ static const struct {
     {"show", "print a host profile", cmd_show},
     {"verify", "compare a host profile with this machine", cmd_verify},
     {"plan", "what of a model fits where on a host, and the speed to expect", cmd_plan},
+    {"tune", "search how the engine runs a model fastest, and keep what is proved", cmd_tune},
     {"explain", "tell why a setting is what it is: the chain from flag to default", cmd_explain},
     {"diff", "compare two host profiles by id", cmd_diff},
     {"check-model", "compare a model's results with a golden file", cmd_check_model},

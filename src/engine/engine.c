@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "profile/profile.h"
+#include "tuned.h"
 
 _Static_assert(sizeof(kt_engine) % _Alignof(kt_engine) == 0,
                "arrays of engines are not used, but the size must be sane");
@@ -151,6 +152,11 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         e->profile != NULL && o->cpu_mask == NULL ? profile_isa_level(e->profile, abi) : NULL;
     if (level != NULL && kern_isa_by_name(level) >= 0)
         e->isa &= (uint32_t)kern_isa_by_name(level);
+    struct eng_tuned tuned;
+    eng_tuned_find(e, o, abi, &tuned);
+    if (tuned.kernel != NULL)
+        e->isa &= (uint32_t)kern_isa_by_name(tuned.kernel);
+    eng_tuned_knobs(&tuned, &e->knobs);
     struct plan_measured *measured = NULL;
     uint32_t n = e->profile != NULL ? e->profile->n_knees : 0;
     if (n > 0) {
@@ -175,8 +181,17 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     po.measured = measured;
     po.n_measured = n;
     kt_status s = plan_host(e->host, &po, &e->plan, err);
+    if (s == KT_OK && tuned.threads >= e->plan->n_threads)
+        tuned.threads = 0; /* limits have changed since, or it is what the plan says anyway */
+    if (s == KT_OK && tuned.threads > 0) {
+        plan_free(e->plan);
+        e->plan = NULL;
+        po.threads = tuned.threads;
+        po.threads_why = "by the tuning below";
+        s = plan_host(e->host, &po, &e->plan, err);
+    }
     mem_free(measured);
-    return s;
+    return s == KT_OK ? eng_tuned_say(&tuned, e->plan, err) : s;
 }
 
 kt_status eng_find_kernels(kt_engine *e, kt_err *err)

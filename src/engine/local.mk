@@ -19,4 +19,5 @@ src_engine_libengine_la_SOURCES = \
 	%D%/sample.c %D%/sample.h \
 	%D%/source.c %D%/source.h \
 	%D%/spot.c \
+	%D%/tuned.c %D%/tuned.h \
 	%D%/step.c

@@ -83,6 +83,17 @@ void kt_tuning_init(kt_tuning *t)
     t->size = sizeof *t;
 }
 
+void kt_engine_get_tuning(const kt_engine *e, kt_tuning *t)
+{
+    *t = (kt_tuning){.size = sizeof *t,
+                     .threads = e->n_workers,
+                     .kernel = kern_isa_level_name(e->isa),
+                     .gemv_rows = e->knobs.gemv_rows,
+                     .claim_rows = e->knobs.claim_rows,
+                     .gemm_claim_rows = e->knobs.gemm_claim_rows,
+                     .spin_us = e->knobs.spin_ns / 1000};
+}
+
 static bool rows_ok(uint32_t rows)
 {
     return rows % CHUNK_ROWS == 0 && rows <= CHUNK_ROWS_MOST;
@@ -132,7 +143,8 @@ static void spread_threads(struct kt_engine *e, uint32_t total)
     }
 }
 
-/* All matrices to the kernels of e->isa; false as soon as one has none with its layout. */
+/* All matrices to the kernels of e->isa and the crossover of e->knobs; false as soon as one has
+ * none with its layout. */
 static bool use_kernels(struct kt_engine *e)
 {
     const struct mdl_traits *t = &e->model->t;
@@ -185,9 +197,11 @@ kt_status kt_engine_retune(kt_engine *e, const kt_tuning *t, kt_err *err)
     if (mask < 0)
         KT_FAIL(err, KT_E_INVALID, "tuning: kernel level %s is unknown", t->kernel);
     KT_TRY(knobs_of(t, &knobs, err));
+    uint32_t isa = (uint32_t)mask & e->loaded_isa;
     e->knobs = knobs;
-    kt_status s =
-        switch_kernels(e, (uint32_t)mask & e->loaded_isa, t->kernel != NULL ? t->kernel : "", err);
+    kt_status s = KT_OK; /* looking the kernels of every expert up takes some milliseconds */
+    if (isa != e->isa || knobs.gemv_rows != was.gemv_rows)
+        s = switch_kernels(e, isa, t->kernel != NULL ? t->kernel : "", err);
     if (s != KT_OK) {
         e->knobs = was;
         return s;

@@ -93,9 +93,10 @@ struct plan {
 };
 
 struct plan_opts {
-    uint32_t threads;  /* 0: choose */
-    int reserve;       /* cores kept for server and copy threads; -1: by the rule */
-    uint32_t isa_mask; /* ISA bits allowed by the user; UINT32_MAX: all */
+    uint32_t threads;        /* 0: choose */
+    const char *threads_why; /* who chose `threads`, when it was not the user; NULL: the user */
+    int reserve;             /* cores kept for server and copy threads; -1: by the rule */
+    uint32_t isa_mask;       /* ISA bits allowed by the user; UINT32_MAX: all */
     const struct plan_measured *measured; /* NULL: no profile */
     uint32_t n_measured;
 };
@@ -107,6 +108,14 @@ void plan_opts_init(struct plan_opts *o);
  * cores; KT_E_NOMEM */
 kt_status plan_host(const struct host *h, const struct plan_opts *o, struct plan **out,
                     kt_err *err);
+/* A decision that was made elsewhere. */
+struct plan_note {
+    const char *id, *text; /* text NULL: the value is the number */
+    uint64_t number;
+    const char *unit, *origin, *why, *goal; /* unit, origin and goal static; unit may be NULL */
+    bool exact;                             /* of this very case, not of a similar one */
+};
+kt_status plan_note(struct plan *p, const struct plan_note *n, kt_err *err);
 void plan_free(struct plan *p);
 /* Human-readable lines: "threads.node0 = 12   why: ..". */
 void plan_print(const struct plan *p, struct strbuf *out);

@@ -165,15 +165,18 @@ static void explain_total(struct work *w)
     else
         sb_puts(&y, "no quota");
     if (w->o.threads > 0)
-        sb_printf(&y, "; %u asked for (the rule gives %u)", w->o.threads, w->cap);
+        sb_printf(&y, "; %u %s (the rule gives %u)", w->o.threads,
+                  w->o.threads_why != NULL ? w->o.threads_why : "asked for", w->cap);
     else {
         if (w->reserve > 0)
             sb_printf(&y, ", %u kept for server and copy threads", w->reserve);
         if (w->pool_cores < l->cores_allowed)
             sb_printf(&y, ", %u in pools", w->pool_cores);
     }
-    struct plan_decision *d =
-        decide(w, "threads.total", &v, &y, w->o.threads > 0 ? "user" : "limit");
+    struct plan_decision *d = decide(w, "threads.total", &v, &y,
+                                     w->o.threads == 0          ? "limit"
+                                     : w->o.threads_why != NULL ? "model"
+                                                                : "user");
     if (d == NULL)
         return;
     d->unit = "threads";
@@ -225,9 +228,9 @@ static void explain_pool(struct work *w, const struct plan_pool *q)
         sb_printf(&y, "%u of %u cores: %u threads over %u pool%s", q->threads, q->n_cpus,
                   w->p->threads_max, w->p->n_pools, w->p->n_pools == 1 ? "" : "s");
     struct plan_decision *d = decide(w, id, &v, &y,
-                                     knee && m->n_because > 0 ? "measured"
-                                     : w->o.threads > 0       ? "user"
-                                                              : "model");
+                                     knee && m->n_because > 0                       ? "measured"
+                                     : w->o.threads > 0 && w->o.threads_why == NULL ? "user"
+                                                                                    : "model");
     if (d == NULL)
         return;
     d->unit = "threads";

@@ -14,6 +14,7 @@ src_profile_libprofile_la_SOURCES += \
 	%D%/rules.c %D%/rules.h \
 	%D%/schema.c %D%/schema.h \
 	%D%/tree.h \
+	%D%/tunings.c \
 	%D%/write.c
 nodist_src_profile_libprofile_la_SOURCES = %D%/host_schema.c
 

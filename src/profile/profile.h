@@ -115,6 +115,30 @@ int64_t profile_created_seconds(const struct profile *p);
  * planner needs; the caller frees it with host_free. */
 kt_status profile_host(const struct profile *p, struct host **out, kt_err *err);
 
+/* ---- tunings ---- */
+/* What a tuning belongs to, beside goal and kernel build. A dense model is one expert. */
+struct profile_shape {
+    uint32_t experts, top_k, hidden, inter;
+    const char *format; /* of the experts as packed: "mxfp4" */
+};
+/* Values that a search proved; 0 or NULL: the search's default. Strings belong to the document. */
+struct profile_tuning {
+    bool exact; /* of this very shape, else of the nearest */
+    bool proved;
+    double gain; /* proved: median of t_default / t_chosen - 1 */
+    struct profile_shape shape;
+    const char *goal, *created, *kernel;
+    uint32_t threads, gemv_rows, claim_rows, gemm_claim_rows, spin_us;
+};
+/* The tuning for a shape and goal ("decode", "prefill", "both") made with the running kernel build
+ * `abi`; false when there is none of that weight format. */
+bool profile_find_tuning(const struct profile *p, const struct profile_shape *shape,
+                         const char *goal, const char *abi, struct profile_tuning *out);
+/* Add an entry in place of one with the same host, shape, goal and kernel build. Steals v. */
+kt_status profile_put_tuning(struct profile *p, struct json_t *v, kt_err *err);
+/* Take over the tunings of an older document whose measurements are all in p. */
+kt_status profile_keep_tunings(struct profile *p, const struct profile *old, kt_err *err);
+
 /* ---- fingerprints ---- */
 /* Canonical JSON (sorted keys, no spaces) of a value without fractions. KT_E_INVALID on a fraction.
  */

@@ -1,9 +1,23 @@
 # tests of the tuner's search
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/test_search
-TESTS += tests/unit/test_search
+check_PROGRAMS += tests/unit/test_search tests/unit/test_replay
+TESTS += tests/unit/test_search tests/unit/test_replay
 tests_unit_test_search_SOURCES = %D%/test_search.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/timer_virtual.c
 tests_unit_test_search_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
 tests_unit_test_search_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_search_LDADD = src/base/libbase.la $(CMOCKA_LIBS)
+tests_unit_test_replay_SOURCES = %D%/test_replay.c tuner/replay_run.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c \
+	tuner/timer_replay.c tuner/timer_virtual.c
+tests_unit_test_replay_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
+tests_unit_test_replay_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_replay_LDADD = src/base/libbase.la $(JANSSON_LIBS) $(CMOCKA_LIBS)
+endif
+# Timing tables recorded by kttune tune --record on a virtual machine with two AMD Zen 4 cores.
+EXTRA_DIST += %D%/data/replay_decode.json %D%/data/replay_prefill.json
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_tuned
+TESTS += tests/unit/test_tuned
+tests_unit_test_tuned_SOURCES = %D%/test_tuned.c
+tests_unit_test_tuned_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_tuned_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif

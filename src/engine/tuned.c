@@ -1,0 +1,139 @@
+/* tuned.c - what a profile's tunings change about an engine, and how the plan tells it.
+ *
+ * Values that serve decoding (threads, how workers claim and wait, the kernel level) come from the
+ * tuning for "decode", else from that for "both"; those of prefill (when GEMM replaces GEMV, its
+ * claims) from "prefill", else "both"; where only prefill was tuned, threads and level are its own.
+ * The user's flags come first. A tuning that is not proved, or that asks for more threads than the
+ * plan now has, changes nothing, and the plan says so. Engine thread, while an engine opens.
+ */
+#include "tuned.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/strbuf.h"
+
+/* Shape and format that tunings are looked up by; false where there is no model file. */
+static bool shape_of(const struct kt_engine *e, struct profile_shape *out)
+{
+    const struct mdl_traits *t = &e->model->t;
+    bool dense = t->n_experts == 0;
+    struct mdl_slice s;
+    uint32_t layer = 0;
+    while (!dense && layer + 1 < t->n_layers && !t->layer_is_moe[layer])
+        layer++;
+    if (e->model->n_tensors == 0 || e->strict ||
+        !mdl_weight(e->model, dense ? MDL_Q : MDL_GATE, layer, 0, &s))
+        return false;
+    int quant = dense ? e->quant_dense : e->quant;
+    *out = (struct profile_shape){dense ? 1 : t->n_experts, dense ? 1 : t->top_k, t->hidden,
+                                  dense ? t->dense_inter : t->expert_inter,
+                                  dtype_name(quant >= 0 ? (enum dtype)quant : s.type)};
+    return true;
+}
+
+void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const char *abi,
+                    struct eng_tuned *t)
+{
+    struct profile_shape shape;
+    memset(t, 0, sizeof *t);
+    if (e->profile == NULL || o->ignore_tunings || !shape_of(e, &shape))
+        return;
+    t->has_decode = profile_find_tuning(e->profile, &shape, "decode", abi, &t->decode) ||
+                    profile_find_tuning(e->profile, &shape, "both", abi, &t->decode);
+    t->has_prefill = profile_find_tuning(e->profile, &shape, "prefill", abi, &t->prefill) ||
+                     profile_find_tuning(e->profile, &shape, "both", abi, &t->prefill);
+    if (!t->has_decode && t->has_prefill) {
+        t->threads = t->prefill.threads;
+        t->kernel = t->prefill.kernel;
+    } else {
+        t->threads = t->decode.threads;
+        t->kernel = t->decode.kernel;
+    }
+    if (o->threads > 0)
+        t->threads = 0;
+    if (o->cpu_mask != NULL || (t->kernel != NULL && kern_isa_by_name(t->kernel) < 0))
+        t->kernel = NULL;
+}
+
+void eng_tuned_knobs(const struct eng_tuned *t, struct eng_knobs *k)
+{
+    struct eng_knobs in = *k;
+    const struct profile_tuning *d = &t->decode, *p = &t->prefill;
+    /* the ranges are those of kt_engine_retune; a value outside is of another version */
+    if (d->claim_rows > 0 && d->claim_rows % CHUNK_ROWS == 0 && d->claim_rows <= CHUNK_ROWS_MOST)
+        in.claim_rows = d->claim_rows;
+    if (d->spin_us > 0 && d->spin_us <= 1000000)
+        in.spin_ns = d->spin_us * 1000;
+    if (p->gemv_rows > 0 && p->gemv_rows <= 64)
+        in.gemv_rows = p->gemv_rows;
+    if (p->gemm_claim_rows > 0 && p->gemm_claim_rows % CHUNK_ROWS == 0 &&
+        p->gemm_claim_rows <= CHUNK_ROWS_MOST)
+        in.gemm_claim_rows = p->gemm_claim_rows;
+    *k = in;
+}
+
+struct row {
+    const char *id, *text, *unit;
+    uint64_t number;
+};
+
+/* One row of the plan for each value that a tuning sets. */
+static kt_status say(struct plan *plan, const struct profile_tuning *t, const struct row *rows,
+                     size_t n, kt_err *err)
+{
+    struct strbuf why = {0};
+    kt_status s = KT_OK;
+    bool any = false;
+    char from[96];
+    snprintf(from, sizeof from, t->exact ? "" : "; nearest shape tuned: %u experts, hidden %u",
+             t->shape.experts, t->shape.hidden);
+    sb_printf(&why, "measured here on %s for %s: %+.1f %% over the default%s", t->created, t->goal,
+              100 * t->gain, from);
+    for (size_t i = 0; i < n && s == KT_OK; i++) {
+        if (rows[i].number == 0 && rows[i].text == NULL)
+            continue;
+        any = true;
+        s = plan_note(plan,
+                      &(struct plan_note){rows[i].id, rows[i].text, rows[i].number, rows[i].unit,
+                                          t->exact ? "measured" : "interpolated", why.data, t->goal,
+                                          t->exact},
+                      err);
+    }
+    if (!any && s == KT_OK) {
+        sb_clear(&why);
+        sb_printf(&why,
+                  t->proved ? "tuned on %s for %s; what it found is set otherwise here"
+                            : "searched on %s for %s: nothing was proved faster than the default",
+                  t->created, t->goal);
+        char id[32];
+        snprintf(id, sizeof id, "tune.%s", t->goal);
+        s = plan_note(
+            plan,
+            &(struct plan_note){id, "default", 0, NULL, "default", why.data, t->goal, t->exact},
+            err);
+    }
+    sb_free(&why);
+    return s;
+}
+
+kt_status eng_tuned_say(const struct eng_tuned *t, struct plan *plan, kt_err *err)
+{
+    const struct profile_tuning *d = &t->decode, *p = &t->prefill;
+    bool alone = !t->has_decode && t->has_prefill,
+         both = t->has_decode && t->has_prefill && d->goal == p->goal;
+    /* the rows of decoding, then those of prefill; one entry for both goals has all of them */
+    const struct row row[] = {{"tune.threads", NULL, "threads", t->threads},
+                              {"tune.kernel", t->kernel, NULL, 0},
+                              {"tune.claim_rows", NULL, "rows", d->claim_rows},
+                              {"tune.spin_us", NULL, "us", d->spin_us},
+                              {"tune.gemv_rows", NULL, "rows", p->gemv_rows},
+                              {"tune.gemm_claim_rows", NULL, "rows", p->gemm_claim_rows}};
+    if (alone || both)
+        return say(plan, p, row, 6, err);
+    if (t->has_decode)
+        KT_TRY(say(plan, d, row, 4, err));
+    if (t->has_prefill)
+        KT_TRY(say(plan, p, row + 4, 2, err));
+    return KT_OK;
+}

@@ -1,0 +1,221 @@
+/* test_tuned.c - from an entry of host.json's tunings to a running engine: an equal shape, else the
+ * nearest of the same format; another kernel build, another host, an unproved search or more
+ * threads than there are change nothing; the user's flags come first. The plan's text says where
+ * each value comes from. The profile is made from this host's facts, the model is the demo.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "kern.h"
+#include "kt.h"
+#include "profile/profile.h"
+
+static struct host *host;
+static char model[4096], file[64], abi[17];
+static kt_err err;
+
+/* An entry for the shape of the demo, but for the number of experts. */
+static json_t *entry(const char *goal, uint32_t experts, const char *format, json_t *chosen)
+{
+    json_t *def =
+        json_pack("{s:i,s:s,s:i,s:i,s:i,s:i}", "threads", 64, "kernel", "avx2", "claim_rows", 512,
+                  "spin_us", 50, "gemv_rows", 4, "gemm_claim_rows", 64);
+    struct profile *p;
+    struct profile_tool tool = {0};
+    memcpy(tool.kernel_abi, abi, sizeof abi);
+    assert_int_equal(profile_build(host, &tool, &p, &err), KT_OK);
+    json_t *all = json_copy(def);
+    json_object_update(all, chosen);
+    json_t *e = json_pack(
+        "{s:s,s:{s:i,s:i,s:i,s:i,s:s},s:s,s:s,s:s,s:s,s:i,s:f,s:i,s:i,s:s,s:o,s:o,s:b,s:{s:f,s:[f,"
+        "f],s:i},s:n,s:[]}",
+        "host", p->hard_id, "shape", "experts", (int)experts, "top_k", 4, "hidden", 256, "inter",
+        64, "format", format, "goal", goal, "kernel_abi", abi, "stage", "quick", "created",
+        "2026-11-01T00:00:00Z", "seed", 1, "noise_cv", 0.01, "configs_total", 2, "configs_timed", 2,
+        "stop", "proved", "default", def, "chosen", all, "proved", 1, "gain", "median", 0.05,
+        "ci95", 0.03, 0.07, "n", 20, "regret", "decisions");
+    assert_non_null(e);
+    json_decref(chosen);
+    profile_close(p);
+    return e;
+}
+
+/* Write a profile with these tunings (stolen). */
+static void write_profile(json_t *list)
+{
+    struct profile *p;
+    struct profile_tool tool = {0};
+    memcpy(tool.kernel_abi, abi, sizeof abi);
+    assert_int_equal(profile_build(host, &tool, &p, &err), KT_OK);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        assert_int_equal(profile_put_tuning(p, json_incref(json_array_get(list, i)), &err), KT_OK);
+    json_decref(list);
+    if (profile_write(p, file, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    profile_close(p);
+}
+
+static kt_engine *open_engine(uint32_t threads, bool ignore, kt_tuning *t, const char **plan)
+{
+    kt_engine_opts o;
+    kt_engine *e;
+    static kt_engine_info info;
+    kt_engine_opts_init(&o);
+    o.model_path = model;
+    o.profile_path = file;
+    o.ctx_tokens = 64;
+    o.batch_tokens = 16;
+    o.threads = threads;
+    o.quant = "q8_0";
+    o.ignore_tunings = ignore;
+    if (kt_engine_open(&o, &e, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    kt_engine_get_tuning(e, t);
+    kt_engine_get_info(e, &info);
+    *plan = info.plan_text;
+    return e;
+}
+
+static void proved_values_are_used(void **state)
+{
+    kt_tuning t;
+    const char *plan;
+    (void)state;
+    write_profile(json_pack(
+        "[o,o]",
+        entry("decode", 32, "q8_0",
+              json_pack("{s:i,s:i,s:i}", "claim_rows", 1024, "spin_us", 1000, "threads", 1)),
+        entry("prefill", 32, "q8_0",
+              json_pack("{s:i,s:i}", "gemv_rows", 2, "gemm_claim_rows", 128))));
+    kt_engine *e = open_engine(0, false, &t, &plan);
+    assert_int_equal(t.threads, 1);
+    assert_int_equal(t.claim_rows, 1024);
+    assert_int_equal(t.spin_us, 1000);
+    assert_int_equal(t.gemv_rows, 2);
+    assert_int_equal(t.gemm_claim_rows, 128);
+    assert_non_null(strstr(plan, "tune.claim_rows = 1024"));
+    assert_non_null(strstr(plan, "+5.0 % over the default"));
+    kt_engine_close(e);
+    e = open_engine(0, true, &t, &plan);
+    assert_int_equal(t.claim_rows, 512);
+    assert_int_equal(t.gemv_rows, 4);
+    assert_null(strstr(plan, "tune."));
+    kt_engine_close(e);
+    if (host->limits.cores_allowed >= 2) { /* the user's number of threads comes first */
+        e = open_engine(2, false, &t, &plan);
+        assert_int_equal(t.threads, 2);
+        assert_int_equal(t.claim_rows, 1024);
+        kt_engine_close(e);
+    }
+}
+
+static void nearest_shape_of_the_same_format(void **state)
+{
+    kt_tuning t;
+    const char *plan;
+    (void)state;
+    write_profile(json_pack("[o,o,o]",
+                            entry("decode", 64, "q8_0", json_pack("{s:i}", "claim_rows", 256)),
+                            entry("decode", 4096, "q8_0", json_pack("{s:i}", "claim_rows", 128)),
+                            entry("decode", 32, "mxfp4", json_pack("{s:i}", "claim_rows", 64))));
+    kt_engine *e = open_engine(0, false, &t, &plan);
+    assert_int_equal(t.claim_rows, 256);
+    assert_non_null(strstr(plan, "nearest shape tuned: 64 experts"));
+    kt_engine_close(e);
+}
+
+static void expect_default(const char *says)
+{
+    kt_tuning t;
+    const char *plan;
+    kt_engine *e = open_engine(0, false, &t, &plan);
+    assert_int_equal(t.claim_rows, 512);
+    if (says != NULL)
+        assert_non_null(strstr(plan, says));
+    else
+        assert_null(strstr(plan, "tune."));
+    kt_engine_close(e);
+}
+
+static void what_does_not_apply_changes_nothing(void **state)
+{
+    (void)state;
+    json_t *e = entry("decode", 32, "q8_0", json_pack("{s:i}", "claim_rows", 256));
+    json_object_set_new(e, "kernel_abi", json_string("0123456789abcdef"));
+    write_profile(json_pack("[o]", e));
+    expect_default(NULL);
+    e = entry("decode", 32, "q8_0", json_pack("{s:i}", "claim_rows", 256));
+    json_object_set_new(e, "host",
+                        json_string("sha256:000000000000000000000000000000000000000000000000000000"
+                                    "0000000000"));
+    write_profile(json_pack("[o]", e));
+    expect_default(NULL);
+    e = entry("decode", 32, "q8_0", json_object());
+    json_object_set_new(e, "proved", json_false());
+    json_object_set_new(e, "stop", json_string("exhausted"));
+    json_object_set_new(e, "gain", json_null());
+    write_profile(json_pack("[o]", e));
+    expect_default("nothing was proved faster");
+    write_profile(
+        json_pack("[o]", entry("decode", 32, "q8_0", json_pack("{s:i}", "claim_rows", 777777))));
+    expect_default("tune.");
+}
+
+static void one_entry_for_a_key(void **state)
+{
+    struct profile *p;
+    (void)state;
+    write_profile(json_pack("[o,o,o]",
+                            entry("decode", 32, "q8_0", json_pack("{s:i}", "claim_rows", 256)),
+                            entry("decode", 32, "q8_0", json_pack("{s:i}", "claim_rows", 128)),
+                            entry("both", 32, "q8_0", json_pack("{s:i}", "claim_rows", 64))));
+    assert_int_equal(profile_read(file, &p, &err), KT_OK);
+    assert_int_equal(json_array_size(json_object_get(p->root, "tunings")), 2);
+    struct profile_tuning t;
+    struct profile_shape s = {32, 4, 256, 64, "q8_0"};
+    assert_true(profile_find_tuning(p, &s, "decode", abi, &t));
+    assert_true(t.exact && t.proved);
+    assert_int_equal(t.claim_rows, 128);
+    assert_int_equal(t.threads, 0); /* as the default of its search */
+    assert_true(profile_find_tuning(p, &s, "both", abi, &t));
+    assert_false(profile_find_tuning(p, &s, "prefill", abi, &t));
+    profile_close(p);
+}
+
+static int set_up(void **state)
+{
+    const char *top = getenv("KT_SRCDIR");
+    (void)state;
+    snprintf(model, sizeof model, "%s/models/demo", top != NULL ? top : ".");
+    snprintf(file, sizeof file, "/tmp/kt-tuned-%ld.json", (long)getpid());
+    kern_abi(abi);
+    return host_read(NULL, &host, &err) == KT_OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    unlink(file);
+    host_free(host);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(proved_values_are_used),
+        cmocka_unit_test(nearest_shape_of_the_same_format),
+        cmocka_unit_test(what_does_not_apply_changes_nothing),
+        cmocka_unit_test(one_entry_for_a_key),
+    };
+    return cmocka_run_group_tests_name("tuned", tests, set_up, tear_down);
+}
