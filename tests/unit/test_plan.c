@@ -1,7 +1,8 @@
 /* test_plan.c - pools, threads and reasons: the synthetic rows of the expected decisions, measured
  * knees, user wishes, what happens when memory is short, and 500 random machines (seeded) on which
  * every plan must keep its promises: threads within the budget, no empty pool, no pool without
- * cores or on a node without CPUs, every allowed PU in exactly one place, the same text twice.
+ * cores or on a node without CPUs, every allowed PU in exactly one place, the same text twice, GPUs
+ * in another order get the same nodes, and a model that is said to fit fits every node.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -17,6 +18,7 @@
 
 #include "base/mem.h"
 #include "plan/plan.h"
+#include "plan/plan_model.h"
 
 static struct host *synthetic(const char *text)
 {
@@ -321,6 +323,8 @@ static void random_limits(struct host *h)
         random_subset(&h->limits.cpuset_mems, 1 + rnd(7));
     if (rnd(3) == 0)
         h->limits.quota_cores = (double)(1 + rnd(4000)) / 100;
+    if (rnd(4) == 0)
+        h->limits.memory_max = (uint64_t)(1 + rnd(48)) << 30;
     for (uint32_t c = 0; c < h->n_cores; c++)
         h->cores[c].kind = -1;
     host_limits_apply(h);
@@ -381,9 +385,99 @@ static void check_plan(const struct host *h, const struct plan *p)
         assert_true(p->warnings[i].text[0] != '\0' && p->warnings[i].fix != NULL);
 }
 
+static void random_gpus(struct host *h)
+{
+    uint32_t n = rnd(5);
+    h->gpus = n > 0 ? mem_calloc(n, sizeof *h->gpus) : NULL;
+    h->n_gpus = n;
+    for (uint32_t i = 0; i < n; i++) {
+        char pci[20];
+        uint32_t node = rnd(h->n_nodes + 1);
+        snprintf(pci, sizeof pci, "0000:%02x:00.0", i + 1);
+        gpu(&h->gpus[i], i, pci, node < h->n_nodes ? h->nodes[node].os : -1);
+        h->gpus[i].cuda = rnd(5) > 0;
+        h->gpus[i].node_forbidden = node < h->n_nodes && !h->nodes[node].allowed;
+    }
+}
+
+static const struct plan_gpu *gpu_at(const struct host *h, const struct plan *p, const char *pci)
+{
+    for (uint32_t i = 0; i < p->n_gpus; i++)
+        if (strcmp(h->gpus[p->gpus[i].gpu].pci, pci) == 0)
+            return &p->gpus[i];
+    return NULL;
+}
+
+/* The same GPUs in the opposite order: each keeps its node, and nothing else changes. */
+static void check_permuted(struct host *h, const struct plan_opts *o, const struct plan *p)
+{
+    for (uint32_t i = 0; i < h->n_gpus / 2; i++) {
+        struct host_gpu t = h->gpus[i];
+        h->gpus[i] = h->gpus[h->n_gpus - 1 - i];
+        h->gpus[h->n_gpus - 1 - i] = t;
+    }
+    for (uint32_t i = 0; i < h->n_gpus; i++)
+        h->gpus[i].index = i;
+    struct plan *q = planned(h, o);
+    assert_int_equal(q->n_gpus, p->n_gpus);
+    assert_int_equal(q->n_pools, p->n_pools);
+    assert_int_equal(q->n_tiers, p->n_tiers);
+    assert_int_equal(q->n_decisions, p->n_decisions);
+    assert_int_equal(q->n_warnings, p->n_warnings);
+    for (uint32_t i = 0; i < q->n_pools; i++) {
+        assert_int_equal(q->pools[i].node, p->pools[i].node);
+        assert_int_equal(q->pools[i].threads, p->pools[i].threads);
+        assert_true(q->pools[i].share == p->pools[i].share);
+    }
+    for (uint32_t i = 0; i < p->n_gpus; i++) {
+        const char *pci = h->gpus[h->n_gpus - 1 - p->gpus[i].gpu].pci; /* before it was moved */
+        const struct plan_gpu *g = gpu_at(h, q, pci);
+        assert_non_null(g);
+        assert_int_equal(g->node, p->gpus[i].node);
+        assert_int_equal(g->moved, p->gpus[i].moved);
+    }
+    plan_free(q);
+}
+
+/* A model that is said to fit fits every node that it lies on, with all its bytes placed; one that
+ * is not exceeds a node or the limit, and the refusal says by how much. */
+static void check_memory(const struct shape *s, const struct host *h, const struct plan *p)
+{
+    struct plan_model_opts o;
+    struct plan_model *m;
+    kt_err err = {0};
+    double experts = 0, limit, used = 0;
+    bool room = true;
+    plan_model_opts_init(&o);
+    o.ctx_tokens = 4096;
+    o.parallel = 1 + rnd(16);
+    if (plan_model(s, h, p, NULL, &o, &m, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        const struct plan_place *q = &m->places[i];
+        double sum = q->experts + q->dense + q->kv + q->scratch;
+        assert_true(sum >= 0 && q->capacity > 0);
+        room = room && sum <= q->capacity - q->system;
+        used += sum;
+        experts += q->experts;
+    }
+    limit = m->memory_limit > 0 ? m->memory_limit : (double)INFINITY;
+    assert_true(m->fits == (room && used <= limit));
+    assert_true(m->fits == (m->refusal[0] == '\0'));
+    assert_true(fabs(experts / shape_expert_bytes(s) - 1) < 1e-9);
+    plan_model_free(m);
+}
+
 static void random_machines(void **state)
 {
+    struct shape *shape = NULL;
+    kt_err err = {0};
+    char path[4200];
     (void)state;
+    snprintf(path, sizeof path, "%s/profiles/shapes/qwen3-30b-a3b.config.json",
+             getenv("KT_SRCDIR") != NULL ? getenv("KT_SRCDIR") : ".");
+    if (shape_open(path, "mxfp4", NULL, &shape, &err) != KT_OK)
+        fail_msg("%s", err.msg);
     for (uint32_t seed = 1; seed <= 500; seed++) {
         char text[300];
         static const char *const because[] = {"mem.read:node0.t1"};
@@ -396,8 +490,10 @@ static void random_machines(void **state)
         struct host *h = synthetic(text), *again = synthetic(text);
         uint64_t before = rng_state;
         random_limits(h);
+        random_gpus(h);
         rng_state = before;
         random_limits(again);
+        random_gpus(again);
         plan_opts_init(&o);
         if (rnd(3) == 0) {
             o.measured = m;
@@ -415,6 +511,8 @@ static void random_machines(void **state)
         struct plan *p = planned(h, &o), *q = planned(h, &o), *r = planned(again, &o);
         struct strbuf x = {0}, y = {0}, z = {0};
         check_plan(h, p);
+        check_memory(shape, h, p);
+        check_permuted(again, &o, r);
         plan_print(p, &x);
         plan_print(q, &y);
         plan_print(r, &z);
@@ -429,6 +527,7 @@ static void random_machines(void **state)
         host_free(h);
         host_free(again);
     }
+    shape_close(shape);
 }
 
 /* Every allocation fails once: no crash, no leak (with a sanitizer), and either a complete plan or
