@@ -22,6 +22,7 @@
 #define MAX_POINTS 48
 #define MAX_TOKENS 64
 #define SAMPLE_SECONDS 0.020
+#define GROUP 8 /* experts between two barriers: what one token uses in a layer */
 
 struct set { /* experts in one layout */
     uint8_t *data;
@@ -87,12 +88,16 @@ static void run_experts(void *vctx, uint32_t worker)
 {
     struct expert_ctx *c = vctx;
     const struct set *s = &c->sets[c->now->row->layout];
+    const uint8_t *e[GROUP];
     uint64_t seed = c->seed; /* all workers draw the same ids */
-    for (uint32_t i = 0; i < c->now->experts; i++) {
-        const uint8_t *e = s->data + s->expert_bytes * (m_random(&seed) % c->n_experts);
-        product(c, e, 2 * INTER, HIDDEN, worker);
+    for (uint32_t i = 0; i < c->now->experts; i += GROUP) {
+        for (uint32_t k = 0; k < GROUP; k++) {
+            e[k] = s->data + s->expert_bytes * (m_random(&seed) % c->n_experts);
+            product(c, e[k], 2 * INTER, HIDDEN, worker);
+        }
         team_barrier(c->team, worker);
-        product(c, e + s->up_bytes, HIDDEN, INTER, worker);
+        for (uint32_t k = 0; k < GROUP; k++)
+            product(c, e[k] + s->up_bytes, HIDDEN, INTER, worker);
         team_barrier(c->team, worker);
     }
 }
@@ -103,14 +108,14 @@ static double sample(void *vctx, uint32_t point)
     struct point *p = &c->points[point];
     c->now = p;
     (void)m_random(&c->seed);
-    if (p->experts == 0)
-        p->experts = 1;
+    if (p->experts < GROUP)
+        p->experts = GROUP;
     uint64_t start = clock_ns();
     team_run(c->team, run_experts, c);
     double seconds = (double)(clock_ns() - start) * 1e-9, per_expert = seconds / p->experts;
     double work =
         p->row->op == KERN_GEMM ? 2.0 * 3.0 * HIDDEN * INTER * p->tokens : (double)file_bytes(c->t);
-    p->experts = (uint32_t)fmin(fmax(ceil(SAMPLE_SECONDS / per_expert), 1), 100000);
+    p->experts = (uint32_t)fmin(fmax(ceil(SAMPLE_SECONDS / per_expert / GROUP), 1), 12500) * GROUP;
     return work / per_expert;
 }
 
