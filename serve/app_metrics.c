@@ -40,6 +40,7 @@ static const struct met_def
     d_kv_ratio = {MET_GAUGE, "kt_kv_cache_used_ratio", "Reserved share of the KV pages.", {"model"}, NULL, 0},
     d_kv_capacity = {MET_GAUGE, "kt_kv_cache_capacity_tokens", "Tokens that fit the KV pages.", {"model"}, NULL, 0},
     d_load = {MET_GAUGE, "kt_model_load_seconds", "Time the model took to load.", {"model"}, NULL, 0},
+    d_predicted = {MET_GAUGE, "kt_plan_predicted_decode_seconds", "What the plan expects of a decode step of one sequence.", {"model"}, NULL, 0},
     d_requests = {MET_COUNTER, "kt_requests_total", "Generation requests that ended, by how.", {"model", "reason"}, NULL, 0},
     d_prompt = {MET_COUNTER, "kt_prompt_tokens_total", "Prompt tokens, computed or taken from the cache.", {"model", "source"}, NULL, 0},
     d_generated = {MET_COUNTER, "kt_generated_tokens_total", "Tokens generated.", {"model"}, NULL, 0},
@@ -248,6 +249,8 @@ bool app_metrics_loaded(struct app *a)
         met_set(one(a, &d_profile, i->profile_id, i->profile_host), 1);
         met_set(one(a, &d_profile_time, NULL, NULL), (double)i->profile_time);
     }
+    if (i->predicted_decode_seconds > 0)
+        met_set(one(a, &d_predicted, a->model_id, NULL), i->predicted_decode_seconds);
     for (uint32_t k = 0; k < i->n_spots; k++)
         met_set(one(a, &d_spot, i->spot[k].id, NULL), i->spot[k].measured / i->spot[k].profiled);
     for (int k = 0; k < 4; k++) {

@@ -151,7 +151,10 @@ typedef struct kt_engine_info {
     const char *profile_id;    /**< id of the profile in use, or "" */
     const char *profile_host;  /**< fingerprint of the host it was made on ("sha256:.."), or "" */
     int64_t profile_time;      /**< when it was made, seconds since 1970; 0 without a profile */
-    uint32_t n_spots;          /**< measurements that were taken again at the start, 0 to 3 */
+    /** What the plan expects of a decode step of one sequence at a context of 1024 tokens; 0
+     * without a profile that has the measurements. */
+    double predicted_decode_seconds;
+    uint32_t n_spots; /**< measurements that were taken again at the start, 0 to 3 */
     kt_spot spot[3];
     const char *plan_text; /**< the plan with its reasons, human-readable lines */
     const char *dense_format,

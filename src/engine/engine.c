@@ -307,6 +307,7 @@ static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     name_formats(e);
     if (e->spot_check)
         KT_TRY(eng_spot_check(e, err));
+    e->predicted_decode = eng_predict_decode(e, o);
     KT_TRY(eng_load_weights(e, o, err));
     return eng_numa_check(e, err);
 }
@@ -391,6 +392,7 @@ void kt_engine_get_info(const kt_engine *e, kt_engine_info *info)
     info->kernel = kern_isa_level_name(e->isa);
     info->kv_type = kern_kv_name(e->kv_type);
     info->profile_state = e->profile_state;
+    info->predicted_decode_seconds = e->predicted_decode;
     info->n_spots = e->n_spots;
     for (uint32_t i = 0; i < e->n_spots; i++)
         info->spot[i] = e->spot[i].pub;

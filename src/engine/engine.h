@@ -267,6 +267,7 @@ struct kt_engine {
     char *plan_text, *profile_id;
     struct eng_spot spot[ENG_SPOTS];
     uint32_t n_spots;
+    double predicted_decode; /* seconds of a step of one stream; 0: not predicted */
     const char *profile_state, *dense_format, *expert_format, *pack_cache;
     uint64_t weight_bytes, kv_bytes, expert_bytes;
     double load_seconds, pack_seconds;
@@ -296,6 +297,8 @@ kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err 
 /* Layout, kernels and the pools' rows of a matrix whose type, rows and k are set, in multiples of
  * `unit` rows; offsets in the arenas, which grow. false: no kernel pair with one layout. */
 bool eng_lay_out_rows(struct kt_engine *e, struct eng_mat *mat, uint32_t unit);
+/* predict.c */
+double eng_predict_decode(struct kt_engine *e, const kt_engine_opts *o);
 /* spot.c */
 kt_status eng_spot_check(kt_engine *e, kt_err *err);
 /* memory.c */

@@ -15,6 +15,7 @@ src_engine_libengine_la_SOURCES = \
 	%D%/pack_key.c %D%/pack_key.h \
 	%D%/packing.c \
 	%D%/numa.c \
+	%D%/predict.c \
 	%D%/retune.c \
 	%D%/sample.c %D%/sample.h \
 	%D%/source.c %D%/source.h \

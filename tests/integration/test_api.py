@@ -398,7 +398,8 @@ def metric_names():
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     with open(os.path.join(kts.SRC, "tests", "integration", "metric_names.txt"), encoding="utf-8") as f:
         want = {line.strip() for line in f if line.strip() and not line.startswith("#")}
-    optional = {"kt_cpu_throttled_seconds_total", "kt_host_profile_info", "kt_host_profile_spot_ratio", "kt_host_profile_timestamp_seconds"}
+    optional = {"kt_cpu_throttled_seconds_total", "kt_host_profile_info", "kt_host_profile_spot_ratio", "kt_host_profile_timestamp_seconds",
+                "kt_plan_predicted_decode_seconds"}
     assert names - optional == want - optional, (sorted(names - want), sorted(want - names))
 
 

@@ -58,6 +58,8 @@ def spot_check():
     with kts.Server("--profile", path) as s:
         ratios = {k: v for k, v in state(s)[1].items() if k.startswith("kt_host_profile_spot_ratio{")}
         assert 1 <= len(ratios) <= 3 and all(0 < v < 1000 for v in ratios.values()), ratios
+        predicted = [v for k, v in s.metrics().items() if k.startswith("kt_plan_predicted_decode_seconds{")]
+        assert len(predicted) == 1 and 1e-6 < predicted[0] < 10, predicted
     with kts.Server("--profile", path, "--profile-check", "fields") as s:
         name, m = state(s)
         assert name == "match" and not [k for k in m if k.startswith("kt_host_profile_spot_ratio{")], name
