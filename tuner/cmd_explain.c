@@ -29,7 +29,8 @@ static const char help[] =
     "  --option NAME=VALUE  what the command line of ktserve would say; may be repeated\n"
     "  --set KEY=VALUE      what if, as in kttune plan\n\n"
     "ID: threads.total, threads.nodeN, kernel.isa, kernel.gemv.FORMAT, kernel.gemm.FORMAT, pools,\n"
-    "rows.share, pages, ctx, parallel, batch, kv.type, kv.tokens, memory.limit, gpu.node.gpuN.\n";
+    "rows.share, pages, tune.*, ctx, parallel, batch, kv.type, kv.tokens, memory.limit, "
+    "gpu.node.gpuN.\n";
 
 #define OPTIONS 32
 #define BECAUSE 6 /* measurements that are listed one by one */
@@ -186,28 +187,6 @@ static void because(const struct explain *e, const json_t *d, struct strbuf *out
     }
 }
 
-/* A decision of the profile that measurements carry. */
-static void from_profile(struct explain *e)
-{
-    const json_t *d = entry(e->host.profile, "decisions", e->id);
-    const char *origin = json_string_value(json_object_get(d, "origin"));
-    bool measured = origin != NULL && strcmp(origin, "measured") == 0, had = e->won;
-    char value[80];
-    if (!measured) {
-        level(e, "profile", NULL,
-              e->host.profile == NULL ? "no profile"
-              : d == NULL             ? "has no tuned or measured value for it"
-                                      : "its value is not a measured one");
-        return;
-    }
-    value_of(d, value, sizeof value);
-    level(e, "profile", value, "measured on this host");
-    if (!had) {
-        show_decision(d, e->color, &e->why);
-        because(e, d, &e->why);
-    }
-}
-
 static void planned(struct explain *e, const struct plan_decision *d)
 {
     sb_printf(&e->why, "      why: %s  (%s, confidence %s)\n", d->why, d->origin, d->confidence);
@@ -235,6 +214,49 @@ static const struct plan_decision *plan_row(const struct plan *p, const char *id
     return NULL;
 }
 
+/* The row of a tuning for this setting; NULL when none was proved. */
+static const struct plan_decision *tuned_row(const struct explain *e)
+{
+    const char *id = strcmp(e->id, "threads.total") == 0 ? "tune.threads"
+                     : strcmp(e->id, "kernel.isa") == 0 || strcmp(e->id, "isa") == 0 ? "tune.kernel"
+                     : strncmp(e->id, "tune.", 5) == 0                               ? e->id
+                                                                                     : "";
+    return plan_row(e->host.plan, id);
+}
+
+/* A tuning, else a decision of the profile that measurements carry. */
+static void from_profile(struct explain *e)
+{
+    const struct plan_decision *t = tuned_row(e);
+    if (t != NULL) {
+        char text[80];
+        size_t n = strlen(t->value_json), quoted = t->value_json[0] == '"';
+        bool first = !e->won;
+        snprintf(text, sizeof text, "%.*s", (int)(n - 2 * quoted), t->value_json + quoted);
+        level(e, "profile", text, t->why);
+        if (first)
+            planned(e, t);
+        return;
+    }
+    const json_t *d = entry(e->host.profile, "decisions", e->id);
+    const char *origin = json_string_value(json_object_get(d, "origin"));
+    bool measured = origin != NULL && strcmp(origin, "measured") == 0, had = e->won;
+    char value[80];
+    if (!measured) {
+        level(e, "profile", NULL,
+              e->host.profile == NULL ? "no profile"
+              : d == NULL             ? "has no tuned or measured value for it"
+                                      : "its value is not a measured one");
+        return;
+    }
+    value_of(d, value, sizeof value);
+    level(e, "profile", value, "measured on this host");
+    if (!had) {
+        show_decision(d, e->color, &e->why);
+        because(e, d, &e->why);
+    }
+}
+
 /* The planner's own rows, and what only a model makes known. */
 static void from_plan(struct explain *e, const struct plan_model *m)
 {
@@ -242,6 +264,10 @@ static void from_plan(struct explain *e, const struct plan_model *m)
     const struct plan_decision *d = plan_row(e->host.plan, id);
     bool had = e->won;
     char value[80], why[200];
+    if (strncmp(id, "tune.", 5) == 0) {
+        level(e, "cost model", NULL, "does not decide it");
+        return;
+    }
     if (d != NULL) {
         size_t n = strlen(d->value_json);
         bool text = d->value_json[0] == '"' && n >= 2;
@@ -362,6 +388,8 @@ static int run(struct explain *e)
     plan_model_opts_init(&o);
     if (e->model != NULL && shape_open(e->model, NULL, NULL, &s, &err) != KT_OK)
         return cmd_fail("explain", &err, 1);
+    e->host.shape = s;
+    e->host.rules_only = true;
     if (plan_args_open(&e->host, &err) != KT_OK ||
         (s != NULL &&
          plan_model(s, e->host.host, e->host.plan, e->host.profile, &o, &m, &err) != KT_OK)) {

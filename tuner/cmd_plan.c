@@ -151,6 +151,7 @@ static int run(struct args *a)
     int code = EXIT_OK;
     if (shape_open(a->model, a->format, a->dense, &s, &err) != KT_OK)
         return cmd_fail("plan", &err, 1);
+    a->host.shape = s;
     if (plan_args_open(&a->host, &err) != KT_OK ||
         plan_model(s, a->host.host, a->host.plan, a->host.profile, &a->o, &m, &err) != KT_OK) {
         code = cmd_fail("plan", &err, 0);

@@ -184,6 +184,13 @@ static kt_status make_plan(struct plan_args *a, kt_err *err)
     po.measured = m;
     po.n_measured = n;
     kt_status st = plan_host(a->host, &po, &a->plan, err);
+    if (st == KT_OK && plan_tuned_opts(a, a->plan, &po)) {
+        plan_free(a->plan);
+        a->plan = NULL;
+        st = plan_host(a->host, &po, &a->plan, err);
+    }
+    if (st == KT_OK)
+        st = plan_tuned_say(a, a->plan, err);
     mem_free(m);
     return st;
 }

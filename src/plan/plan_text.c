@@ -86,6 +86,18 @@ static void print_pools(const struct page *p, const struct plan_model *m)
               OFF(p), m->gemv, m->gemv_why, m->gemm, m->gemm_why);
 }
 
+/* Rows that a tuning of the profile brought. */
+static void print_tuned(const struct page *p, const struct plan *q)
+{
+    for (uint32_t i = 0; i < q->n_decisions; i++)
+        if (strncmp(q->decisions[i].id, "tune.", 5) == 0)
+            sb_printf(p->b, "%stuned%s   %s = %s%s%s   %s%s%s\n", BOLD(p), OFF(p),
+                      q->decisions[i].id + 5, q->decisions[i].value_json,
+                      q->decisions[i].unit != NULL ? " " : "",
+                      q->decisions[i].unit != NULL ? q->decisions[i].unit : "", DIM(p),
+                      q->decisions[i].why, OFF(p));
+}
+
 static void print_places(const struct page *p, const struct plan_model *m)
 {
     char a[16], b[16], c[16], d[16], e[16], f[16];
@@ -226,6 +238,7 @@ void plan_model_print(const struct plan_model *m, const struct host *h, bool col
     struct page p = {out, color};
     print_head(&p, m, h);
     print_pools(&p, m);
+    print_tuned(&p, m->host_plan);
     print_places(&p, m);
     if (!m->fits) {
         print_refusal(&p, m);
@@ -353,6 +366,14 @@ static void json_decisions(struct json_out *j, const struct plan_model *m)
     jo_kstr(j, "gemv_why", m->gemv_why);
     jo_kstr(j, "gemm", m->gemm);
     jo_kstr(j, "gemm_why", m->gemm_why);
+    jo_object_end(j);
+    jo_key(j, "tuned");
+    jo_object(j);
+    for (uint32_t i = 0; i < m->host_plan->n_decisions; i++)
+        if (strncmp(m->host_plan->decisions[i].id, "tune.", 5) == 0) {
+            jo_key(j, m->host_plan->decisions[i].id + 5);
+            jo_raw(j, m->host_plan->decisions[i].value_json);
+        }
     jo_object_end(j);
     jo_key(j, "budget");
     jo_object(j);

@@ -12,7 +12,7 @@ tests_unit_test_cost_fit_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 tests_unit_test_shape_SOURCES = %D%/test_shape.c
 tests_unit_test_shape_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_shape_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
-tests_unit_test_plan_model_SOURCES = %D%/test_plan_model.c tuner/plan_args.c
+tests_unit_test_plan_model_SOURCES = %D%/test_plan_model.c tuner/plan_args.c tuner/plan_tuned.c
 tests_unit_test_plan_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_plan_model_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif

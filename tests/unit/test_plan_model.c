@@ -15,8 +15,10 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "base/mem.h"
+#include "kern.h"
 #include "tuner/plan_args.h"
 
 struct setup {
@@ -307,6 +309,55 @@ static void curves(void **state)
     close_setup(&t);
 }
 
+/* A proved tuning of this kernel build sets threads and level and says so; one of another build, or
+ * one that proved nothing, changes nothing. */
+static void tunings(void **state)
+{
+    char path[] = "/tmp/kt_tuned_XXXXXX.json", src[600], abi[17];
+    kt_err err = {0};
+    struct profile *p;
+    (void)state;
+    int fd = mkstemps(path, 5);
+    assert_true(fd >= 0);
+    kern_abi(abi);
+    for (int i = 0; i < 3; i++) {
+        snprintf(src, sizeof src, "%s/profiles/example.json", getenv("KT_SRCDIR"));
+        assert_int_equal(profile_read(src, &p, &err), KT_OK);
+        json_t *t = json_pack(
+            "{s:s,s:{s:i,s:i,s:i,s:i,s:s},s:s,s:s,s:s,s:s,s:i,s:f,s:i,s:i,s:s,s:{},s:{s:i,s:s},s:b,"
+            "s:{s:f,s:[f,f],s:i},s:[]}",
+            "host", p->hard_id, "shape", "experts", 128, "top_k", 8, "hidden", 2048, "inter", 768,
+            "format", "mxfp4", "goal", "decode", "kernel_abi", i == 1 ? "0123456789abcdef" : abi,
+            "stage", "quick", "created", "2026-01-15T09:30:00Z", "seed", 1, "noise_cv", 0.01,
+            "configs_total", 8, "configs_timed", 8, "stop", "proved", "default", "chosen",
+            "threads", 10, "kernel", "avx2", "proved", i != 2, "gain", "median", 0.05, "ci95", 0.04,
+            0.06, "n", 20, "decisions");
+        assert_non_null(t);
+        assert_int_equal(profile_put_tuning(p, t, &err), KT_OK);
+        if (profile_write(p, path, &err) != KT_OK)
+            fail_msg("%s", err.msg);
+        profile_close(p);
+        struct setup u = fresh();
+        struct plan_model_opts o;
+        struct strbuf b = {0};
+        plan_model_opts_init(&o);
+        u.a.profile_path = path;
+        snprintf(u.model, sizeof u.model, "%s/profiles/shapes/qwen3-30b-a3b.config.json",
+                 getenv("KT_SRCDIR"));
+        assert_int_equal(shape_open(u.model, "mxfp4", NULL, &u.s, &err), KT_OK);
+        u.a.shape = u.s;
+        if (plan_args_open(&u.a, &err) != KT_OK ||
+            plan_model(u.s, u.a.host, u.a.plan, u.a.profile, &o, &u.m, &err) != KT_OK)
+            fail_msg("%s", err.msg);
+        assert_true((u.a.plan->n_threads == 10) == (i == 0));
+        plan_model_print(u.m, u.a.host, false, &b);
+        assert_true((strstr(b.data, "tuned   threads = 10") != NULL) == (i == 0));
+        sb_free(&b);
+        close_setup(&u);
+    }
+    remove(path);
+}
+
 /* A profile's host plans as the machine that it describes: pools, threads, ISA. */
 static void rehost(void **state)
 {
@@ -340,7 +391,7 @@ int main(void)
         cmocka_unit_test(what_ifs),     cmocka_unit_test(fast_tiers),
         cmocka_unit_test(batches),      cmocka_unit_test(topology_alone),
         cmocka_unit_test(same_bytes),   cmocka_unit_test(curves),
-        cmocka_unit_test(rehost),
+        cmocka_unit_test(tunings),      cmocka_unit_test(rehost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
