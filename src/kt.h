@@ -268,7 +268,7 @@ KT_API void kt_tuning_init(kt_tuning *t);
  * KT_E_LIMIT: threads could not be started, close the engine */
 KT_API kt_status kt_engine_retune(kt_engine *e, const kt_tuning *t, kt_err *err);
 
-/** How the engine runs now: every field filled, built-in values included. */
+/** How the engine runs now, built-in values included; gemv_rows 0: each kernel's own number. */
 KT_API void kt_engine_get_tuning(const kt_engine *e, kt_tuning *t);
 
 /* ---- the mixture-of-experts operator, for engines that have their own attention ---- */
