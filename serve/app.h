@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/bar.h"
 #include "serve/app_metrics.h"
 #include "serve/http.h"
 #include "serve/options.h"
@@ -34,6 +35,7 @@ struct app {
     pthread_t engine_thread;
     bool engine_started;
     _Atomic int state;                      /* enum app_state */
+    struct bar load_bar;                    /* engine thread, while loading */
     _Atomic uint64_t load_done, load_total; /* bytes packed, for the loading message */
     _Atomic bool stop_loading;
     pthread_mutex_t sched_lock; /* guards sched against the engine thread's end */

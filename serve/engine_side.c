@@ -7,7 +7,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "serve/engine_opts.h"
 
@@ -16,6 +18,13 @@ static void progress(void *user, uint64_t done, uint64_t total)
     struct app *a = user;
     atomic_store(&a->load_done, done);
     atomic_store(&a->load_total, total);
+    const char *text = a->opt.quiet ? "" : bar_step(&a->load_bar, done, total, clock_ns());
+    if (a->load_bar.tty && *text != '\0') {
+        ssize_t w = write(STDERR_FILENO, text, strlen(text));
+        (void)w;
+    } else if (*text != '\0') {
+        log_info("%.*s", (int)strcspn(text, "\n"), text);
+    }
 }
 
 void engine_opts_from(const struct options *o, kt_engine_opts *e)
@@ -130,6 +139,7 @@ static kt_status load(struct app *a, kt_err *err)
     engine_opts_from(&a->opt, &e);
     e.progress = progress;
     e.progress_user = a;
+    bar_open(&a->load_bar, "loading", isatty(STDERR_FILENO) == 1);
     st = kt_engine_open(&e, &a->engine, err);
     if (st != KT_OK)
         return st;

@@ -44,7 +44,9 @@ static void log_to_stderr(void *user, kt_log_level level, const char *line)
     (void)user;
     if ((int)level < log_threshold)
         return;
-    int n = snprintf(out, sizeof out, "ktserve: %s: ", tag[level]);
+    /* on a terminal the bar of a load may be on this line */
+    int n = snprintf(out, sizeof out, "%sktserve: %s: ", isatty(STDERR_FILENO) ? "\r\033[K" : "",
+                     tag[level]);
     for (const char *s = line; *s && n < (int)sizeof out - 2; s++)
         out[n++] =
             (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s; /* control bytes could forge lines */

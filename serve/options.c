@@ -54,6 +54,7 @@ const struct opt_row opt_table[] = {
     {"max-connections", "N", 0, OPT_UINT, AT(max_connections), "1024", 1, 65536, "connections at once"},
     {"max-body", "MIB", 0, OPT_UINT, AT(max_body_mib), "32", 1, 4096, "largest request body"},
     {"max-output", "KIB", 0, OPT_UINT, AT(max_output_kib), "1024", 1, 1048576, "unsent output at which a slow client's sequences pause"},
+    {"quiet", NULL, 0, OPT_FLAG, AT(quiet), NULL, 0, 0, "no progress while the model is loaded"},
     {"log-level", "LEVEL", 0, OPT_STRING, AT(log_level), "info", 0, 0, "debug, info, warn or error"},
     {"check-config", NULL, 0, OPT_ACTION, AT(check_config), NULL, 0, 0, "check options and files, then exit"},
     {"print-config", NULL, 0, OPT_ACTION, AT(print_config), NULL, 0, 0, "print every option's value, then exit"},

@@ -5,19 +5,24 @@
  * blocks of 128 KiB, as cat does it), a load from the disk, a copy of the files from the page cache
  * into fresh memory by as many threads as load, and a load from the page cache. Before a cold run
  * the system is told to forget the files (POSIX_FADV_DONTNEED). Rates of loads count the bytes that
- * packing reads and the time it takes; the ratio is taken inside a round. Owner: the main thread.
+ * packing reads and the time it takes; the ratio is taken inside a round. With --pack-cache two
+ * kinds more: packed weights read from there. The peak of resident memory is that of the worst
+ * load. Owner: the main thread.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json_out.h"
 #include "base/mem.h"
 #include "base/team.h"
@@ -25,6 +30,7 @@
 #include "bench_host.h"
 #include "cmds.h"
 #include "kt.h"
+#include "load_show.h"
 #include "model/model.h"
 #include "stats.h"
 
@@ -32,22 +38,24 @@
 #define CAT_BLOCK (128u << 10)
 #define COPY_BLOCK (1u << 20)
 
-enum { DISK, COLD, COPY, WARM, N_KINDS };
+enum { DISK, COLD, COPY, WARM, CACHE_COLD, CACHE_WARM, N_KINDS };
 
 struct bench {
     kt_engine_opts engine;
     uint32_t rounds;
-    bool json;
+    bool json, quiet;
+    const char *cache_dir; /* NULL: rounds of the first four kinds only */
     uint32_t rng;
     kt_engine_info info; /* strings are gone: numbers only */
     struct bench_host host;
     int *fd; /* [n_files] */
     uint64_t *bytes;
     uint32_t n_files;
-    uint64_t total, still_cached;
+    uint64_t total, still_cached, load_bytes;
     char *block; /* CAT_BLOCK */
-    double bps[N_KINDS][MAX_ROUNDS], cold_ratio[MAX_ROUNDS], warm_ratio[MAX_ROUNDS];
-    double open_s[2][MAX_ROUNDS]; /* whole kt_engine_open, cold and warm */
+    double bps[N_KINDS][MAX_ROUNDS], ratio[N_KINDS][MAX_ROUNDS];
+    double open_s[N_KINDS][MAX_ROUNDS]; /* whole kt_engine_open */
+    double peak_bytes, engine_bytes;    /* resident at most in a load; what the engine owns then */
 };
 
 static uint32_t next_random(struct bench *b)
@@ -174,68 +182,152 @@ static kt_status time_copy(struct bench *b, double *bps, kt_err *err)
     return KT_OK;
 }
 
-static kt_status time_load(struct bench *b, double *bps, double *open_s, kt_err *err)
+/* The largest resident size since the mark was reset; 0 where the system does not tell. */
+static double peak_resident(void)
+{
+    char *text, *at;
+    double kib = 0;
+    if (file_read("/proc/self/status", 1u << 16, &text, NULL, NULL) != KT_OK)
+        return 0;
+    at = strstr(text, "VmHWM:");
+    if (at != NULL)
+        kib = strtod(at + 6, NULL);
+    mem_free(text);
+    return kib * 1024;
+}
+
+static void reset_peak(void)
+{
+    int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? write(fd, "5", 1) : 0;
+    (void)n;
+    if (fd >= 0)
+        close(fd);
+}
+
+static kt_status time_load(struct bench *b, int kind, uint32_t round, kt_err *err)
 {
     kt_engine *e;
+    bool cached = kind == CACHE_COLD || kind == CACHE_WARM;
+    b->engine.pack_cache_dir = cached ? b->cache_dir : NULL;
+    reset_peak();
     KT_TRY(kt_engine_open(&b->engine, &e, err));
+    double peak = peak_resident();
     kt_engine_get_info(e, &b->info);
+    bool read = strcmp(b->info.pack_cache, "read") == 0;
     kt_engine_close(e);
-    *bps = (double)b->info.load_bytes / b->info.pack_seconds;
-    *open_s = b->info.load_seconds;
+    if (cached && !read)
+        KT_FAIL(err, KT_E_IO, "--pack-cache %s: the file was not used; the log says why",
+                b->cache_dir);
+    if (peak > b->peak_bytes)
+        b->peak_bytes = peak;
+    b->engine_bytes = (double)(b->info.weight_bytes + b->info.kv_bytes + b->info.scratch_bytes);
+    if (!cached)
+        b->load_bytes = b->info.load_bytes;
+    b->bps[kind][round] = (double)b->info.load_bytes / b->info.pack_seconds;
+    b->open_s[kind][round] = b->info.load_seconds;
     return KT_OK;
+}
+
+/* The packed weights' file too is forgotten or brought into memory. */
+static void touch_cache(const struct bench *b, bool forget_it)
+{
+    DIR *d = b->cache_dir != NULL ? opendir(b->cache_dir) : NULL;
+    for (struct dirent *f; d != NULL && (f = readdir(d)) != NULL;) {
+        const char *dot = strrchr(f->d_name, '.');
+        int fd = dot != NULL && strcmp(dot, ".ktpack") == 0
+                     ? openat(dirfd(d), f->d_name, O_RDONLY | O_CLOEXEC)
+                     : -1;
+        if (fd < 0)
+            continue;
+        if (forget_it)
+            (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        while (!forget_it && read(fd, b->block, CAT_BLOCK) > 0)
+            ;
+        close(fd);
+    }
+    if (d != NULL)
+        closedir(d);
 }
 
 static kt_status one_kind(struct bench *b, int kind, uint32_t round, kt_err *err)
 {
     uint64_t t;
-    if (kind == DISK || kind == COLD)
-        forget(b);
-    else
-        KT_TRY(read_all(b, err));
     switch (kind) {
     case DISK:
+        forget(b);
         t = clock_ns();
         KT_TRY(read_all(b, err));
         b->bps[DISK][round] = (double)b->total / ((double)(clock_ns() - t) * 1e-9);
         return KT_OK;
-    case COLD:
-        return time_load(b, &b->bps[COLD][round], &b->open_s[0][round], err);
     case COPY:
+        KT_TRY(read_all(b, err));
         return time_copy(b, &b->bps[COPY][round], err);
+    case COLD:
+        forget(b);
+        break;
+    case WARM:
+        KT_TRY(read_all(b, err));
+        break;
     default:
-        return time_load(b, &b->bps[WARM][round], &b->open_s[1][round], err);
+        touch_cache(b, kind == CACHE_COLD);
+        break;
     }
+    return time_load(b, kind, round, err);
 }
 
 static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
 {
-    int order[N_KINDS] = {DISK, COLD, COPY, WARM};
-    for (int i = N_KINDS - 1; i > 0; i--) {
+    int order[N_KINDS] = {DISK, COLD, COPY, WARM, CACHE_COLD, CACHE_WARM};
+    int n = b->cache_dir != NULL ? N_KINDS : CACHE_COLD;
+    for (int i = n - 1; i > 0; i--) {
         int j = (int)(next_random(b) % (uint32_t)(i + 1)), t = order[i];
         order[i] = order[j];
         order[j] = t;
     }
-    for (int i = 0; i < N_KINDS; i++)
+    for (int i = 0; i < n; i++)
         KT_TRY(one_kind(b, order[i], round, err));
-    b->cold_ratio[round] = b->bps[COLD][round] / b->bps[DISK][round];
-    b->warm_ratio[round] = b->bps[WARM][round] / b->bps[COPY][round];
+    for (int i = 0; i < n; i++)
+        b->ratio[i][round] =
+            b->bps[i][round] / b->bps[i == COLD || i == CACHE_COLD ? DISK : COPY][round];
     return KT_OK;
+}
+
+struct line {
+    const char *key, *label, *unit;
+    double *v, scale, show;
+};
+
+static void print_line(const struct bench *b, const struct line *l, struct json_out *j)
+{
+    struct stats s;
+    char key[64];
+    stats_of(l->v, b->rounds, &s);
+    jo_kreal(j, l->key, s.median * l->scale);
+    snprintf(key, sizeof key, "%s_q1", l->key);
+    jo_kreal(j, key, s.q1 * l->scale);
+    snprintf(key, sizeof key, "%s_q3", l->key);
+    jo_kreal(j, key, s.q3 * l->scale);
+    if (!b->json)
+        printf("  %-28s %10.2f %10.2f %10.2f %s\n", l->label, s.median * l->show, s.q1 * l->show,
+               s.q3 * l->show, l->unit);
 }
 
 static void report(struct bench *b)
 {
-    struct {
-        const char *key, *label, *unit;
-        double *v, scale, show;
-    } line[] = {
+    const struct line line[] = {
         {"disk_gb_s", "sequential read, cold", "GB/s", b->bps[DISK], 1e-9, 1e-9},
         {"cold_gb_s", "load, cold", "GB/s", b->bps[COLD], 1e-9, 1e-9},
-        {"cold_ratio", "  of the sequential read", "%", b->cold_ratio, 1, 100},
-        {"cold_open_s", "  whole opening", "s", b->open_s[0], 1, 1},
+        {"cold_ratio", "  of the sequential read", "%", b->ratio[COLD], 1, 100},
+        {"cold_open_s", "  whole opening", "s", b->open_s[COLD], 1, 1},
         {"copy_gb_s", "copy to fresh memory, warm", "GB/s", b->bps[COPY], 1e-9, 1e-9},
         {"warm_gb_s", "load, warm", "GB/s", b->bps[WARM], 1e-9, 1e-9},
-        {"warm_ratio", "  of the copy", "%", b->warm_ratio, 1, 100},
-        {"warm_open_s", "  whole opening", "s", b->open_s[1], 1, 1},
+        {"warm_ratio", "  of the copy", "%", b->ratio[WARM], 1, 100},
+        {"warm_open_s", "  whole opening", "s", b->open_s[WARM], 1, 1},
+        {"cache_cold_gb_s", "pack cache, cold", "GB/s", b->bps[CACHE_COLD], 1e-9, 1e-9},
+        {"cache_cold_ratio", "  of the sequential read", "%", b->ratio[CACHE_COLD], 1, 100},
+        {"cache_warm_gb_s", "pack cache, warm", "GB/s", b->bps[CACHE_WARM], 1e-9, 1e-9},
+        {"cache_warm_ratio", "  of the copy", "%", b->ratio[CACHE_WARM], 1, 100},
     };
     struct strbuf text = {0};
     struct json_out j;
@@ -245,52 +337,51 @@ static void report(struct bench *b)
     jo_kuint(&j, "threads", b->info.n_threads);
     jo_kuint(&j, "rounds", b->rounds);
     jo_kuint(&j, "file_bytes", b->total);
-    jo_kuint(&j, "load_bytes", b->info.load_bytes);
+    jo_kuint(&j, "load_bytes", b->load_bytes);
     jo_kuint(&j, "weight_bytes", b->info.weight_bytes);
     jo_kuint(&j, "cached_after_forget_bytes", b->still_cached);
+    jo_kreal(&j, "engine_bytes", b->engine_bytes);
+    jo_kreal(&j, "peak_resident_bytes", b->peak_bytes);
     if (!b->json)
         printf("%s: files %.2f GB, packing reads %.2f GB, %u threads, %u interleaved rounds\n\n"
                "  %-28s %10s %10s %10s\n",
-               b->engine.model_path, (double)b->total * 1e-9, (double)b->info.load_bytes * 1e-9,
+               b->engine.model_path, (double)b->total * 1e-9, (double)b->load_bytes * 1e-9,
                b->info.n_threads, b->rounds, "", "median", "q1", "q3");
-    for (size_t i = 0; i < sizeof line / sizeof line[0]; i++) {
-        struct stats s;
-        char key[64];
-        double k = line[i].scale, d = line[i].show;
-        stats_of(line[i].v, b->rounds, &s);
-        jo_kreal(&j, line[i].key, s.median * k);
-        snprintf(key, sizeof key, "%s_q1", line[i].key);
-        jo_kreal(&j, key, s.q1 * k);
-        snprintf(key, sizeof key, "%s_q3", line[i].key);
-        jo_kreal(&j, key, s.q3 * k);
-        if (!b->json)
-            printf("  %-28s %10.2f %10.2f %10.2f %s\n", line[i].label, s.median * d, s.q1 * d,
-                   s.q3 * d, line[i].unit);
-    }
+    for (size_t i = 0; i < sizeof line / sizeof line[0] - (b->cache_dir != NULL ? 0 : 4); i++)
+        print_line(b, &line[i], &j);
     jo_object_end(&j);
-    if (b->json && sb_ok(&text))
+    if (b->json && sb_ok(&text)) {
         printf("%s\n", text.data);
-    else if (b->still_cached > b->total / 50)
-        printf("\n  the system kept %.2f GB of the files in memory: cold figures are too good\n",
-               (double)b->still_cached * 1e-9);
+    } else {
+        printf("\n  peak of resident memory %.3f GB: %.3f GB of packed weights, KV and scratch, "
+               "%.3f GB beside them\n",
+               b->peak_bytes * 1e-9, b->engine_bytes * 1e-9,
+               (b->peak_bytes - b->engine_bytes) * 1e-9);
+        if (b->still_cached > b->total / 50)
+            printf("  the system kept %.2f GB of the files in memory: cold figures are too good\n",
+                   (double)b->still_cached * 1e-9);
+    }
     sb_free(&text);
 }
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: kttune bench load -m MODEL [options]\n\n"
-                "  --threads N        worker threads (default: the plan's)\n"
-                "  --rounds N         interleaved rounds, 3 to 100 (default 7)\n"
-                "  --quant F, --quant-dense F, --cpu-mask LEVEL, --profile host.json as ktserve "
-                "has them\n"
-                "  --json             one JSON object\n");
+    fprintf(to,
+            "usage: kttune bench load -m MODEL [options]\n\n"
+            "  --threads N        worker threads (default: the plan's)\n"
+            "  --rounds N         interleaved rounds, 3 to 100 (default 7)\n"
+            "  --quant F, --quant-dense F, --cpu-mask LEVEL, --profile host.json as ktserve "
+            "has them\n"
+            "  --pack-cache DIR   loads from packed weights in DIR too; written there if absent\n"
+            "  --quiet            no progress\n"
+            "  --json             one JSON object\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
 /* -1: go on; else the exit code */
 static int parse(int argc, char **argv, struct bench *b)
 {
-    enum { THREADS = 256, ROUNDS, QUANT, QUANT_DENSE, MASK, PROFILE, JSON };
+    enum { THREADS = 256, ROUNDS, QUANT, QUANT_DENSE, MASK, PROFILE, PACK_CACHE, QUIET, JSON };
     static const struct option longs[] = {{"model", 1, 0, 'm'},
                                           {"threads", 1, 0, THREADS},
                                           {"rounds", 1, 0, ROUNDS},
@@ -298,6 +389,8 @@ static int parse(int argc, char **argv, struct bench *b)
                                           {"quant-dense", 1, 0, QUANT_DENSE},
                                           {"cpu-mask", 1, 0, MASK},
                                           {"profile", 1, 0, PROFILE},
+                                          {"pack-cache", 1, 0, PACK_CACHE},
+                                          {"quiet", 0, 0, QUIET},
                                           {"json", 0, 0, JSON},
                                           {"help", 0, 0, 'h'},
                                           {0, 0, 0, 0}};
@@ -333,6 +426,12 @@ static int parse(int argc, char **argv, struct bench *b)
         case PROFILE:
             b->engine.profile_path = optarg;
             break;
+        case PACK_CACHE:
+            b->cache_dir = optarg;
+            break;
+        case QUIET:
+            b->quiet = true;
+            break;
         case JSON:
             b->json = true;
             break;
@@ -348,15 +447,21 @@ static int parse(int argc, char **argv, struct bench *b)
 
 static kt_status run(struct bench *b, kt_err *err)
 {
-    double unused;
+    kt_engine *e;
     KT_TRY(open_files(b, err));
     KT_TRY(bench_host_read(b->engine.threads, &b->host, err));
-    KT_TRY(time_load(b, &unused, &unused, err)); /* warm-up, and the number of threads */
+    if (!b->quiet)
+        load_show(&b->engine);
+    b->engine.pack_cache_dir = b->cache_dir;     /* writes it if there is none */
+    KT_TRY(kt_engine_open(&b->engine, &e, err)); /* warm-up, and the number of threads */
+    kt_engine_get_info(e, &b->info);
+    kt_engine_close(e);
+    b->engine.progress = NULL;
     if (b->info.n_threads > b->host.n_threads)
         KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads, the plan %u", b->info.n_threads,
                 b->host.n_threads);
     for (uint32_t r = 0; r < b->rounds; r++) {
-        if (isatty(STDERR_FILENO))
+        if (isatty(STDERR_FILENO) && !b->quiet)
             fprintf(stderr, "\r\033[Kround %u of %u", r + 1, b->rounds);
         KT_TRY(one_round(b, r, err));
     }
@@ -371,7 +476,7 @@ int bench_load(int argc, char **argv)
     if (code >= 0)
         return code;
     kt_status s = run(&b, &err);
-    if (isatty(STDERR_FILENO))
+    if (isatty(STDERR_FILENO) && !b.quiet)
         fprintf(stderr, "\r\033[K");
     if (s == KT_OK)
         report(&b);

@@ -26,6 +26,7 @@
 #include "cmds.h"
 #include "host/host.h"
 #include "kern.h"
+#include "load_show.h"
 #include "paced.h"
 #include "stats.h"
 
@@ -36,6 +37,7 @@ enum { READ, INT8, SCALED, DECODE, PREFILL, N_KINDS };
 struct bench {
     kt_engine_opts engine;
     uint32_t batch, prompt, gen, rounds;
+    bool quiet;
     bool json, paced;
     kt_engine *e;
     kt_engine_info info;
@@ -299,14 +301,6 @@ static kt_status prepare(struct bench *b, kt_err *err)
     return open_ceiling(b, err);
 }
 
-static void progress(void *user, uint64_t done, uint64_t total)
-{
-    (void)user;
-    fprintf(stderr, "\rloading %3.0f %%", 100.0 * (double)done / (double)(total ? total : 1));
-    if (done == total)
-        fprintf(stderr, "\r             \r");
-}
-
 static int usage(FILE *to)
 {
     fprintf(to,
@@ -320,6 +314,7 @@ static int usage(FILE *to)
             "as ktserve has them\n"
             "  --seed N           of the random token ids (default 1)\n"
             "  --pack-cache DIR   keep packed weights in DIR, or read them from there\n"
+            "  --quiet            no progress\n"
             "  --json             one JSON object\n"
             "  --paced            wait for a line on standard input before each round and print "
             "one JSON object for it\n");
@@ -342,7 +337,8 @@ static int parse(int argc, char **argv, struct bench *b)
         SEED,
         JSON,
         PACED,
-        PACK_CACHE
+        PACK_CACHE,
+        QUIET
     };
     static const struct option longs[] = {{"model", 1, 0, 'm'},
                                           {"threads", 1, 0, THREADS},
@@ -359,6 +355,7 @@ static int parse(int argc, char **argv, struct bench *b)
                                           {"json", 0, 0, JSON},
                                           {"paced", 0, 0, PACED},
                                           {"pack-cache", 1, 0, PACK_CACHE},
+                                          {"quiet", 0, 0, QUIET},
                                           {"help", 0, 0, 'h'},
                                           {0, 0, 0, 0}};
     int c;
@@ -405,6 +402,9 @@ static int parse(int argc, char **argv, struct bench *b)
         case SEED:
             ok = ok && cmd_number(optarg, 0, UINT32_MAX, &seed);
             break;
+        case QUIET:
+            b->quiet = true;
+            break;
         case PACK_CACHE:
             b->engine.pack_cache_dir = optarg;
             break;
@@ -444,19 +444,19 @@ int bench_model(int argc, char **argv)
     int code = parse(argc, argv, &b);
     if (code >= 0)
         return code;
-    if (isatty(2))
-        b.engine.progress = progress;
+    if (!b.quiet)
+        load_show(&b.engine);
     kt_status s = prepare(&b, &err);
     if (s == KT_OK) /* warm-up round, thrown away */
         s = one_round(&b, 0, &err);
     if (b.paced)
         s = s == KT_OK ? paced_rounds(&b, &err) : s;
     for (uint32_t r = 0; !b.paced && s == KT_OK && r < b.rounds; r++) {
-        if (isatty(2))
+        if (isatty(2) && !b.quiet)
             fprintf(stderr, "\rround %u of %u", r + 1, b.rounds);
         s = one_round(&b, r, &err);
     }
-    if (isatty(2))
+    if (isatty(2) && !b.quiet)
         fprintf(stderr, "\r                    \r");
     if (s == KT_OK && !b.paced)
         report(&b, b.decode_bytes < 4.0 * (double)b.llc_bytes);

@@ -18,12 +18,13 @@
 #include "cmds.h"
 #include "golden.h"
 #include "kern.h"
+#include "load_show.h"
 
 struct options {
     const char *model, *golden;
     kt_engine_opts engine;
     uint32_t chunk, copies;
-    bool exact, json;
+    bool exact, json, quiet;
 };
 
 /* Largest and middle values of one place of comparison. */
@@ -489,6 +490,7 @@ static int usage(FILE *to)
                 "  --chunk N            prompt tokens a step (default 512)\n"
                 "  --batch N            with --exact: sequences at once\n"
                 "  --pack-cache DIR     keep packed weights in DIR, or read them from there\n"
+                "  --quiet              no progress\n"
                 "  --json               one JSON object instead of the table\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
@@ -507,6 +509,7 @@ static int parse(int argc, char **argv, struct options *o)
         CHUNK,
         BATCH,
         PACK_CACHE,
+        QUIET,
         JSON
     };
     static const struct option longs[] = {{"strict", 0, 0, STRICT},
@@ -519,6 +522,7 @@ static int parse(int argc, char **argv, struct options *o)
                                           {"chunk", 1, 0, CHUNK},
                                           {"batch", 1, 0, BATCH},
                                           {"pack-cache", 1, 0, PACK_CACHE},
+                                          {"quiet", 0, 0, QUIET},
                                           {"json", 0, 0, JSON},
                                           {"help", 0, 0, 'h'},
                                           {0, 0, 0, 0}};
@@ -557,6 +561,9 @@ static int parse(int argc, char **argv, struct options *o)
         case BATCH:
             ok = ok && cmd_number(optarg, 1, 256, &o->copies);
             break;
+        case QUIET:
+            o->quiet = true;
+            break;
         case PACK_CACHE:
             o->engine.pack_cache_dir = optarg;
             break;
@@ -578,6 +585,8 @@ static int parse(int argc, char **argv, struct options *o)
 static kt_status run(struct check *c, bool *met, kt_err *err)
 {
     c->o.engine.model_path = c->o.model;
+    if (!c->o.quiet)
+        load_show(&c->o.engine);
     c->o.engine.max_seqs = c->o.copies > 16 ? c->o.copies : 16;
     KT_TRY(kt_engine_open(&c->o.engine, &c->e, err));
     kt_engine_get_info(c->e, &c->info);

@@ -4,6 +4,7 @@ kttune_SOURCES += \
 	%D%/bench_model.c %D%/bench.h \
 	%D%/bench_kernels.c %D%/bench_kernels.h %D%/bench_kernels_out.c \
 	%D%/bench_load.c \
+	%D%/load_show.c %D%/load_show.h \
 	%D%/bench_moe.c %D%/bench_moe_ids.c %D%/bench_moe_ids.h \
 	%D%/bench_host.c %D%/bench_host.h \
 	%D%/kern_set.c %D%/kern_set.h \

@@ -9,3 +9,5 @@ TESTS += tests/integration/test_profile_use.py
 EXTRA_DIST += tests/integration/test_profile_use.py
 TESTS += tests/integration/test_bench_kernels.py
 EXTRA_DIST += tests/integration/test_bench_kernels.py
+TESTS += tests/integration/test_load_memory.py
+EXTRA_DIST += tests/integration/test_load_memory.py

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/bar.h"
 #include "base/dtype.h"
 #include "base/file.h"
 #include "base/fp.h"
@@ -177,9 +178,30 @@ static void team_survives_failed_allocations(void **state)
     }
 }
 
+static void bars(void **state)
+{
+    struct bar b;
+    (void)state;
+    const uint64_t second = 1000000000u, gb = 1000000000u;
+    bar_open(&b, "loading", true);
+    assert_string_equal(bar_step(&b, 1, 8 * gb, 5 * second), "");
+    assert_string_equal(bar_step(&b, gb, 8 * gb, 5 * second + 1000), ""); /* too soon */
+    assert_string_equal(bar_step(&b, 2 * gb, 8 * gb, 6 * second),
+                        "\r\033[Kloading [#######.......................]  25 %  2.00 of 8.00 GB  "
+                        "2.00 GB/s  0:03 left");
+    assert_string_equal(bar_step(&b, 8 * gb, 8 * gb, 6 * second + 1), "\r\033[K");
+    bar_open(&b, "loading", false);
+    assert_string_equal(bar_step(&b, 0, 8000 * gb, second), "");
+    assert_string_equal(bar_step(&b, 2 * gb, 8000 * gb, 3 * second), "");
+    assert_string_equal(bar_step(&b, 6 * gb, 8000 * gb, 7 * second),
+                        "loading   0 %, 6.00 of 8000.00 GB, 1.00 GB/s, 2:13:14 left\n");
+    assert_string_equal(bar_step(&b, 8000 * gb, 8000 * gb, 8 * second), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bars),
         cmocka_unit_test(half_round_trips),
         cmocka_unit_test(half_rounds_to_nearest_even),
         cmocka_unit_test(json_escapes_and_numbers),
