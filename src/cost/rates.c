@@ -100,7 +100,8 @@ double cost_node_read(const struct profile *p, int32_t node, uint32_t threads, c
         }
     }
     if (id != NULL)
-        snprintf(id, 64, "%s%u", prefix, below > 0 ? below : above);
+        snprintf(id, 64, "%s%u", prefix,
+                 below == 0 || (above > 0 && above - threads < threads - below) ? above : below);
     if (below == 0)
         return above > 0 ? rate_above * threads / above : 0;
     if (above == 0 || above == below)
