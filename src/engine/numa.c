@@ -17,10 +17,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/place.h"
@@ -47,15 +49,86 @@ static void say_forbidden(struct kt_engine *e, int code)
     e->bind_forbidden = true;
 }
 
+/* Sum of the numbers that follow `key` in [text, end). */
+static uint64_t sum_after(const char *text, const char *end, const char *key)
+{
+    uint64_t sum = 0;
+    for (const char *at = text; (at = strstr(at, key)) != NULL && at < end;) {
+        at += strlen(key);
+        sum += strtoull(at, NULL, 10);
+    }
+    return sum;
+}
+
+/* What the kernel keeps of a node's memory for itself: the "low" marks of its zones, in bytes. */
+static uint64_t node_kept(int32_t node)
+{
+    char *text, key[32];
+    size_t len;
+    uint64_t pages = 0;
+    if (file_read("/proc/zoneinfo", (size_t)64 << 20, &text, &len, NULL) != KT_OK)
+        return 0;
+    snprintf(key, sizeof key, "Node %d, zone", node);
+    for (const char *zone = text; (zone = strstr(zone, key)) != NULL;) {
+        zone += strlen(key);
+        const char *next = strstr(zone, "Node "), *low = strstr(zone, " low ");
+        if (low != NULL && (next == NULL || low < next))
+            pages += strtoull(low + 5, NULL, 10);
+    }
+    mem_free(text);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What a node could give: free memory and caches, less what the kernel keeps of both, as it reckons
+ * MemAvailable of a whole machine. UINT64_MAX when the node does not say. */
+static uint64_t node_room(int32_t node)
+{
+    static const char *const cached[] = {" Active(file):", " Inactive(file):", " SReclaimable:"};
+    char path[80], *text;
+    size_t len;
+    uint64_t free_bytes, cache = 0, kept = node_kept(node);
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%d/meminfo", node);
+    if (file_read(path, 65536, &text, &len, NULL) != KT_OK)
+        return UINT64_MAX;
+    bool said = strstr(text, " MemFree:") != NULL;
+    free_bytes = sum_after(text, text + len, " MemFree:") << 10;
+    for (int i = 0; i < 3; i++)
+        cache += sum_after(text, text + len, cached[i]) << 10;
+    mem_free(text);
+    cache -= cache / 2 < kept ? cache / 2 : kept;
+    return !said ? UINT64_MAX : (free_bytes > kept ? free_bytes - kept : 0) + cache;
+}
+
+/* Bound memory that its nodes cannot give ends the process by the kernel's hand, in the middle of
+ * packing: refuse before. */
+static kt_status check_room(const struct plan_pool *q, uint64_t bytes, kt_err *err)
+{
+    uint64_t room = 0;
+    for (uint32_t i = 0; i < q->n_mems; i++) {
+        uint64_t more = node_room(q->mems[i]);
+        room = more > UINT64_MAX - room ? UINT64_MAX : room + more;
+    }
+    if (bytes > room)
+        KT_FAIL(err, KT_E_LIMIT,
+                "node %d can give %.3f GiB, and the weights of its pool (%.0f %% of the rows) need "
+                "%.3f GiB. Remedies: free memory on that node (numactl -H), smaller weights "
+                "(--quant mxfp4, --quant-dense q8_0), or fewer --threads than pools, which leaves "
+                "the weakest node out",
+                q->mems[0], (double)room / (1u << 30), q->share * 100, (double)bytes / (1u << 30));
+    return KT_OK;
+}
+
 kt_status eng_numa_bind(struct kt_engine *e, uint32_t pool, void *p, uint64_t bytes, kt_err *err)
 {
     const struct plan_pool *q = &e->plan->pools[pool];
     if (!has_choice(e) || q->n_mems == 0)
         return KT_OK;
     int code = place_memory(p, bytes, PLACE_BIND, q->mems, q->n_mems);
+    if (code == 0)
+        return check_room(q, bytes, err);
     if (forbidden(code))
         say_forbidden(e, code);
-    else if (code != 0)
+    else
         return err_set(err, KT_E_LIMIT, code, __func__,
                        "cannot bind memory to node %d: %s; is the node online and in this "
                        "process' cpuset (cpuset.mems)?",

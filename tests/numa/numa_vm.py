@@ -170,7 +170,7 @@ class Machine:
         qemu, _, image = tools()
         os.makedirs(LOGS, exist_ok=True)
         console, results = (os.path.join(LOGS, f"numa-{self.name}.{end}") for end in ("console.log", "out.log"))
-        script = INIT + "".join(f"echo; echo '@@begin {label}'; {text}; echo; echo \"@@end {label} $?\"\n" for label, text in commands.items())
+        script = INIT + "".join(f"echo; echo '@@begin {label}'; {text}\ncode=$?; echo; echo \"@@end {label} $code\"\n" for label, text in commands.items())
         script += "echo @@done; sync; poweroff -f\n"
         with tempfile.TemporaryDirectory(prefix="kt-numa-") as folder:
             initrd = os.path.join(folder, "initrd")
