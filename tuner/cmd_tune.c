@@ -294,6 +294,19 @@ void tune_print(const struct tune_job *j, const struct search_out *r)
     sb_free(&t);
 }
 
+/* The samples of the entry that is about to be replaced. */
+static void forget_samples(struct profile *p, const struct tune_job *j)
+{
+    json_t *ms = json_object_get(p->root, "measurements");
+    char prefix[128];
+    tune_sample_id(j, "", prefix, sizeof prefix);
+    for (size_t i = json_array_size(ms); i-- > 0;) {
+        const char *id = json_string_value(json_object_get(json_array_get(ms, i), "id"));
+        if (strncmp(id, prefix, strlen(prefix)) == 0)
+            json_array_remove(ms, i);
+    }
+}
+
 /* Put the entry and its samples into the profile as it is now, and write it. */
 static kt_status store(const struct args *a, const struct tune_job *j, const struct search_out *r,
                        kt_err *err)
@@ -310,6 +323,8 @@ static kt_status store(const struct args *a, const struct tune_job *j, const str
         free(text);
     }
     kt_status s = profile_read(a->profile, &p, err);
+    if (s == KT_OK)
+        forget_samples(p, j);
     for (size_t i = 0; i < json_array_size(ms) && s == KT_OK; i++)
         s = profile_put_measurement(p, json_incref(json_array_get(ms, i)), err);
     if (s == KT_OK)

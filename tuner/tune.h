@@ -34,6 +34,8 @@ void tune_print(const struct tune_job *j, const struct search_out *r);
 
 /* tune_json.c */
 json_t *tune_shape_json(const struct tune_job *j);
+/* Id of a finalist's samples: "tune.GOAL:SHAPE.WHO"; WHO "" gives what they all begin with. */
+void tune_sample_id(const struct tune_job *j, const char *who, char *out, size_t n);
 /* Entry of `tunings`, and (into measurements, an array) the samples that it rests on. NULL when
  * memory is short. */
 json_t *tune_entry(const struct tune_job *j, const struct search_out *r, json_t *measurements);

@@ -30,7 +30,7 @@ static json_t *span_json(const struct span *s)
 }
 
 /* "tune.decode:e128.k8.h2048.i768.mxfp4.rival1" */
-static void sample_id(const struct tune_job *j, const char *who, char *out, size_t n)
+void tune_sample_id(const struct tune_job *j, const char *who, char *out, size_t n)
 {
     snprintf(out, n, "tune.%s:e%u.k%u.h%u.i%u.%s.%s", j->goal, j->experts, j->top_k, j->hidden,
              j->inter, j->format, who);
@@ -162,7 +162,7 @@ json_t *tune_entry(const struct tune_job *j, const struct search_out *r, json_t 
     for (uint32_t i = 0, k = 0; i < r->n_finalists; i++) {
         bool chosen = r->finalist[i].config == r->chosen;
         snprintf(who, sizeof who, "rival%u", ++k);
-        sample_id(j, chosen ? "chosen" : who, id, sizeof id);
+        tune_sample_id(j, chosen ? "chosen" : who, id, sizeof id);
         if (chosen)
             snprintf(chosen_id, sizeof chosen_id, "%s", id);
         json_t *m = samples(j, &r->finalist[i], id);

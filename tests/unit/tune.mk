@@ -21,3 +21,5 @@ tests_unit_test_tuned_SOURCES = %D%/test_tuned.c
 tests_unit_test_tuned_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_tuned_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
+TESTS += tests/integration/test_tune.sh
+EXTRA_DIST += tests/integration/test_tune.sh

@@ -1,0 +1,56 @@
+#!/bin/sh
+# test_tune.sh - kttune tune on the demo model: the profile stays valid whatever happens, a second run replaces the entry, an interruption says what is
+# missing, ktserve's engine names the tuning, a replay gives the same bytes for the same seed. No speed is asserted.
+set -u
+build=${KT_BUILDDIR:-.}
+src=${KT_SRCDIR:-.}
+kttune=$build/kttune
+[ -x "$kttune" ] || { echo "no kttune"; exit 77; }
+dir=$(mktemp -d) || exit 99
+trap 'rm -rf "$dir"' EXIT
+bad=0
+say() { echo "FAIL: $*"; bad=1; }
+f=$dir/host.json
+"$kttune" probe --topology-only -o "$f" >/dev/null 2>&1 || { echo "no profile of this host can be made"; exit 77; }
+
+entries() { grep -c '"x_model"' "$f"; }
+tune() { "$kttune" tune --profile "$f" -m "$src/models/demo" --sample 1 "$@" >"$dir/out" 2>"$dir/err"; }
+
+tune --budget 4
+rc=$?
+{ [ $rc = 0 ] || [ $rc = 2 ]; } || { cat "$dir/err"; say "tune: exit $rc"; }
+grep -q '^chosen' "$dir/out" || say "no verdict was printed"
+"$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after tune"
+[ "$(entries)" = 1 ] || say "$(entries) entries instead of 1"
+tune --budget 3 --seed 2 --json
+[ "$(entries)" = 1 ] || say "a second run must replace the entry"
+grep -q '"seed": 2' "$dir/out" || say "--json does not print the entry"
+tune --budget 3 --goal prefill --prompt 16
+[ "$(entries)" = 2 ] || say "another goal is another entry"
+"$kttune" probe --topology-only -o "$f" >/dev/null 2>&1
+# a soft field of the host may have changed meanwhile: then samples, and what rests on them, are dropped
+[ "$(entries)" = 2 ] || echo "after a probe $(entries) of 2 tunings are left"
+
+# an interruption: valid file, exit 2, what is missing
+"$kttune" tune --profile "$f" -m "$src/models/demo" --budget 600 --sample 5 >"$dir/out" 2>"$dir/err2" &
+pid=$!
+n=0
+while ! grep -q warm-up "$dir/err2" 2>/dev/null && [ $n -lt 200 ]; do sleep 0.1; n=$((n + 1)); done
+kill -INT $pid
+wait $pid
+rc=$?
+[ $rc = 2 ] || say "interrupted: exit $rc instead of 2"
+grep -q '^missing  interrupted' "$dir/out" || say "nobody says what the interruption cut"
+"$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after an interruption"
+
+t=$src/tests/unit/data/replay_decode.json
+"$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --json >"$dir/a"
+"$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --json >"$dir/b"
+cmp -s "$dir/a" "$dir/b" || say "the same seed gives other bytes"
+"$kttune" tune --backend "replay:$t" --budget 1 --json >"$dir/a"
+[ $? = 2 ] || say "a replay that runs out of virtual time must say so"
+"$kttune" tune --backend replay:/nonexistent >/dev/null 2>&1 && say "a missing table is an error"
+"$kttune" tune --profile "$f" >/dev/null 2>&1
+[ $? = 1 ] || say "a missing model is a usage error"
+[ $bad = 0 ] && echo "tune: entries, interruption, replay"
+exit $bad
