@@ -52,11 +52,12 @@ enum kern_layout { KERN_ROWS, KERN_P16 };
 
 /* The form of activations that a weight type is multiplied with. */
 enum kern_act { KERN_ACT_F32, KERN_ACT_Q8, KERN_ACT_ROW };
-#define KERN_PANEL 16     /* rows of a panel */
-#define KERN_GROUP 32     /* elements under one activation scale */
-#define KERN_SEGMENT 512  /* elements of a segment of the canonical row sum */
-#define KERN_KV_PAGE 64   /* positions of a KV page */
-#define KERN_KV_BLOCK 256 /* positions of a canonical attention block */
+#define KERN_PANEL 16       /* rows of a panel */
+#define KERN_GROUP 32       /* elements under one activation scale */
+#define KERN_SEGMENT 512    /* elements of a segment of the canonical row sum */
+#define KERN_ROW_MAX 131072 /* columns of INT8 per row: 128 * 127 * columns fits int32 */
+#define KERN_KV_PAGE 64     /* positions of a KV page */
+#define KERN_KV_BLOCK 256   /* positions of a canonical attention block */
 
 enum kern_op {
     KERN_GEMV, /* few tokens: streams weights, run.mm */
@@ -206,6 +207,11 @@ enum kern_layout kern_layout_for(int dtype, uint32_t isa);
 
 /* ---- packing ---- */
 enum kern_act kern_act_of(enum dtype t);
+/* k is a multiple of this. */
+static inline uint32_t kern_row_unit(enum dtype t)
+{
+    return kern_act_of(t) == KERN_ACT_ROW ? KERN_GROUP : dtype_info(t)->block_elems;
+}
 /* Can this dtype be multiplied (GEMV/GEMM exist)? */
 bool kern_has_dtype(int dtype);
 /* Bytes of one panel of 16 rows (P16) or of 16 rows (ROWS); rows of k elements. 64-byte multiple

@@ -16,6 +16,10 @@ uint64_t kern_panel_bytes(enum kern_layout l, enum dtype t, uint32_t k)
         return KERN_PANEL * dtype_row_bytes(t, k);
     struct p16 f = p16_of(t);
     uint32_t groups = k / KERN_GROUP;
+    if (dtype_info(t)->scale_elems > 0) {
+        uint64_t scales = dtype_row_scale_bytes(t, k) * KERN_PANEL;
+        return (scales + (uint64_t)k * KERN_PANEL + 63) / 64 * 64;
+    }
     uint64_t b = f.codes
                      ? (uint64_t)groups * p16_group_bytes(f) + (uint64_t)(groups / f.super) * f.head
                      : (uint64_t)k * KERN_PANEL * plain_bytes(t);
@@ -77,10 +81,25 @@ static bool plain_ok(enum dtype t, const uint8_t *b, uint32_t k)
     return ok;
 }
 
+/* Rows with their scales in front. FP8 scales are packed 2^8 times larger, which must be finite
+ * too. */
+static bool scaled_ok(enum dtype t, const uint8_t *b, uint32_t k)
+{
+    const uint64_t head = dtype_row_scale_bytes(t, k);
+    bool ok = true;
+    for (uint64_t i = 0; i < head; i += 4)
+        ok &= (load_u32(b + i) & 0x7fffffffu) < (t == DT_FP8 ? 0x7b800000u : 0x7f800000u);
+    for (uint64_t i = head; t == DT_FP8 && i < head + k; i++)
+        ok &= (b[i] & 0x7f) != 0x7f;
+    return ok;
+}
+
 static bool row_ok(enum dtype t, const uint8_t *b, uint32_t k)
 {
     const struct dtype_info *info = dtype_info(t);
     int at[2];
+    if (info->scale_elems > 0)
+        return scaled_ok(t, b, k);
     if (plain_bytes(t))
         return plain_ok(t, b, k);
     half_fields(t, at);
@@ -110,6 +129,24 @@ static void put_plain(const uint8_t *src, uint32_t k, uint32_t size, uint8_t *ds
             memcpy(d, src + 2 * (size_t)i, 2);
         else
             memcpy(d, src + 4 * (size_t)i, 4);
+    }
+}
+
+static void put_scaled(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel, uint32_t r)
+{
+    const uint8_t *code = src + dtype_row_scale_bytes(t, k);
+    if (t == DT_INT8) {
+        memcpy(panel + 4 * r, src, 4);
+        for (uint32_t i = 0; i < k; i++)
+            panel[64 + i / 4 * 64 + 4 * r + i % 4] = code[i] ^ 0x80;
+        return;
+    }
+    for (uint32_t i = 0; i < k; i++) {
+        uint8_t *b = panel + fp8_block_at(i);
+        float scale = row_scale(t, src, i) * 256.0f;
+        if (i % FP8_BLOCK == 0)
+            memcpy(b + 4 * r, &scale, 4);
+        b[64 + i % FP8_BLOCK * KERN_PANEL + r] = code[i];
     }
 }
 
@@ -239,6 +276,10 @@ static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel
     const struct dtype_info *info = dtype_info(t);
     struct p16 f = p16_of(t);
     uint32_t gb = p16_group_bytes(f);
+    if (info->scale_elems > 0) {
+        put_scaled(t, src, k, panel, r);
+        return;
+    }
     if (plain_bytes(t)) {
         put_plain(src, k, plain_bytes(t), panel, r);
         return;

@@ -86,4 +86,15 @@ static inline uint32_t plain_bytes(int t)
     return t == DT_F32 ? 4 : t == DT_F16 || t == DT_BF16 ? 2 : 0;
 }
 
+/* FP8: for every 128 columns 16 scales, fp32, 2^8 times the stored ones (the kernels decode codes
+ * to 2^-8 of their value), then for each column the 16 rows' codes. INT8: 16 scales, fp32, then
+ * operands of four columns like Q8_0's, of codes + 128. */
+#define FP8_BLOCK 128
+
+/* Offset of the block that column k is in. */
+static inline size_t fp8_block_at(uint32_t k)
+{
+    return (size_t)(k / FP8_BLOCK) * (64 + FP8_BLOCK * KERN_PANEL);
+}
+
 #endif

@@ -32,12 +32,16 @@ const struct kern *const *kern_table(size_t *n)
         t = kern_avx2_mm(&c), take(t, c);
         t = kern_avx2_gemm(&c), take(t, c);
         t = kern_avx2_plain(&c), take(t, c);
+        t = kern_avx2_fp8(&c), take(t, c);
+        t = kern_avx2_i8(&c), take(t, c);
         t = kern_avx2_vec(&c), take(t, c);
 #endif
 #if KT_HAVE_AVX512
         t = kern_avx512_mm(&c), take(t, c);
         t = kern_avx512_gemm(&c), take(t, c);
         t = kern_avx512_plain(&c), take(t, c);
+        t = kern_avx512_fp8(&c), take(t, c);
+        t = kern_avx512_i8(&c), take(t, c);
         t = kern_avx512_vec(&c), take(t, c);
 #endif
 #if KT_HAVE_AMX

@@ -10,10 +10,14 @@ const struct kern *kern_ref_vec(size_t *n);
 const struct kern *kern_avx2_mm(size_t *n);
 const struct kern *kern_avx2_gemm(size_t *n);
 const struct kern *kern_avx2_plain(size_t *n);
+const struct kern *kern_avx2_fp8(size_t *n);
+const struct kern *kern_avx2_i8(size_t *n);
 const struct kern *kern_avx2_vec(size_t *n);
 const struct kern *kern_avx512_mm(size_t *n);
 const struct kern *kern_avx512_gemm(size_t *n);
 const struct kern *kern_avx512_plain(size_t *n);
+const struct kern *kern_avx512_fp8(size_t *n);
+const struct kern *kern_avx512_i8(size_t *n);
 const struct kern *kern_avx512_vec(size_t *n);
 const struct kern *kern_amx_gemm(size_t *n);
 /* The same source over the tile model of amx/tile.h; in the kernel tests only. */

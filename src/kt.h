@@ -74,7 +74,8 @@ typedef struct kt_engine_opts {
     size_t size;              /**< sizeof(kt_engine_opts), set by kt_engine_opts_init */
     const char *model_path;   /**< GGUF file (any shard) or checkpoint directory */
     const char *profile_path; /**< host.json, or NULL for defaults */
-    /** Routed experts to "mxfp4", "q8_0", "q4_0" or "int4" at load; NULL or "none": as stored. */
+    /** Routed experts to "mxfp4", "q8_0", "q4_0", "int4", "int8" or "fp8" at load; NULL or
+     * "none": as stored. */
     const char *quant;
     /** The same for all other matrices, embedding and head included; routers, norms and biases
      * stay as stored. */

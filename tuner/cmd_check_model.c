@@ -479,19 +479,20 @@ static kt_status check_exact(struct check *c, bool *met, kt_err *err)
 
 static int usage(FILE *to)
 {
-    fprintf(to, "usage: kttune check-model MODEL GOLDEN.safetensors [options]\n\n"
-                "  --strict             fp32 arithmetic and KV\n"
-                "  --exact              compare bits instead of distances\n"
-                "  --kv-type TYPE       bf16 (default), f32 or int8\n"
-                "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4 at load\n"
-                "  --quant-dense F      all other matrices\n"
-                "  --cpu-mask LEVEL     ref, avx2, avx512, avx512vnni or amx\n"
-                "  --threads N          worker threads\n"
-                "  --chunk N            prompt tokens a step (default 512)\n"
-                "  --batch N            with --exact: sequences at once\n"
-                "  --pack-cache DIR     keep packed weights in DIR, or read them from there\n"
-                "  --quiet              no progress\n"
-                "  --json               one JSON object instead of the table\n");
+    fprintf(to,
+            "usage: kttune check-model MODEL GOLDEN.safetensors [options]\n\n"
+            "  --strict             fp32 arithmetic and KV\n"
+            "  --exact              compare bits instead of distances\n"
+            "  --kv-type TYPE       bf16 (default), f32 or int8\n"
+            "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4, int8, fp8 at load\n"
+            "  --quant-dense F      all other matrices\n"
+            "  --cpu-mask LEVEL     ref, avx2, avx512, avx512vnni or amx\n"
+            "  --threads N          worker threads\n"
+            "  --chunk N            prompt tokens a step (default 512)\n"
+            "  --batch N            with --exact: sequences at once\n"
+            "  --pack-cache DIR     keep packed weights in DIR, or read them from there\n"
+            "  --quiet              no progress\n"
+            "  --json               one JSON object instead of the table\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 

@@ -60,7 +60,8 @@ struct acts {
     int32_t sum[TOKENS * LONG_K / 32];
 };
 
-static void make_acts(struct acts *a)
+/* group: elements under one scale. Scales and sums keep their places of every 32 (ldg). */
+static void make_acts(struct acts *a, uint32_t group)
 {
     uint64_t seed = 11;
     selftest_floats(a->x, sizeof a->x / sizeof *a->x, 5);
@@ -70,7 +71,7 @@ static void make_acts(struct acts *a)
         a->sum[g] = 0;
         for (size_t i = 0; i < 32; i++) {
             a->q[g * 32 + i] = (int8_t)((int)(m_random(&seed) >> 33) % 255 - 127);
-            a->sum[g] += a->q[g * 32 + i];
+            a->sum[g * 32 / group * group / 32] += a->q[g * 32 + i];
         }
     }
 }
@@ -108,7 +109,7 @@ static enum selftest test_mm(const struct kern *row, const struct kern *ref)
     static float want[TOKENS * ROWS], got[TOKENS * ROWS];
     void *w = selftest_rows((enum dtype)row->dtype, ROWS, LONG_K, 3);
     enum selftest result = SELFTEST_NO_MEMORY;
-    make_acts(&a);
+    make_acts(&a, kern_act_of((enum dtype)row->dtype) == KERN_ACT_ROW ? LONG_K : 32);
     memset(want, 0x5a, sizeof want);
     memset(got, 0xa5, sizeof got);
     if (w != NULL && multiply(ref, w, &a, want) && multiply(row, w, &a, got))
@@ -199,8 +200,8 @@ static enum selftest test_attn(const struct kern *row, const struct kern *ref)
 static void quant(const struct kern *row, const float *x, uint8_t *out)
 {
     _Alignas(64) int8_t q[N];
-    float scale[N / 32];
-    int32_t sum[N / 32];
+    float scale[N / 32] = {0};
+    int32_t sum[N / 32] = {0};
     bool ok = row->run.quant(x, N, q, scale, sum);
     memcpy(out, q, sizeof q);
     memcpy(out + 256, scale, sizeof scale);
@@ -232,6 +233,7 @@ static void vector(const struct kern *row, const float *x, const float *w, uint8
     memcpy(y, x, sizeof y);
     switch (row->op) {
     case KERN_QUANT_ACT:
+    case KERN_QUANT_ROW:
         quant(row, x, out);
         return;
     case KERN_MOE_ADD:

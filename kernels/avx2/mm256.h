@@ -299,6 +299,11 @@ static inline bool fits_32(const struct kern_shape *s)
     return s->k % 32 == 0;
 }
 
+static inline bool fits_row(const struct kern_shape *s)
+{
+    return s->k % 32 == 0 && s->k <= KERN_ROW_MAX;
+}
+
 static inline bool fits_256(const struct kern_shape *s)
 {
     return s->k % 256 == 0;

@@ -77,6 +77,33 @@ static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32
     return true;
 }
 
+static bool quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+{
+    const __m256 abs_bits = _mm256_castsi256_ps(_mm256_set1_epi32(ABS_BITS));
+    __m256i top = _mm256_setzero_si256();
+    for (uint32_t i = 0; i < k; i += 8)
+        top = _mm256_max_epi32(
+            top, _mm256_castps_si256(_mm256_and_ps(_mm256_loadu_ps(x + i), abs_bits)));
+    const int32_t bits = max_epi32(top);
+    if (bits >= INF_BITS)
+        return false;
+    const __m128 amax = _mm_castsi128_ps(_mm_cvtsi32_si128(bits));
+    __m128 inv = _mm_setzero_ps();
+    *scale = 0.0f;
+    if (!_mm_comilt_ss(amax, _mm_set_ss(0x1p-100f))) {
+        const __m128 s = _mm_div_ss(amax, _mm_set_ss(127.0f));
+        *scale = _mm_cvtss_f32(s);
+        inv = _mm_div_ss(_mm_set_ss(1.0f), s);
+    }
+    *sum = 0;
+    for (uint32_t i = 0; i < k; i += KERN_GROUP) {
+        const __m256 v[4] = {_mm256_loadu_ps(x + i), _mm256_loadu_ps(x + i + 8),
+                             _mm256_loadu_ps(x + i + 16), _mm256_loadu_ps(x + i + 24)};
+        *sum += codes32(v, _mm256_broadcastss_ps(inv), q + i);
+    }
+    return true;
+}
+
 static __m128 dot16(const float *x, uint32_t n)
 {
     __m256 lane0 = _mm256_setzero_ps(), lane8 = _mm256_setzero_ps();
@@ -291,6 +318,7 @@ const struct kern *kern_avx2_vec(size_t *n)
 {
     static const struct kern table[] = {
         ROW(KERN_QUANT_ACT, quant, quant_act),
+        ROW(KERN_QUANT_ROW, quant, quant_row),
         ROW(KERN_RMSNORM, rmsnorm, rmsnorm),
         ROW(KERN_SWIGLU, swiglu, swiglu),
         ROW(KERN_ADD, add, add),

@@ -66,6 +66,35 @@ static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32
     return true;
 }
 
+static bool quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+{
+    const __m512i abs_bits = _mm512_set1_epi32(ABS_BITS);
+    __m512i top = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < k; i += 16)
+        top = _mm512_max_epi32(
+            top, _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + i)), abs_bits));
+    const int32_t bits = _mm512_reduce_max_epi32(top);
+    if (bits >= INF_BITS)
+        return false;
+    const __m128 amax = _mm_castsi128_ps(_mm_cvtsi32_si128(bits));
+    float inv = 0.0f;
+    *scale = 0.0f;
+    if (!_mm_comilt_ss(amax, _mm_set_ss(0x1p-100f))) {
+        const __m128 s = _mm_div_ss(amax, _mm_set_ss(127.0f));
+        *scale = _mm_cvtss_f32(s);
+        inv = _mm_cvtss_f32(_mm_div_ss(_mm_set_ss(1.0f), s));
+    }
+    const __m512 f = _mm512_set1_ps(inv);
+    __m512i total = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < k; i += 16) {
+        const __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), f));
+        _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(c));
+        total = _mm512_add_epi32(total, c);
+    }
+    *sum = _mm512_reduce_add_epi32(total);
+    return true;
+}
+
 static __m128 dot16(const float *x, uint32_t n)
 {
     __m512 lane = _mm512_setzero_ps();
@@ -253,6 +282,7 @@ const struct kern *kern_avx512_vec(size_t *n)
 {
     static const struct kern table[] = {
         ROW(KERN_QUANT_ACT, quant, quant_act),
+        ROW(KERN_QUANT_ROW, quant, quant_row),
         ROW(KERN_RMSNORM, rmsnorm, rmsnorm),
         ROW(KERN_SWIGLU, swiglu, swiglu),
         ROW(KERN_ADD, add, add),

@@ -187,6 +187,19 @@ static void block_rows(const struct kern_mm *a, enum dtype t)
         }
 }
 
+/* Elements [s, s + len) of a row of k. */
+static void get_plain(enum dtype t, const uint8_t *row, uint32_t k, uint32_t s, uint32_t len,
+                      float *w)
+{
+    if (t != DT_FP8) {
+        kern_decode(t, row + dtype_row_bytes(t, s), len, w);
+        return;
+    }
+    const uint8_t *code = row + dtype_row_scale_bytes(t, k);
+    for (uint32_t i = 0; i < len; i++)
+        w[i] = e4m3_to_f32(code[s + i]) * row_scale(t, row, s + i);
+}
+
 static void plain_rows(const struct kern_mm *a, enum dtype t)
 {
     size_t bytes = dtype_row_bytes(t, a->k);
@@ -194,7 +207,7 @@ static void plain_rows(const struct kern_mm *a, enum dtype t)
     for (uint32_t r = a->row0; r < a->row1; r++)
         for (uint32_t s = 0; s < a->k; s += KERN_SEGMENT) {
             uint32_t len = a->k - s < KERN_SEGMENT ? a->k - s : KERN_SEGMENT;
-            kern_decode(t, (const uint8_t *)a->w + r * bytes + dtype_row_bytes(t, s), len, w);
+            get_plain(t, (const uint8_t *)a->w + r * bytes, a->k, s, len, w);
             for (uint32_t i = 0; i < a->n; i++) {
                 const float *x = a->x + (a->tok ? a->tok[i] : i) * a->ldx + s;
                 float acc = 0, *y = &a->y[i * a->ldy + r];
@@ -203,6 +216,28 @@ static void plain_rows(const struct kern_mm *a, enum dtype t)
                 *y = s == 0 ? acc : *y + acc;
             }
         }
+}
+
+/* y = fl32((float)dot * fl32(scale * a_scale)), dot exact over the whole row. */
+static void int8_rows(const struct kern_mm *a, enum dtype t)
+{
+    size_t bytes = dtype_row_bytes(t, a->k);
+    for (uint32_t r = a->row0; r < a->row1; r++) {
+        const uint8_t *row = (const uint8_t *)a->w + r * bytes, *code = row + 4;
+        for (uint32_t i = 0; i < a->n; i++) {
+            size_t x = a->tok ? a->tok[i] : i;
+            const int8_t *q = a->q + x * a->ldq;
+            int32_t dot = 0;
+            for (uint32_t k = 0; k < a->k; k++)
+                dot += (int8_t)code[k] * q[k];
+            a->y[i * a->ldy + r] = (float)dot * (row_scale(t, row, 0) * a->scale[x * a->ldg]);
+        }
+    }
+}
+
+static bool fits_row(const struct kern_shape *s)
+{
+    return s->k % 32 == 0 && s->k <= KERN_ROW_MAX;
 }
 
 static bool fits_256(const struct kern_shape *s)
@@ -223,6 +258,8 @@ static bool fits_32(const struct kern_shape *s)
 RUN(bf16, DT_BF16, plain_rows)
 RUN(f16, DT_F16, plain_rows)
 RUN(f32, DT_F32, plain_rows)
+RUN(fp8, DT_FP8, plain_rows)
+RUN(int8, DT_INT8, int8_rows)
 RUN(q8_0, DT_Q8_0, block_rows)
 RUN(q4_0, DT_Q4_0, block_rows)
 RUN(int4, DT_INT4, block_rows)
@@ -247,6 +284,7 @@ RUN(mxfp4, DT_MXFP4, block_rows)
         }                                                                                          \
     }
 static const struct kern table[] = {
+    BOTH(fp8, DT_FP8, "f32", NULL),          BOTH(int8, DT_INT8, "q8row", fits_row),
     BOTH(bf16, DT_BF16, "f32", NULL),        BOTH(f16, DT_F16, "f32", NULL),
     BOTH(f32, DT_F32, "f32", NULL),          BOTH(q8_0, DT_Q8_0, "q8", fits_32),
     BOTH(q4_0, DT_Q4_0, "q8", fits_32),      BOTH(q4_1, DT_Q4_1, "q8", fits_32),

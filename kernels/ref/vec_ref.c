@@ -45,6 +45,31 @@ static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32
     return true;
 }
 
+/* The same with one group for the whole row. */
+static bool quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+{
+    float amax = 0.0f;
+    for (uint32_t i = 0; i < k; i++) {
+        if (!isfinite(x[i]))
+            return false;
+        amax = fmaxf(amax, fabsf(x[i]));
+    }
+    *scale = 0.0f;
+    *sum = 0;
+    if (amax < AMAX_ZERO) {
+        memset(q, 0, k);
+        return true;
+    }
+    *scale = amax / 127.0f;
+    float inv = 1.0f / *scale;
+    for (uint32_t i = 0; i < k; i++) {
+        float v = rintf(x[i] * inv);
+        q[i] = (int8_t)(v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v);
+        *sum += q[i];
+    }
+    return true;
+}
+
 /* sum of squares: lane r takes k = r mod 16, then lanes r + 8, + 4, + 2, + 1 are folded in */
 static float dot16(const float *x, uint32_t n)
 {
@@ -137,6 +162,7 @@ const struct kern *kern_ref_vec(size_t *n)
 {
     static const struct kern table[] = {
         ROW(KERN_QUANT_ACT, quant, quant_act),
+        ROW(KERN_QUANT_ROW, quant, quant_row),
         ROW(KERN_RMSNORM, rmsnorm, rmsnorm),
         ROW(KERN_SWIGLU, swiglu, swiglu),
         ROW(KERN_ADD, add, add),

@@ -36,8 +36,10 @@ static kt_status quant_option(const char *name, const char *text, int *out, kt_e
     if (text == NULL || strcmp(text, "none") == 0)
         return KT_OK;
     int t = dtype_by_name(text);
-    if (t != DT_MXFP4 && t != DT_Q8_0 && t != DT_Q4_0 && t != DT_INT4)
-        KT_FAIL(err, KT_E_INVALID, "%s %s: must be mxfp4, q8_0, q4_0, int4 or none", name, text);
+    if (t != DT_MXFP4 && t != DT_Q8_0 && t != DT_Q4_0 && t != DT_INT4 && t != DT_INT8 &&
+        t != DT_FP8)
+        KT_FAIL(err, KT_E_INVALID, "%s %s: must be mxfp4, q8_0, q4_0, int4, int8, fp8 or none",
+                name, text);
     *out = t;
     return KT_OK;
 }
@@ -196,19 +198,19 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 
 kt_status eng_find_kernels(kt_engine *e, kt_err *err)
 {
-    static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_RMSNORM,  KERN_SWIGLU, KERN_ADD,
-                                      KERN_EXP,       KERN_ROPE,     KERN_ATTN,   KERN_MOE_ADD,
-                                      KERN_MOE_DONE,  KERN_ATTN_JOIN};
+    static const enum kern_op op[] = {KERN_QUANT_ACT, KERN_QUANT_ROW, KERN_RMSNORM,  KERN_SWIGLU,
+                                      KERN_ADD,       KERN_EXP,       KERN_ROPE,     KERN_ATTN,
+                                      KERN_MOE_ADD,   KERN_MOE_DONE,  KERN_ATTN_JOIN};
     const struct kern *k[sizeof op / sizeof op[0]];
     for (size_t i = 0; i < sizeof op / sizeof op[0]; i++) {
         k[i] = kern_find(op[i], -1, e->isa, NULL);
         if (k[i] == NULL)
             KT_FAIL(err, KT_E_INTERNAL, "the kernel table has no row for operation %d", (int)op[i]);
     }
-    e->fn =
-        (struct eng_kernels){k[0]->run.quant,   k[1]->run.rmsnorm, k[2]->run.swiglu, k[3]->run.add,
-                             k[4]->run.vexp,    k[5]->run.rope,    k[6]->run.attn,   k[9]->run.attn,
-                             k[7]->run.moe_add, k[8]->run.moe_done};
+    e->fn = (struct eng_kernels){k[0]->run.quant,   k[1]->run.quant,   k[2]->run.rmsnorm,
+                                 k[3]->run.swiglu,  k[4]->run.add,     k[5]->run.vexp,
+                                 k[6]->run.rope,    k[7]->run.attn,    k[10]->run.attn,
+                                 k[8]->run.moe_add, k[9]->run.moe_done};
     return KT_OK;
 }
 

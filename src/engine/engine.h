@@ -58,6 +58,9 @@ struct eng_act {
     float *scale; /* [rows][ldg] */
     int32_t *sum; /* [rows][ldg] */
     size_t ldq, ldg;
+    /* the same row with one scale lies behind it: codes at q + row_q, scale and sum at + row_g; 0
+     * where no weight wants it */
+    size_t row_q, row_g;
 };
 
 struct mm_job {
@@ -127,7 +130,7 @@ struct eng_pages {
 };
 
 struct eng_kernels {
-    kern_quant_fn quant;
+    kern_quant_fn quant, quant_row;
     kern_rmsnorm_fn rmsnorm;
     kern_swiglu_fn swiglu;
     kern_add_fn add;
@@ -204,6 +207,7 @@ struct kt_engine {
     bool strict;
     enum kern_kv kv_type;
     int quant, quant_dense; /* dtype or -1 */
+    uint32_t acts;          /* bits 1 << kern_act of all matrices */
     uint32_t max_seqs, ctx, batch;
     uint64_t memory_limit;
 
@@ -334,6 +338,9 @@ void eng_count_weights(struct kt_engine *e, const struct eng_mat *m,
                        uint32_t n); /* m's rows are read once for n tokens */
 void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1,
             float *y, size_t ldy);
+/* packing.c: rows to fp32 and back, one by one, as kern_decode and kern_quantise want rows. */
+void eng_decode_rows(enum dtype t, const uint8_t *src, uint32_t n, uint32_t k, float *dst);
+void eng_quantise_rows(enum dtype t, const float *src, uint32_t n, uint32_t k, uint8_t *dst);
 /* Elements [col, col + n) of row `row` of an activation in int8 form, from x; col and n multiples
  * of KERN_GROUP. NaN or infinity marks the token as bad and leaves zeros. */
 struct eng_place {
@@ -341,10 +348,20 @@ struct eng_place {
 };
 void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const struct eng_act *to,
                        const struct eng_place *at);
+/* A whole row, in every form that the model's weights take. */
 void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token);
 static inline bool eng_wants_int8(const struct eng_mat *m)
 {
     return kern_act_of(m->type) != KERN_ACT_F32;
+}
+/* Its activations may be quantised group by group, as pieces of a row are ready. */
+static inline bool eng_wants_groups(const struct eng_mat *m)
+{
+    return kern_act_of(m->type) == KERN_ACT_Q8;
+}
+static inline bool eng_wants_rows(const struct eng_mat *m)
+{
+    return kern_act_of(m->type) == KERN_ACT_ROW;
 }
 /* retune.c */
 /* Kernels of a matrix whose type, shape and layout are known; false when the ISA has no pair with

@@ -94,6 +94,7 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
             float *y, size_t ldy)
 {
     const struct eng_act *a = j->act;
+    const bool row = eng_wants_rows(j->mat);
     struct kern_mm m = {
         .w = part->w,
         .k = j->mat->k,
@@ -101,9 +102,9 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
         .row1 = row1,
         .n = j->n,
         .tok = j->tok,
-        .q = a->q,
-        .scale = a->scale,
-        .sum = a->sum,
+        .q = a->q + (row ? a->row_q : 0),
+        .scale = a->scale + (row ? a->row_g : 0),
+        .sum = a->sum + (row ? a->row_g : 0),
         .x = a->x,
         .ldq = a->ldq,
         .ldg = a->ldg,
@@ -167,7 +168,18 @@ void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const st
 
 void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token)
 {
-    if (a->q != NULL)
-        eng_quantise_part(e, a->x + (size_t)row * a->k, a->k, a,
-                          &(struct eng_place){row, 0, token});
+    const float *x = a->x + (size_t)row * a->k;
+    if (a->q == NULL)
+        return;
+    if (e->acts & 1u << KERN_ACT_Q8)
+        eng_quantise_part(e, x, a->k, a, &(struct eng_place){row, 0, token});
+    int8_t *q = a->q + row * a->ldq + a->row_q;
+    float *scale = a->scale + row * a->ldg + a->row_g;
+    int32_t *sum = a->sum + row * a->ldg + a->row_g;
+    if (a->row_q > 0 && !e->fn.quant_row(x, a->k, q, scale, sum)) {
+        atomic_store_explicit(&e->step.bad[token], 1, memory_order_relaxed);
+        memset(q, 0, a->k);
+        *scale = 0;
+        *sum = 0;
+    }
 }

@@ -66,7 +66,7 @@ static void join(struct kt_engine *e, const struct piece *p, const struct kern_a
     const struct mdl_traits *m = &e->model->t;
     uint32_t width = a->n_q * a->dim;
     e->fn.attn_join(a);
-    if (!eng_wants_int8(&e->layer[p->layer].o) || !groups_fit(m))
+    if (!eng_wants_groups(&e->layer[p->layer].o) || !groups_fit(m))
         return;
     for (uint32_t i = 0; i < p->item->n; i++) {
         uint32_t t = p->item->token + i;
@@ -174,7 +174,7 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
     eng_phase_end(e, worker);
 
     attend_all(e, worker, layer);
-    if (eng_wants_int8(&l->o) && !groups_fit(m)) {
+    if (eng_wants_rows(&l->o) || (eng_wants_groups(&l->o) && !groups_fit(m))) {
         while (eng_claim(e, worker, n, &i))
             eng_quantise(e, &e->attn, i, i);
         eng_phase_end(e, worker);

@@ -115,7 +115,7 @@ void eng_experts(struct kt_engine *e, uint32_t worker, const struct eng_layer *l
                         .groups = g,
                         .in = x,
                         .mid = e->mid,
-                        .int8 = eng_wants_int8(&l->down[0]),
+                        .int8 = eng_wants_groups(&l->down[0]),
                         .n = s->n,
                         .out = s->few ? e->obuf : e->x,
                         .ldo = H,
@@ -123,6 +123,8 @@ void eng_experts(struct kt_engine *e, uint32_t worker, const struct eng_layer *l
     r.mid.k = e->model->t.expert_inter;
     moe_gate_up(e, worker, &r);
     eng_phase_end(e, worker);
+    if (eng_wants_rows(&l->down[0]))
+        moe_quantise(e, worker, &r);
     moe_down(e, worker, &r);
     e->worker[worker].pending = s->few; /* every worker has its own x to add it to */
     eng_phase_end(e, worker);
@@ -150,7 +152,7 @@ static void dense(struct kt_engine *e, uint32_t worker, const struct eng_layer *
                         .groups = &all,
                         .in = x,
                         .mid = e->mid,
-                        .int8 = eng_wants_int8(&l->down[0]),
+                        .int8 = eng_wants_groups(&l->down[0]),
                         .n = n};
     r.mid.k = e->model->t.dense_inter;
     moe_gate_up(e, worker, &r);
@@ -159,6 +161,8 @@ static void dense(struct kt_engine *e, uint32_t worker, const struct eng_layer *
         eng_count_weights(e, &l->up[0], n);
     }
     eng_phase_end(e, worker);
+    if (eng_wants_rows(&l->down[0]))
+        moe_quantise(e, worker, &r);
     struct mm_job down = {&l->down[0], &r.mid, NULL, n, e->obuf, e->model->t.hidden};
     eng_jobs_run(e, worker, &down, 1);
     e->worker[worker].pending = true;

@@ -32,6 +32,7 @@ static uint32_t units_before(const struct kt_engine *e, uint32_t pool, uint32_t 
 bool eng_lay_out_rows(struct kt_engine *e, struct eng_mat *mat, uint32_t unit)
 {
     uint32_t n_units = (mat->rows + unit - 1) / unit;
+    e->acts |= 1u << kern_act_of(mat->type);
     mat->layout = kern_layout_for(mat->type, e->isa);
     mat->panel_bytes = kern_panel_bytes(mat->layout, mat->type, mat->k);
     mat->row_file_bytes = dtype_row_bytes(mat->type, mat->k);
@@ -67,17 +68,33 @@ static kt_status lay_out(struct kt_engine *e, enum mdl_role role, uint32_t layer
                 "%s: tensor %s has type %s, for which this version has no kernel; convert the "
                 "model to one of mxfp4, q8_0, q4_0, bf16",
                 s.file, s.tensor, dtype_name(s.type));
-    if (s.cols % dtype_info(widest)->block_elems != 0)
+    if (s.cols % kern_row_unit(widest) != 0)
         KT_FAIL(err, KT_E_INVALID,
                 "%s: tensor %s has rows of %u elements, not a multiple of the %u of %s; choose "
                 "another type or none",
-                s.file, s.tensor, s.cols, dtype_info(widest)->block_elems, dtype_name(widest));
+                s.file, s.tensor, s.cols, kern_row_unit(widest), dtype_name(widest));
     mat->rows = s.rows;
     mat->k = s.cols;
     /* rows of gate and up become int8 groups where they are computed: no group in two pools */
     if (!eng_lay_out_rows(e, mat, role == MDL_GATE || role == MDL_UP ? KERN_GROUP : KERN_PANEL))
         KT_FAIL(err, KT_E_INTERNAL, "%s: no kernel pair with one layout for %s", s.tensor,
                 dtype_name(mat->type));
+    return KT_OK;
+}
+
+/* A layer's experts share the form of their activations: what the first one takes is made for all.
+ */
+static kt_status same_acts(const struct kt_engine *e, uint32_t layer, uint32_t expert, kt_err *err)
+{
+    const struct eng_layer *l = &e->layer[layer];
+    const struct eng_mat *of[3] = {l->gate, l->up, l->down};
+    for (int i = 0; i < 3; i++)
+        if (kern_act_of(of[i][expert].type) != kern_act_of(of[i][0].type))
+            KT_FAIL(err, KT_E_UNSUPPORTED,
+                    "%s: layer %u: expert %u is %s where expert 0 is %s; give all experts one "
+                    "format with --quant",
+                    e->model->path, layer, expert, dtype_name(of[i][expert].type),
+                    dtype_name(of[i][0].type));
     return KT_OK;
 }
 
@@ -146,6 +163,7 @@ kt_status eng_load_layout(struct kt_engine *e, kt_err *err)
             KT_TRY(lay_out(e, MDL_GATE, i, x, &l->gate[x], err));
             KT_TRY(lay_out(e, MDL_UP, i, x, &l->up[x], err));
             KT_TRY(lay_out(e, MDL_DOWN, i, x, &l->down[x], err));
+            KT_TRY(same_acts(e, i, x, err));
         }
         KT_TRY(take_vector(e, MDL_ATTN_NORM, i, &l->attn_norm, err));
         KT_TRY(take_vector(e, MDL_FFN_NORM, i, &l->ffn_norm, err));

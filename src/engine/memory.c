@@ -26,9 +26,10 @@ static void *carve(struct carver *c, uint64_t n, uint64_t size)
     return p;
 }
 
-/* Room for `rows` activation rows of k elements in fp32 and int8 groups. Odd widths have no int8
+/* Room for `rows` activation rows of k elements in fp32 and int8. Odd widths have no int8
  * form. */
-static void carve_act(struct carver *c, struct eng_act *a, uint64_t rows, uint32_t k)
+static void carve_act(const struct kt_engine *e, struct carver *c, struct eng_act *a, uint64_t rows,
+                      uint32_t k)
 {
     a->k = k;
     a->x = carve(c, rows * k, sizeof *a->x);
@@ -37,6 +38,13 @@ static void carve_act(struct carver *c, struct eng_act *a, uint64_t rows, uint32
     a->q = NULL;
     a->scale = NULL;
     a->sum = NULL;
+    a->row_q = a->row_g = 0;
+    if (e->acts & 1u << KERN_ACT_ROW) {
+        a->row_q = a->ldq;
+        a->row_g = a->ldg;
+        a->ldq *= 2;
+        a->ldg += 16;
+    }
     if (k % KERN_GROUP == 0) {
         a->q = carve(c, rows * a->ldq, 1);
         a->scale = carve(c, rows * a->ldg, sizeof *a->scale);
@@ -83,7 +91,7 @@ static void carve_worker(struct kt_engine *e, struct carver *c, uint32_t worker)
     w->x = carve(c, worker > 0 ? (uint64_t)FEW_TOKENS * t->hidden : 0, sizeof *w->x);
     if (worker == 0)
         w->x = e->x;
-    carve_act(c, &w->norm, FEW_TOKENS, t->hidden);
+    carve_act(e, c, &w->norm, FEW_TOKENS, t->hidden);
     carve_groups(c, &w->groups, FEW_TOKENS, t);
     w->probs = carve(c, t->n_experts, sizeof *w->probs);
     w->tmp = carve(c, eng_tmp_floats(e), sizeof *w->tmp);
@@ -122,17 +130,17 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     uint64_t rows = slots > B ? slots : B;
     carve_step(e, c);
     e->x = carve(c, B * H, sizeof *e->x);
-    carve_act(c, &e->norm, B, t->hidden);
+    carve_act(e, c, &e->norm, B, t->hidden);
     e->qbuf = carve(c, B * q_width, sizeof *e->qbuf);
     e->kbuf = carve(c, B * kv_width, sizeof *e->kbuf);
     e->vbuf = carve(c, B * kv_width, sizeof *e->vbuf);
-    carve_act(c, &e->attn, B, q_width);
+    carve_act(e, c, &e->attn, B, q_width);
     e->obuf = carve(c, B * H, sizeof *e->obuf);
     e->rlogits = carve(c, B * t->n_experts, sizeof *e->rlogits);
-    carve_act(c, &e->mid, rows,
+    carve_act(e, c, &e->mid, rows,
               (inter + KERN_GROUP - 1) / KERN_GROUP *
                   KERN_GROUP); /* dense and expert layers share it: one of both may need int8 */
-    carve_act(c, &e->out, e->out_rows, t->hidden);
+    carve_act(e, c, &e->out, e->out_rows, t->hidden);
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
         own_pages(e, c, w);
@@ -227,8 +235,8 @@ static void carve_moe(struct kt_engine *e, struct carver *c)
     const struct mdl_traits *t = &e->model->t;
     carve_groups(c, &e->step.groups, e->batch, t);
     e->step.bad = carve(c, e->batch, sizeof *e->step.bad);
-    carve_act(c, &e->norm, e->batch, t->hidden);
-    carve_act(c, &e->mid, (uint64_t)e->batch * t->top_k, t->expert_inter);
+    carve_act(e, c, &e->norm, e->batch, t->hidden);
+    carve_act(e, c, &e->mid, (uint64_t)e->batch * t->top_k, t->expert_inter);
     for (uint32_t w = 0; w < e->n_workers; w++) {
         own_pages(e, c, w);
         carve_worker(e, c, w);

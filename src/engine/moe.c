@@ -121,6 +121,15 @@ void moe_gate_up(struct kt_engine *e, uint32_t worker, const struct moe_run *r)
         }
 }
 
+void moe_quantise(struct kt_engine *e, uint32_t worker, const struct moe_run *r)
+{
+    const struct eng_groups *g = r->groups;
+    uint32_t slots = g->first[g->active[g->n_active - 1] + 1], i;
+    while (eng_claim(e, worker, slots, &i))
+        eng_quantise(e, &r->mid, i, g->slot_tok != NULL ? g->slot_tok[i] : i);
+    eng_phase_end(e, worker);
+}
+
 /* All experts' products of some rows of this pool's part of down, summed and finished. */
 static void down_rows(struct kt_engine *e, uint32_t worker, const struct moe_run *r, uint32_t row0,
                       uint32_t row1)

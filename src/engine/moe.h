@@ -12,7 +12,7 @@ struct moe_run {
     const struct eng_groups *groups;        /* slot_tok NULL: slot i is token i */
     const struct eng_act *in;               /* [n][H] */
     struct eng_act mid;                     /* [slots][I] */
-    bool int8;                              /* down takes int8 groups */
+    bool int8; /* down takes int8 groups: quantised in the first phase */
     uint32_t n;
     float *out; /* [n][ldo] */
     size_t ldo;
@@ -27,6 +27,9 @@ void eng_experts(struct kt_engine *e, uint32_t worker, const struct eng_layer *l
 void moe_group(struct eng_groups *g, uint32_t n, uint32_t k, uint32_t n_experts);
 /* First phase: `in` to `mid`. */
 void moe_gate_up(struct kt_engine *e, uint32_t worker, const struct moe_run *r);
+/* Between them where down takes rows with one scale, which need all of a row; a phase of its own.
+ */
+void moe_quantise(struct kt_engine *e, uint32_t worker, const struct moe_run *r);
 /* Second phase: `mid` to `out`; worker 0 counts the weights of both. */
 void moe_down(struct kt_engine *e, uint32_t worker, const struct moe_run *r);
 

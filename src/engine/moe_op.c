@@ -76,11 +76,11 @@ static kt_status format_of(const char *name, uint32_t k, enum dtype *out, kt_err
         KT_FAIL(err, KT_E_UNSUPPORTED,
                 "kt_moe: there is no kernel for weights in %s; use mxfp4, q8_0, q4_0 or bf16",
                 name != NULL ? name : "no format");
-    if (k % dtype_info((enum dtype)t)->block_elems != 0)
+    if (k % kern_row_unit((enum dtype)t) != 0)
         KT_FAIL(err, KT_E_INVALID,
                 "kt_moe: rows of %u elements are not a multiple of the %u of %s; choose another "
                 "format",
-                k, dtype_info((enum dtype)t)->block_elems, name);
+                k, kern_row_unit((enum dtype)t), name);
     *out = (enum dtype)t;
     return KT_OK;
 }
@@ -214,11 +214,11 @@ static int64_t pack_step(kt_moe *op, uint32_t worker, uint32_t row, uint32_t n, 
         float *f32 = (float *)(void *)op->buf[worker];
         uint8_t *file = op->buf[worker] + op->buf_f32;
         uint64_t elems = (uint64_t)n * m->k;
-        kern_decode(a->src, src, elems, f32);
+        eng_decode_rows(a->src, src, n, m->k, f32);
         for (uint64_t i = 0; i < elems; i++)
             if (!(f32[i] - f32[i] == 0.0f))
                 return (int64_t)(i / m->k);
-        kern_quantise(m->type, f32, elems, file);
+        eng_quantise_rows(m->type, f32, n, m->k, file);
         src = file;
     }
     return kern_pack(m->layout, m->type, src, n, m->k, dst);
@@ -314,7 +314,7 @@ static void forward_worker(void *ctx, uint32_t worker)
                         .up = l->up,
                         .down = l->down,
                         .mid = e->mid,
-                        .int8 = eng_wants_int8(&l->down[0]),
+                        .int8 = eng_wants_groups(&l->down[0]),
                         .n = e->step.n,
                         .out = op->run.out,
                         .ldo = e->model->t.hidden};
@@ -322,6 +322,8 @@ static void forward_worker(void *ctx, uint32_t worker)
     take_tokens(op, worker, eng_wants_int8(&l->gate[0]), &r, &in);
     moe_gate_up(e, worker, &r);
     eng_phase_end(e, worker);
+    if (eng_wants_rows(r.down))
+        moe_quantise(e, worker, &r);
     moe_down(e, worker, &r);
     eng_phase_last(e, worker);
 }

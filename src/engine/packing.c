@@ -70,13 +70,13 @@ static void bad_value(struct packer *pk, const struct piece *k, uint64_t row)
     fail(pk, &err);
 }
 
-static void decode_rows(enum dtype t, const uint8_t *src, uint32_t n, uint32_t k, float *dst)
+void eng_decode_rows(enum dtype t, const uint8_t *src, uint32_t n, uint32_t k, float *dst)
 {
     for (uint32_t r = 0; r < n; r++)
         kern_decode(t, src + r * dtype_row_bytes(t, k), k, dst + (size_t)r * k);
 }
 
-static void quantise_rows(enum dtype t, const float *src, uint32_t n, uint32_t k, uint8_t *dst)
+void eng_quantise_rows(enum dtype t, const float *src, uint32_t n, uint32_t k, uint8_t *dst)
 {
     for (uint32_t r = 0; r < n; r++)
         kern_quantise(t, src + (size_t)r * k, k, dst + r * dtype_row_bytes(t, k));
@@ -97,18 +97,18 @@ static bool pack_rows(struct packer *pk, const struct piece *k, uint32_t worker,
         src = mid + pk->mid_bytes;
     }
     if (k->through >= 0) {
-        decode_rows(type, src, n, m->k, f32);
+        eng_decode_rows(type, src, n, m->k, f32);
         for (uint64_t i = 0; i < elems; i++)
             if (!(f32[i] - f32[i] == 0.0f)) {
                 bad_value(pk, k, row + i / m->k);
                 return false;
             }
-        quantise_rows((enum dtype)k->through, f32, n, m->k, mid);
+        eng_quantise_rows((enum dtype)k->through, f32, n, m->k, mid);
         src = mid;
         type = (enum dtype)k->through;
     }
     if (type != m->type) { /* strict: values as fp32 */
-        decode_rows(type, src, n, m->k, f32);
+        eng_decode_rows(type, src, n, m->k, f32);
         src = (const uint8_t *)f32;
         type = m->type;
     }

@@ -116,6 +116,32 @@ class Fp8:
         return {name + ".weight": ("F8_E4M3", code), f"{name}.{suffix}": stored}, canon.Plain(real), canon.Plain(real)
 
 
+class RowProduct:
+    """INT8 with one scale per row: the activations of a token have one scale too, and the dot product is one integer."""
+
+    def __init__(self, code, scale):
+        self.code, self.scale = code.astype(I), scale.astype(F)
+
+    def __call__(self, x):
+        amax = np.abs(x).max(-1)
+        zero = amax < F(2.0 ** -100)
+        scale = np.where(zero, F(0), amax / F(127)).astype(F)
+        inv = np.where(zero, F(0), F(1) / np.where(zero, F(1), scale)).astype(F)
+        q = np.clip(np.rint(x * inv[:, None]), -127, 127).astype(I)
+        return (q @ self.code.T).astype(F) * (self.scale[None] * scale[:, None])
+
+
+class Int8:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def make(self, name, w):
+        stored, s = scale_tensor(self.kind, np.abs(w).max(1, keepdims=True) / F(127))
+        code = np.clip(np.rint(w / s), -128, 127).astype(np.int8)
+        real = (code.astype(F) * s).astype(F)
+        return {name + ".weight": ("I8", code), name + ".weight_scale": stored}, RowProduct(code, s[:, 0]), canon.Plain(real)
+
+
 class Int4:
     def __init__(self, group):
         self.group = group
@@ -206,6 +232,10 @@ def variant(name, model, fmt, dense):
     return bad
 
 
+EXPERT = "model.layers.1.mlp.experts.3.up_proj"
+STEM = "model.layers.1.self_attn.q_proj"
+
+
 def refused(name, words, change):
     """A checkpoint that `change` damaged must be refused with a message that holds all words."""
     folder = tempfile.mkdtemp(prefix="kt-ckpt-")
@@ -213,7 +243,7 @@ def refused(name, words, change):
         model = os.path.join(FIXTURES, "qwen3_moe")
         shutil.copy(os.path.join(model, "config.json"), folder)
         tensors = {n: ("BF16", to_bf16(w)) for n, w in canon.read_bf16(os.path.join(model, "model.safetensors")).items()}
-        stem = "model.layers.1.mlp.experts.3.up_proj"
+        stem = STEM
         w = from_bf16(tensors.pop(stem + ".weight")[1])
         change(tensors, stem, w)
         write(os.path.join(folder, "model.safetensors"), tensors)
@@ -221,7 +251,7 @@ def refused(name, words, change):
         inspect = subprocess.run([KTTUNE, "inspect", folder], capture_output=True, text=True)
     finally:
         shutil.rmtree(folder)
-    good = r.returncode not in (0, -6, -11) and all(x in r.stderr for x in (*words, stem)) and "  total " in inspect.stdout
+    good = r.returncode not in (0, -6, -11) and all(x in r.stderr for x in words) and (stem in r.stderr or "expert" in name) and "  total " in inspect.stdout
     if not good:
         print(f"{name}: not refused as it should be: exit {r.returncode}: {r.stderr[-300:]} inspect: {inspect.stdout[-300:]}{inspect.stderr[-300:]}")
     return not good
@@ -248,23 +278,42 @@ def lost_scale(t, stem):
 
 
 def group_48(t, stem):
-    t[stem + ".weight_scale"] = ("BF16", np.zeros((64, 3), np.uint16))
+    t[stem + ".weight_scale"] = ("BF16", np.zeros((128, 3), np.uint16))
 
 
 def infinite(t, stem):
     t[stem + ".weight_scale"][1][5, 1] = 0x7f80
 
 
+def one_expert(t, stem, w):
+    t[stem + ".weight"] = ("BF16", to_bf16(w))
+    t.update(Int4(32).make(EXPERT, from_bf16(t.pop(EXPERT + ".weight")[1]))[0])
+
+
 def raw_fp8(t, stem, w):
     t[stem + ".weight"] = ("F8_E4M3", to_e4m3(w))
 
 
+def fp8_tiles(t, stem, w):
+    raw_fp8(t, stem, w)
+    t[stem + ".weight_scale_inv"] = ("F32", np.ones((2, 2), F))
+
+
+def fp8_nan(t, stem, w):
+    raw_fp8(t, stem, w)
+    t[stem + ".weight"][1][2, 7] = 0xff
+    t[stem + ".weight_scale_inv"] = ("F32", np.ones((1, 1), F))
+
+
 REFUSED = [
     ("zero points", ("zero points", "symmetric"), with_int4(zero_point)),
-    ("weight_shape", ("says 64 x 96", "64 x 128"), with_int4(wrong_shape)),
+    ("weight_shape", ("says 64 x 96", "128 x 128"), with_int4(wrong_shape)),
     ("no scales", ("weight_scale beside",), with_int4(lost_scale)),
     ("groups of 43", ("per group of 32",), with_int4(group_48)),
     ("an infinite scale", ("row 5",), with_int4(infinite)),
+    ("scales of other blocks", ("per 128 x 128 block", "2 x 2"), fp8_tiles),
+    ("one expert of another kind", ("layer 1: expert 3 is int4 where expert 0 is bf16",), one_expert),
+    ("a NaN code", ("row 2",), fp8_nan),
     ("codes without scales", ("f8_e4m3", "no kernel takes"), raw_fp8),
 ]
 
@@ -273,6 +322,13 @@ if not os.path.isdir(FIXTURES):
     sys.exit(77)
 canon = canonical()
 VARIANTS = [
+    ("fp8, blocks of 128 x 128", "qwen3_moe_k256", Fp8("F32", "block"), True),
+    ("fp8, blocks, partial, BF16 scales", "qwen3_moe", Fp8("BF16", "block"), True),
+    ("fp8, blocks, E8M0 scales", "qwen3_moe_k256", Fp8("E8M0", "block"), False),
+    ("fp8, per row", "qwen3_moe", Fp8("BF16", "row"), True),
+    ("fp8, one scale", "qwen3_moe", Fp8("F32", "one"), False),
+    ("int8, per row, experts", "qwen3_moe", Int8("BF16"), False),
+    ("int8, per row, everything", "qwen3_moe_k256", Int8("F32"), True),
     ("int4, groups of 32", "qwen3_moe", Int4(32), False),
     ("int4, groups of 128, attention too", "qwen3_moe_k256", Int4(128), True),
 ]

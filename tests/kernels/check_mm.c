@@ -18,7 +18,8 @@
 /* One problem: file rows, activations, the wanted bits. */
 struct problem {
     enum dtype t;
-    bool block;
+    enum kern_act act;
+    uint32_t group;            /* elements under one activation scale; 0: fp32 activations */
     uint32_t rows, k, n, held; /* held: activation rows that exist */
     struct check_buf file, packed, q, scale, sum, x, y;
     uint32_t tok[64];
@@ -59,6 +60,12 @@ static void fill_block(struct check_rng *r, enum dtype t, uint8_t *b, bool extre
     for (uint32_t i = 0; i < bytes; i++)
         b[i] = same ? v : (uint8_t)check_u64(r);
     switch (t) {
+    case DT_FP8: /* single codes */
+        if ((b[0] & 0x7f) == 0x7f)
+            b[0] ^= 1;
+        break;
+    case DT_INT8:
+        break;
     case DT_MXFP4:
         b[0] = (uint8_t)(extreme ? check_below(r, 4) * 60 + check_below(r, 3)
                                  : 110 + check_below(r, 20));
@@ -102,17 +109,17 @@ static void fill_tokens(struct check_rng *r, struct problem *p, bool extreme)
 {
     for (uint32_t i = 0; i < p->held; i++) {
         for (uint32_t k = 0; k < p->k; k++)
-            if (!p->block)
+            if (p->group == 0)
                 ((float *)p->x.p)[i * p->ldx + k] =
                     check_normal(r) * (extreme && check_below(r, 8) == 0 ? 1e-30f : 1.0f);
-        for (uint32_t g = 0; p->block && g < p->k / KERN_GROUP; g++) {
+        for (uint32_t g = 0; p->group > 0 && g < p->k / p->group; g++) {
             int32_t sum = 0, mode = extreme ? (int32_t)check_below(r, 4) : 3;
-            for (uint32_t j = 0; j < KERN_GROUP; j++) {
+            for (uint32_t j = 0; j < p->group; j++) {
                 int q = mode == 0   ? -127
                         : mode == 1 ? 127
                         : mode == 2 ? (j % 2 ? 127 : -127)
                                     : (int)check_below(r, 255) - 127;
-                ((int8_t *)p->q.p)[i * p->ldq + g * KERN_GROUP + j] = (int8_t)q;
+                ((int8_t *)p->q.p)[i * p->ldq + g * p->group + j] = (int8_t)q;
                 sum += q;
             }
             ((int32_t *)p->sum.p)[i * p->ldg + g] = sum;
@@ -129,7 +136,7 @@ static bool open_problem(struct problem *p, struct check_rng *r, enum kern_layou
 {
     const struct dtype_info *info = dtype_info(p->t);
     uint64_t row = dtype_row_bytes(p->t, p->k);
-    uint32_t pad = check_below(r, 3), groups = p->block ? p->k / KERN_GROUP : 0;
+    uint32_t pad = check_below(r, 3), groups = p->group > 0 ? p->k / p->group : 0;
     p->gather = check_below(r, 2);
     p->held = p->gather ? p->n + 3 : p->n;
     p->ldq = p->k + 64 * pad;
@@ -140,7 +147,7 @@ static bool open_problem(struct problem *p, struct check_rng *r, enum kern_layou
               check_buf_open(&p->packed, kern_packed_bytes(l, p->t, p->rows, p->k),
                              l == KERN_P16 ? 64 : 1) &&
               check_buf_open(&p->y, p->n * p->ldy * 4, 4);
-    if (p->block)
+    if (p->group > 0)
         ok = ok && check_buf_open(&p->q, (p->held - 1) * p->ldq + p->k, 64) &&
              check_buf_open(&p->scale, ((p->held - 1) * p->ldg + groups) * 4, 4) &&
              check_buf_open(&p->sum, ((p->held - 1) * p->ldg + groups) * 4, 4);
@@ -149,8 +156,16 @@ static bool open_problem(struct problem *p, struct check_rng *r, enum kern_layou
     p->want = mem_alloc((size_t)p->n * p->rows * 4);
     if (!ok || p->want == NULL)
         return false;
-    for (uint64_t b = 0; b < p->rows * row; b += info->block_bytes)
-        fill_block(r, p->t, p->file.p + b, extreme);
+    for (uint32_t i = 0; i < p->rows; i++) {
+        uint8_t *at = p->file.p + i * row, *end = at + row,
+                *codes = at + dtype_row_scale_bytes(p->t, p->k);
+        for (; at < codes; at += 4) {
+            float f = extreme && check_below(r, 4) == 0 ? 1e-41f : check_normal(r) * 0.01f;
+            memcpy(at, &f, 4);
+        }
+        for (; at < end; at += info->block_bytes)
+            fill_block(r, p->t, at, extreme);
+    }
     fill_tokens(r, p, extreme);
     for (uint32_t i = 0; i < p->n; i++)
         p->tok[i] = p->gather ? check_below(r, p->held) : i;
@@ -221,10 +236,10 @@ static bool near_double(const struct problem *p, char what[static 160])
             double s = 0, mag = 0, y = (double)p->want[i * p->rows + r];
             for (uint32_t k = 0; k < p->k; k++) {
                 size_t x = p->tok[i];
-                double a =
-                    p->block ? ((const int8_t *)p->q.p)[x * p->ldq + k] *
-                                   (double)((const float *)p->scale.p)[x * p->ldg + k / KERN_GROUP]
-                             : (double)((const float *)p->x.p)[x * p->ldx + k];
+                double a = p->group > 0
+                               ? ((const int8_t *)p->q.p)[x * p->ldq + k] *
+                                     (double)((const float *)p->scale.p)[x * p->ldg + k / p->group]
+                               : (double)((const float *)p->x.p)[x * p->ldx + k];
                 s += (double)w[k] * a;
                 mag += fabs((double)w[k] * a);
             }
@@ -289,17 +304,19 @@ static int check_kernel(const struct check_opts *o, const struct kern *k)
     static const uint32_t k32[] = {32, 64, 480, 512, 544, 1536}, k256[] = {256, 512, 768, 1536},
                           k1[] = {1, 31, 64, 511, 512, 513, 1536};
     uint32_t block = dtype_info((enum dtype)k->dtype)->block_elems;
-    const uint32_t *ks = block == 256 ? k256 : block == 32 ? k32 : k1;
-    size_t nk = block == 256 ? 4 : block == 32 ? 6 : 7;
+    bool whole = kern_act_of((enum dtype)k->dtype) != KERN_ACT_F32;
+    const uint32_t *ks = block == 256 ? k256 : whole ? k32 : k1;
+    size_t nk = block == 256 ? 4 : whole ? 6 : 7;
     struct check_rng r = {o->seed};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (size_t j = 0; j < nk; j++)
             for (size_t t = 0; t < sizeof tokens / sizeof tokens[0]; t++) {
                 struct problem p = {.t = (enum dtype)k->dtype,
-                                    .block = block > 1,
+                                    .act = kern_act_of((enum dtype)k->dtype),
                                     .rows = rows[i],
                                     .k = ks[j],
                                     .n = tokens[t]};
+                p.group = p.act == KERN_ACT_ROW ? p.k : p.act == KERN_ACT_Q8 ? KERN_GROUP : 0;
                 struct kern_shape s = {p.rows, p.k, p.n};
                 const char *what = k->fits != NULL && !k->fits(&s)
                                        ? "fits() refuses a shape of the format"

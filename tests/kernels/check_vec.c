@@ -21,8 +21,8 @@ enum { SLOTS = 4, FRONT = 64 };
 /* kind: f fp32, b int8, i int32, l int64; elements num * n / den */
 struct slot {
     char kind;
-    bool out; /* not filled */
-    uint8_t num, den;
+    bool out;         /* not filled */
+    uint8_t num, den; /* num 0: one element */
 };
 struct shape {
     enum kern_op op;
@@ -38,6 +38,10 @@ static const struct shape shapes[] = {
      {{'f', false, 1, 1}, {'b', true, 1, 1}, {'f', true, 1, 32}, {'i', true, 1, 32}},
      0,
      {{0}}},
+    {KERN_QUANT_ROW,
+     {{'f', false, 1, 1}, {'b', true, 1, 1}, {'f', true, 0, 1}, {'i', true, 0, 1}},
+     0,
+     {{0}}},
     {KERN_RMSNORM, {{'f', false, 1, 1}, {'f', false, 1, 1}, {'f', true, 1, 1}}, 1, {{2, 0}}},
     {KERN_SWIGLU, {{'f', false, 1, 1}, {'f', false, 1, 1}, {'f', true, 1, 1}}, 2, {{2, 0}, {2, 1}}},
     {KERN_ADD, {{'f', false, 1, 1}, {'f', false, 1, 1}}, 0, {{0}}},
@@ -46,6 +50,11 @@ static const struct shape shapes[] = {
     {KERN_MOE_ADD, {{'l', false, 1, 1}, {'f', false, 1, 1}}, 0, {{0}}},
     {KERN_MOE_DONE, {{'l', false, 1, 1}, {'f', false, 1, 1}}, 0, {{0}}},
 };
+
+static bool is_quant(enum kern_op op)
+{
+    return op == KERN_QUANT_ACT || op == KERN_QUANT_ROW;
+}
 
 /* One call: where the slots are, and the scalars. */
 struct call {
@@ -61,6 +70,7 @@ static void invoke(const struct kern *k, struct call *c)
     c->answer = true;
     switch (k->op) {
     case KERN_QUANT_ACT:
+    case KERN_QUANT_ROW:
         c->answer = k->run.quant(p[0], c->n, p[1], p[2], p[3]);
         break;
     case KERN_RMSNORM:
@@ -191,7 +201,7 @@ static bool open_sets(struct sets *s, const struct shape *h, struct check_rng *r
     for (int i = 0; i < SLOTS && h->slot[i].kind != 0; i++) {
         const struct slot *t = &h->slot[i];
         const size_t w = kind_bytes(t->kind);
-        s->n[i] = (size_t)n * t->num / t->den;
+        s->n[i] = t->num > 0 ? (size_t)n * t->num / t->den : 1;
         s->ref[i] = mem_alloc(s->n[i] * w);
         if (!check_buf_open(&s->row[i], FRONT + s->n[i] * w, w) || s->ref[i] == NULL)
             return false;
@@ -212,7 +222,7 @@ static const char *compare(const struct check_opts *o, const struct kern *k, con
         snprintf(what, sizeof what, "n %u: answered %d, expected %d", a->n, a->answer, b->answer);
         return what;
     }
-    if (!a->answer && k->op == KERN_QUANT_ACT)
+    if (!a->answer && is_quant(k->op))
         return NULL; /* outputs are undefined */
     for (int i = 0; i < SLOTS && h->slot[i].kind != 0; i++) {
         const char t = h->slot[i].kind;
@@ -241,7 +251,7 @@ static const char *one(const struct check_opts *o, const struct kern *k, const s
 {
     static char what[80];
     const struct kern *ref = kern_find(k->op, -1, 0, NULL);
-    const int mode = (int)check_below(r, k->op == KERN_QUANT_ACT ? 4 : 5);
+    const int mode = (int)check_below(r, is_quant(k->op) ? 4 : 5);
     struct sets s = {0};
     const char *bad = "no memory";
     if (open_sets(&s, h, r, n, mode)) {
@@ -276,7 +286,7 @@ static int check_elements(const struct check_opts *o, const struct kern *k, cons
     struct check_rng r = {o->seed};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (int turn = 0; turn < 24; turn++) {
-            const uint32_t n = k->op == KERN_QUANT_ACT ? (sizes[i] + 31) / 32 * 32 : sizes[i];
+            const uint32_t n = is_quant(k->op) ? (sizes[i] + 31) / 32 * 32 : sizes[i];
             const char *what = one(o, k, h, &r, n);
             if (what != NULL)
                 return check_row(o, k, what);

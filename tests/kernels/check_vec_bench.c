@@ -32,6 +32,7 @@ static void call(const struct kern *k, struct arrays *a, uint32_t n)
 {
     switch (k->op) {
     case KERN_QUANT_ACT:
+    case KERN_QUANT_ROW:
         k->run.quant(a->x, n, a->q, a->scale, a->sum);
         break;
     case KERN_RMSNORM:

@@ -57,6 +57,45 @@ static void put16(uint8_t *b, int at, uint16_t v)
         memcpy(b + at, &v, 2);
 }
 
+/* ---- rows with their scales in front ---- */
+
+static void test_rows(void)
+{
+    static const struct {
+        uint8_t code;
+        float v;
+    } e4m3[] = {{0x00, 0},        {0x01, 0x1p-9f}, {0x07, 7 * 0x1p-9f}, {0x08, 0x1p-6f},
+                {0x38, 1},        {0x39, 1.125f},  {0x7e, 448},         {0xb8, -1},
+                {0x81, -0x1p-9f}, {0xfe, -448},    {0x40, 2},           {0x77, 240}};
+    uint8_t row[2 * 4 + 130] = {0}, back[sizeof row];
+    float scale[2] = {0.5f, 3}, w[130];
+    memcpy(row, scale, sizeof scale);
+    expect(dtype_row_bytes(DT_FP8, 130) == sizeof row, "row bytes of", "fp8", 0, 0);
+    for (size_t i = 0; i < sizeof e4m3 / sizeof e4m3[0]; i++) {
+        row[8 + i] = e4m3[i].code;
+        row[8 + 128 + i % 2] = e4m3[i].code;
+        kern_decode(DT_FP8, row, 130, w);
+        expect(w[i] == e4m3[i].v * 0.5f, "E4M3 value", "fp8", (double)w[i], (double)e4m3[i].v / 2);
+        expect(w[128 + i % 2] == e4m3[i].v * 3, "second scale", "fp8", (double)w[128 + i % 2],
+               3 * (double)e4m3[i].v);
+        expect(f32_to_e4m3(e4m3[i].v) == e4m3[i].code, "code of", "fp8", e4m3[i].code, 0);
+    }
+    /* ties go to the even code, everything else to the nearest, beyond 448 to 448 */
+    expect(f32_to_e4m3(1.0625f) == 0x38 && f32_to_e4m3(1.1875f) == 0x3a, "tie", "fp8", 0, 0);
+    expect(f32_to_e4m3(0x1p-10f) == 0 && f32_to_e4m3(3 * 0x1p-10f) == 2, "low tie", "fp8", 0, 0);
+    expect(f32_to_e4m3(1e9f) == 0x7e && f32_to_e4m3(447) == 0x7e, "large", "fp8", 0, 0);
+    for (int c = 0; c < 256; c++)
+        if ((c & 0x7f) != 0x7f)
+            expect(f32_to_e4m3(e4m3_to_f32((uint8_t)c)) == c, "round trip of", "fp8", c, c);
+    for (int i = 0; i < 130; i++)
+        w[i] = (float)(i - 65) / 65 * 12.7f;
+    expect(kern_quantise(DT_INT8, w, 130, back), "no quantiser:", "int8", 0, 0);
+    memcpy(scale, back, 4);
+    expect(scale[0] == 12.7f / 127, "scale", "int8", (double)scale[0], 0.1);
+    expect(back[4] == 0x81 && back[4 + 65] == 0 && back[4 + 97] == 63, "codes", "int8",
+           back[4 + 97], 63);
+}
+
 static void test_known(void)
 {
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -125,6 +164,9 @@ static void test_checks(void)
         {DT_Q4_K, 2, "\x00\x7c", "\xff\x7b", 2},
         {DT_Q4_K, 144, "\x00\x7c", "\xff\x7b", 2},
         {DT_Q6_K, 208, "\x00\x7c", "\xff\x7b", 2},
+        {DT_FP8, 4, "\x00\x00\x80\x7b", "\xff\xff\x7f\x7b", 4},
+        {DT_FP8, 16 + 511, "\xff", "\xfe", 1},
+        {DT_INT8, 0, "\x00\x00\x80\x7f", "\xff\xff\x7f\x7f", 4},
         {DT_INT4, 18, "\x80\x7f", "\x7f\x7f", 2},
         {DT_Q3_K, 218, "\x00\xfc", "\xff\x7b", 2},
         {DT_Q2_K, 80, "\x00\x7c", "\xff\x7b", 2},
@@ -165,6 +207,8 @@ static void test_paths_of(enum dtype t, uint32_t k, uint8_t mask)
         memset(src + b + 2, 0xaa, 2); /* its scales are stored less 32: make them 0 */
     for (uint64_t b = 15 * rb; t == DT_Q3_K && b < 16 * rb; b += dtype_info(t)->block_bytes)
         memset(src + b + 104, 0xaa, 4);
+    if (t == DT_INT8) /* codes are packed with 128 added */
+        memset(src + 15 * rb + 4, 0x80, k);
     int64_t whole = kern_pack(KERN_P16, t, src, 16, k, dst),
             part = kern_pack(KERN_P16, t, src, 15, k, dst + pb);
     expect(whole == -1 && part == -1, "fine panel refused:", dtype_name(t), (double)whole,
@@ -290,6 +334,7 @@ int main(void)
 {
     struct blob b = {0};
     test_known();
+    test_rows();
     test_checks();
     test_paths();
     if (!blob_open(&b)) {

@@ -367,7 +367,7 @@ static void plain_dense(void **state)
 static void block_formats(void **state)
 {
     static const enum poison by[] = {ATTN_NORM, FFN_NORM, FINAL_NORM};
-    static const char *const quant[] = {"q8_0", "q4_0", "mxfp4"};
+    static const char *const quant[] = {"q8_0", "q4_0", "mxfp4", "int4", "int8", "fp8"};
     static const struct shape s = {"qwen3moe", 2, 64, 4, 2, 16, 32, 4, 2, 97, 64, DT_BF16};
     struct shape stored = s;
     (void)state;
