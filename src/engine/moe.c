@@ -7,9 +7,9 @@
  * gate and up are multiples of 32 rows, so a group never crosses pools. The second phase claims
  * rows of the output; the worker that owns a row adds all experts' products into its int64 sum and
  * finishes it. The sum does not depend on the order of experts (canonical arithmetic), nor does
- * anything here depend on how the rows are cut. A down format that is quantised by whole rows would
- * take fp32 rows of `mid` (int8 false) and quantise them in a phase between the two. Run by every
- * worker; allocates nothing.
+ * anything here depend on how the rows are cut. A down format that is quantised by whole rows
+ * (INT8) takes fp32 rows of `mid` (int8 false), which moe_quantise turns to int8 in a phase between
+ * the two. Run by every worker; allocates nothing.
  */
 #include "moe.h"
 
