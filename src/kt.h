@@ -227,6 +227,10 @@ KT_API kt_status kt_seq_open(kt_engine *e, uint32_t reserve_tokens, kt_seq **out
 KT_API void kt_seq_close(kt_seq *s);
 /** Tokens stored so far. */
 KT_API uint32_t kt_seq_length(const kt_seq *s);
+/** For measurements: append n positions with made-up keys and values, without computing them.
+ *  @return KT_OK; KT_E_KV_FULL if they exceed the reservation, KT_E_UNSUPPORTED (nothing changed)
+ */
+KT_API kt_status kt_seq_fill(kt_seq *s, uint32_t n, kt_err *err);
 
 typedef struct kt_batch_item {
     kt_seq *seq;

@@ -4,7 +4,8 @@
  * A round times, in random order, the read ceiling, the two compute ceilings, a decode run and a
  * prefill run; ratios are taken inside a round, so a machine that slows down slows both sides.
  * Bytes are those of the weight rows a step must read in the file's format (distinct experts,
- * attention, head; not the embedding table, not padding); operations are 2 per multiply-accumulate
+ * attention, head; not the embedding table, not padding) and of the keys and values that attention
+ * reads; operations are 2 per multiply-accumulate
  * of a weight with a token row. Token ids are random and never fed back.
  */
 #define _GNU_SOURCE /* sched_getcpu */
@@ -36,7 +37,7 @@ enum { READ, INT8, SCALED, DECODE, PREFILL, N_KINDS };
 
 struct bench {
     kt_engine_opts engine;
-    uint32_t batch, prompt, gen, rounds;
+    uint32_t batch, prompt, context, gen, rounds;
     bool quiet;
     bool json, paced;
     kt_engine *e;
@@ -54,7 +55,9 @@ struct bench {
     double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS], scaled_ops[MAX_ROUNDS];
     double decode_attn[MAX_ROUNDS], decode_moe[MAX_ROUNDS],
         decode_other[MAX_ROUNDS]; /* seconds of a step */
-    double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS], decode_bytes;
+    double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS];
+    double decode_bytes, kv_bytes; /* of a step: weights with keys and values, these alone */
+    double prefill_attn[MAX_ROUNDS];
     double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS],
         prefill_scaled[MAX_ROUNDS];
 };
@@ -98,6 +101,7 @@ static kt_status time_prefill(struct bench *b, uint32_t round, kt_err *err)
     kt_engine_get_stats(b->e, &s1);
     kt_seq_close(seq);
     b->prefill_tok[round] = b->prompt / seconds;
+    b->prefill_attn[round] = (double)(s1.attn_ns - s0.attn_ns) * 1e-9;
     b->prefill_ops[round] = 2 * (double)(s1.weight_macs - s0.weight_macs) / seconds;
     return s;
 }
@@ -106,12 +110,13 @@ static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
 {
     kt_engine_stats s0, s1;
     kt_status s = KT_OK;
-    uint32_t open = 0;
+    uint32_t open = 0, context = b->context > 0 ? b->context : b->prompt;
     double seconds = 0;
     for (; s == KT_OK && open < b->batch; open++) {
-        s = kt_seq_open(b->e, b->prompt + b->gen, &b->seq[open], err);
+        s = kt_seq_open(b->e, context + b->gen, &b->seq[open], err);
         if (s == KT_OK)
-            s = feed(b, b->seq[open], NULL, err);
+            s = b->context > 0 ? kt_seq_fill(b->seq[open], context, err)
+                               : feed(b, b->seq[open], NULL, err);
     }
     kt_engine_get_stats(b->e, &s0);
     uint64_t t = clock_ns();
@@ -132,8 +137,9 @@ static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
     b->decode_attn[round] = (double)(s1.attn_ns - s0.attn_ns) * 1e-9 / b->gen;
     b->decode_moe[round] = (double)(s1.moe_ns - s0.moe_ns) * 1e-9 / b->gen;
     b->decode_other[round] = (double)(s1.other_ns - s0.other_ns) * 1e-9 / b->gen;
-    b->decode_bytes = (double)(s1.weight_read_bytes - s0.weight_read_bytes) / b->gen;
-    b->decode_bps[round] = (double)(s1.weight_read_bytes - s0.weight_read_bytes) / seconds;
+    b->kv_bytes = (double)(s1.kv_read_bytes - s0.kv_read_bytes) / b->gen;
+    b->decode_bytes = b->kv_bytes + (double)(s1.weight_read_bytes - s0.weight_read_bytes) / b->gen;
+    b->decode_bps[round] = b->decode_bytes * b->gen / seconds;
     return s;
 }
 
@@ -181,13 +187,14 @@ static void report(struct bench *b, bool small)
 {
     struct line line[] = {
         {"decode_tok_s", "decode", "tokens/s", b->decode_tok, 1, false},
-        {"decode_gb_s", "decode, weights read", "GB/s", b->decode_bps, 1e-9, false},
+        {"decode_gb_s", "decode, weights and KV", "GB/s", b->decode_bps, 1e-9, false},
         {"read_gb_s", "read ceiling", "GB/s", b->read_bps, 1e-9, false},
         {"decode_bandwidth_ratio", "decode / read ceiling", "%", b->decode_ratio, 1, true},
         {"decode_attention_ms", "  attention", "ms/step", b->decode_attn, 1e3, false},
         {"decode_ffn_ms", "  experts", "ms/step", b->decode_moe, 1e3, false},
         {"decode_head_ms", "  embedding, head", "ms/step", b->decode_other, 1e3, false},
         {"prefill_tok_s", "prefill", "tokens/s", b->prefill_tok, 1, false},
+        {"prefill_attention_ms", "  attention", "ms", b->prefill_attn, 1e3, false},
         {"prefill_gops", "prefill", "GOPS", b->prefill_ops, 1e-9, false},
         {"int8_gops", "int8 ceiling", "GOPS", b->int8_ops, 1e-9, false},
         {"scaled_gops", "group-scaled ceiling", "GOPS", b->scaled_ops, 1e-9, false},
@@ -211,14 +218,20 @@ static void report(struct bench *b, bool small)
     jo_kuint(&j, "threads", b->info.n_threads);
     jo_kuint(&j, "batch", b->batch);
     jo_kuint(&j, "prompt", b->prompt);
+    jo_kuint(&j, "context", b->context > 0 ? b->context : b->prompt);
+    jo_kstr(&j, "kv_type", b->info.kv_type);
     jo_kuint(&j, "gen", b->gen);
     jo_kuint(&j, "rounds", b->rounds);
     jo_kreal(&j, "bytes_per_step", b->decode_bytes);
+    jo_kreal(&j, "kv_bytes_per_step", b->kv_bytes);
     if (!b->json)
-        printf("%s: dense %s, experts %s, %s kernels, %u threads; batch %u, prompt %u, %u steps, "
+        printf("%s: dense %s, experts %s, %s kernels, %s KV, %u threads; batch %u, context %u, "
+               "prompt %u, %u steps, "
                "%u paired rounds\n\n  %-26s %10s %10s %10s\n",
                b->info.model_name, b->info.dense_format, b->info.expert_format, b->info.kernel,
-               b->info.n_threads, b->batch, b->prompt, b->gen, b->rounds, "", "median", "q1", "q3");
+               b->info.kv_type, b->info.n_threads, b->batch,
+               b->context > 0 ? b->context : b->prompt, b->prompt, b->gen, b->rounds, "", "median",
+               "q1", "q3");
     for (size_t i = 0; i < sizeof line / sizeof line[0]; i++) {
         struct stats s;
         char key[64];
@@ -286,7 +299,7 @@ static kt_status open_ceiling(struct bench *b, kt_err *err)
 static kt_status prepare(struct bench *b, kt_err *err)
 {
     b->engine.max_seqs = b->batch > 1 ? b->batch : 1;
-    b->engine.ctx_tokens = b->prompt + b->gen + 1;
+    b->engine.ctx_tokens = (b->context > b->prompt ? b->context : b->prompt) + b->gen + 1;
     b->engine.batch_tokens = b->prompt < 512 ? (b->prompt > b->batch ? b->prompt : b->batch) : 512;
     KT_TRY(look_at_host(b, err));
     KT_TRY(kt_engine_open(&b->engine, &b->e, err));
@@ -303,21 +316,24 @@ static kt_status prepare(struct bench *b, kt_err *err)
 
 static int usage(FILE *to)
 {
-    fprintf(to,
-            "usage: kttune bench model -m MODEL [options]\n\n"
-            "  --threads N        worker threads (default: the plan's)\n"
-            "  --batch N          sequences decoded together (default 1)\n"
-            "  --prompt N         tokens of the prompt, also of the prefill run (default 512)\n"
-            "  --gen N            decode steps of a run (default 16)\n"
-            "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
-            "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
-            "as ktserve has them\n"
-            "  --seed N           of the random token ids (default 1)\n"
-            "  --pack-cache DIR   keep packed weights in DIR, or read them from there\n"
-            "  --quiet            no progress\n"
-            "  --json             one JSON object\n"
-            "  --paced            wait for a line on standard input before each round and print "
-            "one JSON object for it\n");
+    fprintf(
+        to,
+        "usage: kttune bench model -m MODEL [options]\n\n"
+        "  --threads N        worker threads (default: the plan's)\n"
+        "  --batch N          sequences decoded together (default 1)\n"
+        "  --prompt N         tokens of the prompt, also of the prefill run (default 512)\n"
+        "  --ctx N            decode after N positions with made-up keys and values, instead of\n"
+        "                     the prompt\n"
+        "  --gen N            decode steps of a run (default 16)\n"
+        "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
+        "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
+        "as ktserve has them\n"
+        "  --seed N           of the random token ids (default 1)\n"
+        "  --pack-cache DIR   keep packed weights in DIR, or read them from there\n"
+        "  --quiet            no progress\n"
+        "  --json             one JSON object\n"
+        "  --paced            wait for a line on standard input before each round and print "
+        "one JSON object for it\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
@@ -327,6 +343,7 @@ static int parse(int argc, char **argv, struct bench *b)
         THREADS = 256,
         BATCH,
         PROMPT,
+        CONTEXT,
         GEN,
         ROUNDS,
         QUANT,
@@ -344,6 +361,7 @@ static int parse(int argc, char **argv, struct bench *b)
                                           {"threads", 1, 0, THREADS},
                                           {"batch", 1, 0, BATCH},
                                           {"prompt", 1, 0, PROMPT},
+                                          {"ctx", 1, 0, CONTEXT},
                                           {"gen", 1, 0, GEN},
                                           {"rounds", 1, 0, ROUNDS},
                                           {"quant", 1, 0, QUANT},
@@ -377,6 +395,9 @@ static int parse(int argc, char **argv, struct bench *b)
             break;
         case PROMPT:
             ok = ok && cmd_number(optarg, 1, 1u << 20, &b->prompt);
+            break;
+        case CONTEXT:
+            ok = ok && cmd_number(optarg, 1, 1u << 20, &b->context);
             break;
         case GEN:
             ok = ok && cmd_number(optarg, 1, 1u << 20, &b->gen);

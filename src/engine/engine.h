@@ -376,6 +376,13 @@ kt_status eng_prepare(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
 kt_status eng_start_workers(struct kt_engine *e, kt_err *err);
 void eng_release(struct kt_engine *e); /* everything but the model and e itself */
 kt_status eng_find_kernels(struct kt_engine *e, kt_err *err);
+/* The keys of one kv head of a layer in a page; its values are plane_bytes later. */
+static inline uint8_t *eng_kv_plane(const struct kt_engine *e, uint32_t page, uint32_t layer,
+                                    uint32_t kv_head)
+{
+    return e->kv + page * e->page_bytes +
+           ((uint64_t)layer * e->model->t.n_kv_heads + kv_head) * 2 * e->plane_bytes;
+}
 /* attn_plan.c */
 void eng_attn_sizes(struct kt_engine *e); /* from model, ctx, batch and workers */
 void eng_attn_plan(struct kt_engine *e);  /* the items of the step that is laid out */

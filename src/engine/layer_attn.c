@@ -9,12 +9,6 @@
 
 #include <string.h>
 
-static uint8_t *kv_plane(const struct kt_engine *e, uint32_t page, uint32_t layer, uint32_t kv_head)
-{
-    return e->kv + page * e->page_bytes +
-           ((uint64_t)layer * e->model->t.n_kv_heads + kv_head) * 2 * e->plane_bytes;
-}
-
 /* q norm and rope of the query heads of one kv head, in place. */
 static void rotate_queries(const struct kt_engine *e, uint32_t layer, uint32_t pos, float *q)
 {
@@ -41,7 +35,7 @@ static void store_key(struct kt_engine *e, uint32_t layer, uint32_t t, uint32_t 
         e->fn.rmsnorm(k, norm, m->head_dim, m->norm_eps, k);
     e->fn.rope(k, e->rope_cos + (size_t)pos * half, e->rope_sin + (size_t)pos * half, half,
                m->rope.interleaved);
-    uint8_t *plane = kv_plane(e, e->step.seq[t]->pages[pos / KERN_KV_PAGE], layer, kv_head);
+    uint8_t *plane = eng_kv_plane(e, e->step.seq[t]->pages[pos / KERN_KV_PAGE], layer, kv_head);
     if (!kern_kv_write(e->kv_type, m->head_dim, pos % KERN_KV_PAGE, k, e->vbuf + at, plane,
                        plane + e->plane_bytes))
         atomic_store_explicit(&e->step.bad[t], 1, memory_order_relaxed);
@@ -86,7 +80,7 @@ static void attend(struct kt_engine *e, uint32_t worker, const struct piece *p)
              last = e->step.pos[it->token + it->n - 1] / KERN_KV_PAGE;
     for (uint32_t g = it->block0 * (KERN_KV_BLOCK / KERN_KV_PAGE);
          g <= last && g < it->block1 * (KERN_KV_BLOCK / KERN_KV_PAGE); g++) {
-        w->kpages[g] = kv_plane(e, s->pages[g], p->layer, p->kv_head);
+        w->kpages[g] = eng_kv_plane(e, s->pages[g], p->layer, p->kv_head);
         w->vpages[g] = (const uint8_t *)w->kpages[g] + e->plane_bytes;
     }
     struct kern_attn a = {

@@ -20,5 +20,6 @@ src_engine_libengine_la_SOURCES = \
 	%D%/sample.c %D%/sample.h \
 	%D%/source.c %D%/source.h \
 	%D%/spot.c \
+	%D%/seq_fill.c \
 	%D%/tuned.c %D%/tuned.h \
 	%D%/step.c

@@ -1,6 +1,6 @@
 #!/bin/sh
 # reference.sh - the engine against models that Hugging Face transformers computed: every golden checkpoint and GGUF file of types that have kernels,
-# strict, default and fp32 KV; and the bundled demo model, which needs no fixtures.
+# strict, default, fp32 and INT8 KV; and the bundled demo model, which needs no fixtures.
 set -u
 tune=${KTTUNE:-${KT_BUILDDIR:-.}/kttune}
 golden=${KT_FIXTURES:-../shared/fixtures}/golden
@@ -23,12 +23,14 @@ check() { # MODEL GOLDEN OPTIONS..
 check "$demo" "$demo/golden.safetensors" --strict
 check "$demo" "$demo/golden.safetensors"
 check "$demo" "$demo/golden.safetensors" --kv-type f32
+check "$demo" "$demo/golden.safetensors" --kv-type int8
 if [ ! -d "$golden" ]; then
     echo "no $golden: only the bundled model was checked"
 else
     for m in qwen3_moe qwen3_moe_options qwen3_moe_yarn qwen3_moe_k256; do
         check "$golden/$m" "$golden/$m/golden.safetensors" --strict
         check "$golden/$m" "$golden/$m/golden.safetensors"
+        check "$golden/$m" "$golden/$m/golden.safetensors" --kv-type int8
         check "$golden/$m" "$golden/$m/golden.safetensors" --strict --cpu-mask ref --threads 1 --chunk 5
     done
     for t in qwen3_moe.bf16 qwen3_moe.mxfp4 qwen3_moe.q4_0 qwen3_moe.q5_1 qwen3_moe.q8_0 qwen3_moe_k256.q2_k qwen3_moe_k256.q3_k qwen3_moe_k256.q4_k qwen3_moe_k256.q5_k qwen3_moe_k256.q6_k qwen3_moe_k256.iq4_nl qwen3_moe_k256.iq4_xs; do
