@@ -31,6 +31,7 @@ static const struct {
 } levels[] = {
     {"ref", 0},
     {"avx2", MASK_AVX2},
+    {"avxvnni", MASK_AVX2 | (uint32_t)KERN_ISA_AVXVNNI},
     {"avx512", MASK_AVX512},
     {"avx512vnni", MASK_AVX512VNNI},
     {"amx", MASK_AMX},

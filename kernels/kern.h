@@ -39,8 +39,8 @@ enum {
     KERN_ISA_AVXVNNI = 1 << 4,
     KERN_ISA_AMX = 1 << 5, /* INT8 and BF16 tiles, permission granted */
 };
-/* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avx512", "avx512vnni", "amx" (all
- * below included). -1 for another name. */
+/* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avxvnni", "avx512", "avx512vnni",
+ * "amx" (all below included). -1 for another name. */
 int kern_isa_by_name(const char *name);
 /* CPUID, XCR0 and (for AMX) permission of the running CPU, as a mask of the bits above. No
  * self-test: that is tuner's. */

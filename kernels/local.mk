@@ -9,6 +9,12 @@ if HAVE_AVX2
 noinst_LTLIBRARIES += %D%/libkern_avx2.la
 kernels_libkernels_la_LIBADD += %D%/libkern_avx2.la
 endif
+if HAVE_AVXVNNI
+noinst_LTLIBRARIES += %D%/libkern_avxvnni.la
+kernels_libkernels_la_LIBADD += %D%/libkern_avxvnni.la
+endif
+kernels_libkern_avxvnni_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVXVNNI_CFLAGS) -O3
+kernels_libkern_avxvnni_la_SOURCES =
 if HAVE_AVX512
 noinst_LTLIBRARIES += %D%/libkern_avx512.la
 kernels_libkernels_la_LIBADD += %D%/libkern_avx512.la

@@ -36,6 +36,10 @@ const struct kern *const *kern_table(size_t *n)
         t = kern_avx2_i8(&c), take(t, c);
         t = kern_avx2_vec(&c), take(t, c);
 #endif
+#if KT_HAVE_AVXVNNI
+        t = kern_avxvnni_mm(&c), take(t, c);
+        t = kern_avxvnni_gemm(&c), take(t, c);
+#endif
 #if KT_HAVE_AVX512
         t = kern_avx512_mm(&c), take(t, c);
         t = kern_avx512_gemm(&c), take(t, c);

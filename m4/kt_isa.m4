@@ -18,6 +18,8 @@ AC_DEFUN([KT_ISA_CHECK], [
   AC_REQUIRE([AC_CANONICAL_HOST])
   KT_ISA_TRY([avx2], [AVX2], [-mavx2 -mfma -mf16c],
     [__m256 a = _mm256_setzero_ps(); a = _mm256_fmadd_ps(a, a, _mm256_cvtph_ps(_mm_setzero_si128())); return (int)_mm256_cvtss_f32(a);])
+  KT_ISA_TRY([avxvnni], [AVX-VNNI], [-mavx2 -mfma -mf16c -mavxvnni],
+    [__m256i a = _mm256_setzero_si256(); a = _mm256_dpbusd_avx_epi32(a, a, a); return _mm256_extract_epi32(a, 0);])
   KT_ISA_TRY([avx512], [AVX512], [-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni],
     [__m512i a = _mm512_setzero_si512(); a = _mm512_dpbusd_epi32(a, a, a); return _mm512_reduce_add_epi32(a);])
   KT_ISA_TRY([amx], [AMX], [-mavx512f -mamx-tile -mamx-int8],
@@ -25,18 +27,23 @@ AC_DEFUN([KT_ISA_CHECK], [
   # they start from an AVX512 file's helpers
   AS_IF([test "x$kt_have_avx512" = xno], [kt_have_amx=no])
   KT_AVX2_CFLAGS="-mavx2 -mfma -mf16c"
+  KT_AVXVNNI_CFLAGS="$KT_AVX2_CFLAGS -mavxvnni"
+  AC_SUBST([KT_AVXVNNI_CFLAGS])
   KT_AVX512_CFLAGS="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512"
   KT_AMX_CFLAGS="$KT_AVX512_CFLAGS -mamx-tile -mamx-int8"
   AC_SUBST([KT_AMX_CFLAGS])
   AC_SUBST([KT_AVX2_CFLAGS])
   AC_SUBST([KT_AVX512_CFLAGS])
   AM_CONDITIONAL([HAVE_AVX2], [test "x$kt_have_avx2" = xyes])
+  AM_CONDITIONAL([HAVE_AVXVNNI], [test "x$kt_have_avxvnni" = xyes])
   AM_CONDITIONAL([HAVE_AMX], [test "x$kt_have_amx" = xyes])
   AM_CONDITIONAL([HAVE_AVX512], [test "x$kt_have_avx512" = xyes])
   AS_IF([test "x$kt_have_avx2" = xyes], [kt_v=1], [kt_v=0])
   AC_DEFINE_UNQUOTED([KT_HAVE_AVX2], [$kt_v], [AVX2 kernels are built])
   AS_IF([test "x$kt_have_avx512" = xyes], [kt_v=1], [kt_v=0])
   AC_DEFINE_UNQUOTED([KT_HAVE_AVX512], [$kt_v], [AVX512 kernels are built])
+  AS_IF([test "x$kt_have_avxvnni" = xyes], [kt_v=1], [kt_v=0])
+  AC_DEFINE_UNQUOTED([KT_HAVE_AVXVNNI], [$kt_v], [AVX-VNNI kernels are built])
   AS_IF([test "x$kt_have_amx" = xyes], [kt_v=1], [kt_v=0])
   AC_DEFINE_UNQUOTED([KT_HAVE_AMX], [$kt_v], [AMX kernels are built])
 ])

@@ -41,7 +41,7 @@ const struct opt_row opt_table[] = {
     {"strict", NULL, 0, OPT_FLAG, AT(strict), NULL, 0, 0, "fp32 everywhere: slow, for comparison"},
     {"quant", "TYPE", 0, OPT_STRING, AT(quant), NULL, 0, 0, "convert routed experts at load: mxfp4, q8_0, q4_0, int4, int8, fp8, none"},
     {"quant-dense", "TYPE", 0, OPT_STRING, AT(quant_dense), NULL, 0, 0, "convert all other matrices at load: mxfp4, q8_0, q4_0, int4, int8, fp8, none"},
-    {"cpu-mask", "ISA", 0, OPT_STRING, AT(cpu_mask), NULL, 0, 0, "highest instruction set to use: ref, avx2, avx512, avx512vnni, amx"},
+    {"cpu-mask", "ISA", 0, OPT_STRING, AT(cpu_mask), NULL, 0, 0, "highest instruction set to use: ref, avx2, avxvnni, avx512, avx512vnni, amx"},
     {"pack-cache", "DIR", 0, OPT_STRING, AT(pack_cache), NULL, 0, 0, "keep packed weights in this directory and read them from there at the next start"},
     {"memory-limit", "MIB", 0, OPT_UINT, AT(memory_limit_mib), "0", 0, U32, "refuse to load beyond this; 0: what the host and cgroup leave"},
     {"profile-check", "HOW", 0, OPT_STRING, AT(profile_check), "spot", 0, 0, "spot: compare the profile with this host and measure three of its figures again; fields: compare only; off: let soft fields differ"},

@@ -88,11 +88,10 @@ typedef struct kt_engine_opts {
                             most 8192 */
     uint64_t kv_tokens;  /**< KV capacity over all sequences, tokens; 0 (default): what memory
                             allows, at most max_seqs * ctx */
-    uint32_t batch_tokens; /**< most tokens in one step, 1..8192; default 512 */
-    uint32_t threads;      /**< worker threads; 0 (default): the plan's choice */
-    const char *cpu_mask;  /**< highest ISA level to use: "ref", "avx2", "avx512", "avx512vnni",
-                              "amx"; NULL
-                              (default): best usable */
+    uint32_t batch_tokens;       /**< most tokens in one step, 1..8192; default 512 */
+    uint32_t threads;            /**< worker threads; 0 (default): the plan's choice */
+    const char *cpu_mask;        /**< highest ISA level to use: "ref", "avx2", "avxvnni", "avx512",
+                                    "avx512vnni",        "amx"; NULL        (default): best usable */
     uint64_t memory_limit_bytes; /**< refuse to load beyond this; 0 (default): what the cgroup and
                                     the host leave */
     bool trust_profile;          /**< use a profile of another host all the same (KT026) */

@@ -214,7 +214,7 @@ static int usage(FILE *to)
             "Qwen3-30B-A3B)\n"
             "  --tokens N,N..     activation rows (default 1,4,32,512; GEMV up to %d)\n"
             "  --kernel TEXT      only variants whose name holds TEXT\n"
-            "  --cpu-mask LEVEL   ref, avx2, avx512, avx512vnni or amx\n"
+            "  --cpu-mask LEVEL   ref, avx2, avxvnni, avx512, avx512vnni or amx\n"
             "  --threads N        (default: the plan's)\n"
             "  --rounds N         paired rounds, 3 to %d (default 9)\n"
             "  --seed N           of the order inside a round (default 1)\n"

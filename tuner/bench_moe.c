@@ -313,7 +313,7 @@ static int usage(FILE *to)
         "  --tokens N,N..     tokens of a call (default 1,512)\n"
         "  --format F,F..     weight formats (default mxfp4)\n"
         "  --threads N        (default: the plan's)\n"
-        "  --cpu-mask LEVEL   ref, avx2, avx512 or avx512vnni\n"
+        "  --cpu-mask LEVEL   ref, avx2, avxvnni, avx512, avx512vnni or amx\n"
         "  --rounds N         paired rounds, 3 to %d (default 9)\n"
         "  --seed N           of the order inside a round and of zipf (default 1)\n"
         "  --json             one JSON object\n"

@@ -486,7 +486,7 @@ static int usage(FILE *to)
             "  --kv-type TYPE       bf16 (default), f32 or int8\n"
             "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4, int8, fp8 at load\n"
             "  --quant-dense F      all other matrices\n"
-            "  --cpu-mask LEVEL     ref, avx2, avx512, avx512vnni or amx\n"
+            "  --cpu-mask LEVEL     ref, avx2, avxvnni, avx512, avx512vnni or amx\n"
             "  --threads N          worker threads\n"
             "  --chunk N            prompt tokens a step (default 512)\n"
             "  --batch N            with --exact: sequences at once\n"

@@ -132,7 +132,7 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
 
 /* ---- the level of the whole engine ---- */
 
-static const char *const levels[] = {"ref", "avx2", "avx512", "avx512vnni", "amx"};
+static const char *const levels[] = {"ref", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"};
 #define N_LEVELS 5
 
 /* Rate of a level for a format: what kern_find would take with that mask. */

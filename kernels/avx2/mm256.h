@@ -7,6 +7,11 @@
  * codes), but Q8_0 and IQ4 use |w| and the activation with w's sign: 128 * 127 * 2 = 32512 fits, so
  * code -128 is exact. Activation codes are within -127..127. `t` is a compile-time constant
  * everywhere. Static inline only; included by files compiled with the AVX2 flags alone.
+ *
+ * With KERN_VNNI256 the same sources become the AVX-VNNI variants: vpdpbusd adds four products to
+ * 32 bits at once, so nothing is lumped and every code is unsigned. Client processors have it in
+ * VEX form. Compiled with the AVX512 flags instead, the instruction is encoded as EVEX and the rows
+ * are called -evex: a test build, whose logic runs where AVX512-VNNI exists.
  */
 #ifndef KT_KERN_MM256_H
 #define KT_KERN_MM256_H
@@ -25,10 +30,32 @@
 
 #define SEG_GROUPS (KERN_SEGMENT / KERN_GROUP)
 
+#if !defined(KERN_VNNI256)
+#define VNNI 0
+#define VARIANT "avx2"
+#define NEEDS KERN_ISA_AVX2
+#define RANK 10
+#define ACCESSOR(what) kern_avx2_##what
+#elif defined(__AVXVNNI__)
+#define VNNI 1
+#define VARIANT "avxvnni"
+#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVXVNNI
+#define RANK 15
+#define ACCESSOR(what) kern_avxvnni_##what
+#else
+#define VNNI 1
+#define VARIANT "avxvnni-evex"
+#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI
+#define RANK 1
+#define ACCESSOR(what) kern_avxvnni_evex_##what
+#endif
+
 /* Operands whose products may be added in 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127 and 2 * 2 *
  * 63 * 127 are below 2^15. 1: signed codes. */
 IN int lump_of(int t)
 {
+    if (VNNI)
+        return 4;
     switch (t) {
     case DT_Q2_K: /* a half has four operands: 4 * 2 * 7 * 127 */
     case DT_Q3_K:
@@ -52,6 +79,8 @@ IN int lump_of(int t)
 
 IN int zero_of(int t)
 {
+    if (VNNI && (t == DT_Q8_0 || t == DT_IQ4_NL || t == DT_IQ4_XS))
+        return 128;
     return t == DT_Q4_0 || t == DT_INT4 ? 8
            : t == DT_Q5_0               ? 16
            : t == DT_MXFP4              ? 12
@@ -90,8 +119,11 @@ IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
     const __m256i nib = _mm256_set1_epi8(15);
     if (t == DT_Q8_0) {
         UNROLL
-        for (int j = 0; j < 8; j++)
+        for (int j = 0; j < 8; j++) {
             q[j] = load32(codes + 64 * j);
+            if (VNNI)
+                q[j] = _mm256_xor_si256(q[j], _mm256_set1_epi8(-128));
+        }
         return;
     }
     if (f.codes == 128) { /* two bits a column */
@@ -110,8 +142,10 @@ IN void decode256(int t, const uint8_t *p, int half, __m256i q[8])
     if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
         const __m256i lut = _mm256_broadcastsi128_si256(
             t == DT_MXFP4 ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
-                          : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38,
-                                          53, 69, 89, 113));
+            : VNNI ? _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59,
+                                   -39, -15)
+                   : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69,
+                                   89, 113));
         UNROLL
         for (int j = 0; j < 8; j++)
             q[j] = _mm256_shuffle_epi8(lut, q[j]);
@@ -215,10 +249,30 @@ IN __m256i add32(__m256i a, __m256i b)
     return a;
 }
 
+/* acc + products of one operand with four activation codes, in 32 bits. VNNI only. */
+IN __m256i dot4(__m256i acc, __m256i w, __m256i x)
+{
+#if !VNNI
+    (void)w;
+    (void)x;
+    return acc;
+#elif defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(acc, w, x);
+#else
+    return _mm256_dpbusd_epi32(acc, w, x);
+#endif
+}
+
 /* acc + dot product of operands q[j0..j1) with a[4*j0..4*j1) */
 IN __m256i dot256(int lump, const __m256i *q, const int8_t *a, int j0, int j1, __m256i acc)
 {
     const __m256i one = _mm256_set1_epi16(1);
+    if (VNNI) {
+        UNROLL
+        for (int j = j0; j < j1; j++)
+            acc = dot4(acc, q[j], bcast4(a + 4 * j));
+        return acc;
+    }
     UNROLL
     for (int j = j0; j < j1; j += lump) {
         __m256i s = pairs(lump, q[j], bcast4(a + 4 * j));

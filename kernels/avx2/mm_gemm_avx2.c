@@ -24,11 +24,17 @@ struct seg {
     float m[SEG_GROUPS][16], mu[SEG_GROUPS][16], mv[SEG_GROUPS][16];
 } __attribute__((aligned(64)));
 
-IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, struct seg *o)
+/* next: the segment that will be decoded after the tokens have passed over this one; it is asked
+ * for here, so that it has come by then. */
+IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, const uint8_t *next,
+                   struct seg *o)
 {
     const struct p16 l = p16_of(t);
     for (uint32_t i = 0; i < len; i++) {
         const uint8_t *p = w + p16_group_at(l, g0 + i), *head = w + p16_head_at(l, g0 + i);
+        UNROLL
+        for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
+            _mm_prefetch((const char *)next + i * p16_group_bytes(l) + b, _MM_HINT_T1);
         UNROLL
         for (int h = 0; h < 2; h++) {
             __m256i q[8];
@@ -73,6 +79,22 @@ IN void dots(const struct seg *w, uint32_t i, const int lump, const int nt, cons
              int j0, int j1, __m256i acc[TOKENS][2])
 {
     const __m256i one = _mm256_set1_epi16(1);
+    if (VNNI) {
+        UNROLL
+        for (int n = 0; n < nt; n++)
+            acc[n][0] = acc[n][1] = _mm256_set1_epi32(j0 == 0 ? x->prep[n].a[i] : x->prep[n].b[i]);
+        UNROLL
+        for (int j = j0; j < j1; j++) {
+            __m256i w0 = load32(w->q[i][j]), w1 = load32(w->q[i][j] + 32);
+            UNROLL
+            for (int n = 0; n < nt; n++) {
+                __m256i v = bcast4(x->q[n] + (size_t)i * KERN_GROUP + 4 * j);
+                acc[n][0] = dot4(acc[n][0], w0, v);
+                acc[n][1] = dot4(acc[n][1], w1, v);
+            }
+        }
+        return;
+    }
     UNROLL
     for (int j = j0; j < j1; j += lump) {
         __m256i s[TOKENS][2];
@@ -201,7 +223,11 @@ IN void gemm(const struct kern_mm *a, int t)
         for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
             struct job b = {
                 a, &w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
-            decode_seg(t, (const uint8_t *)a->w + r / KERN_PANEL * panel, g0, b.len, &w);
+            const uint8_t *p = (const uint8_t *)a->w + r / KERN_PANEL * panel;
+            decode_seg(t, p, g0, b.len,
+                       g0 + SEG_GROUPS < groups ? p + p16_head_at(p16_of(t), g0 + SEG_GROUPS)
+                                                : p + panel,
+                       &w);
             if (lump == 8 && has_min(t))
                 tiles_8_min(&b);
             else if (lump == 8)
@@ -229,11 +255,11 @@ IN void gemm(const struct kern_mm *a, int t)
 BLOCK_TYPES(RUN)
 
 #define ROW(name, T, fits)                                                                         \
-    {"gemm_" #name "_q8_avx2", KERN_GEMM, T, KERN_P16, KERN_ISA_AVX2, TOKENS, 10, fits,            \
+    {"gemm_" #name "_q8_" VARIANT, KERN_GEMM, T, KERN_P16, NEEDS, TOKENS, RANK, fits,              \
      {.mm = gemm_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
-const struct kern *kern_avx2_gemm(size_t *n)
+const struct kern *ACCESSOR(gemm)(size_t *n)
 {
     *n = sizeof table / sizeof table[0];
     return table;

@@ -1,10 +1,10 @@
 /* mm_gemv_avx2.c - block-format products for few tokens, AVX2: streams the packed weights once for
  * up to 4 tokens.
  *
- * Per panel half, token and group: f = fma((float)dot, fl32(d * a_scale), f). One token has four
- * panels in flight, several tokens have two, each prefetching its own address stream. A weight
- * group is decoded once for all tokens of the tile. Bits equal ref/. No symbol but the accessor.
- * Pure; any thread.
+ * Per panel half, token and group: f = fma((float)dot, fl32(d * a_scale), f). A weight group is
+ * decoded once for all tokens of the tile. One panel after the other is one address stream; the
+ * variant -x4 has four in flight for one token. Which is faster is the memory's affair:
+ * mm_gemv_avx512.c has the figures. Bits equal ref/. No symbol but the accessor. Pure; any thread.
  */
 #if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
 #error "compile with the AVX2 flags of configure"
@@ -14,7 +14,8 @@
 
 #define PANELS 4
 #define TOKENS 4
-#define AHEAD 1024 /* bytes of prefetch in each stream */
+#define AHEAD 2048 /* bytes of prefetch of a lone stream, and of each of four */
+#define AHEAD_X4 1024
 
 struct tile {
     const uint8_t *w[PANELS];
@@ -24,7 +25,7 @@ struct tile {
 };
 
 /* Group g (index in the row) of panel s, i its index in the segment; both halves. */
-IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
+IN void step(int t, int np, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
              __m256 f[TOKENS][2])
 {
     const struct p16 l = p16_of(t);
@@ -32,7 +33,7 @@ IN void step(int t, int nt, const struct tile *x, int s, uint32_t g, uint32_t i,
     const int lump = lump_of(t), start = zero_of(t) != 0;
     UNROLL
     for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
-        _mm_prefetch((const char *)p + AHEAD + b, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + (np > 1 ? AHEAD_X4 : AHEAD) + b, _MM_HINT_T0);
     UNROLL
     for (int h = 0; h < 2; h++) {
         __m256i q[8];
@@ -91,7 +92,7 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
         for (uint32_t i = 0; i < len; i++)
             UNROLL
         for (int s = 0; s < np; s++)
-            step(t, nt, &x, s, g0 + i, i, f[s]);
+            step(t, np, nt, &x, s, g0 + i, i, f[s]);
         UNROLL
         for (int s = 0; s < np; s++) {
             uint32_t row = r + (uint32_t)s * KERN_PANEL;
@@ -103,53 +104,61 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
     }
 }
 
-/* wide: four panels from r, else one. */
-IN void tokens(const struct kern_mm *a, int t, const int wide, uint32_t r)
+/* All tokens over one panel. */
+IN void tokens(const struct kern_mm *a, int t, uint32_t r)
 {
-    const int np = wide ? 2 : 1;
     for (uint32_t t0 = 0; t0 < a->n; t0 += TOKENS)
-        for (uint32_t s = 0; s < (wide ? 4u : 1u); s += (uint32_t)np) {
-            const uint32_t row = r + s * KERN_PANEL;
-            switch (a->n - t0) {
-            case 1:
-                if (s == 0)
-                    tile(a, t, wide ? 4 : 1, 1, r, t0);
-                break;
-            case 2:
-                tile(a, t, np, 2, row, t0);
-                break;
-            case 3:
-                tile(a, t, np, 3, row, t0);
-                break;
-            default:
-                tile(a, t, np, 4, row, t0);
-                break;
-            }
+        switch (a->n - t0) {
+        case 1:
+            tile(a, t, 1, 1, r, t0);
+            break;
+        case 2:
+            tile(a, t, 1, 2, r, t0);
+            break;
+        case 3:
+            tile(a, t, 1, 3, r, t0);
+            break;
+        default:
+            tile(a, t, 1, 4, r, t0);
+            break;
         }
 }
 
-IN void gemv(const struct kern_mm *a, int t)
-{
-    uint32_t r = a->row0;
-    for (; r + (PANELS - 1) * KERN_PANEL < a->row1; r += PANELS * KERN_PANEL)
-        tokens(a, t, 1, r);
-    for (; r < a->row1; r += KERN_PANEL)
-        tokens(a, t, 0, r);
-}
-
 #define RUN(name, T, fits)                                                                         \
+    static __attribute__((noinline)) void gemv_##name##_from(const struct kern_mm *a, uint32_t r)  \
+    {                                                                                              \
+        for (; r < a->row1; r += KERN_PANEL)                                                       \
+            tokens(a, T, r);                                                                       \
+    }                                                                                              \
     static void gemv_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
-        gemv(a, T);                                                                                \
+        gemv_##name##_from(a, a->row0);                                                            \
+    }                                                                                              \
+    static void gemv_##name##_x4(const struct kern_mm *a)                                          \
+    {                                                                                              \
+        uint32_t r = a->row0;                                                                      \
+        if (a->n == 1)                                                                             \
+            for (; r + (PANELS - 1) * KERN_PANEL < a->row1; r += PANELS * KERN_PANEL)              \
+                tile(a, T, PANELS, 1, r, 0);                                                       \
+        gemv_##name##_from(a, r);                                                                  \
     }
 BLOCK_TYPES(RUN)
 
 #define ROW(name, T, fits)                                                                         \
-    {"gemv_" #name "_q8_avx2", KERN_GEMV, T, KERN_P16, KERN_ISA_AVX2, TOKENS, 10, fits,            \
-     {.mm = gemv_##name}},
+    {"gemv_" #name "_q8_" VARIANT, KERN_GEMV, T, KERN_P16, NEEDS, TOKENS, RANK, fits,              \
+     {.mm = gemv_##name}},                                                                         \
+        {"gemv_" #name "_q8_" VARIANT "-x4",                                                       \
+         KERN_GEMV,                                                                                \
+         T,                                                                                        \
+         KERN_P16,                                                                                 \
+         NEEDS,                                                                                    \
+         TOKENS,                                                                                   \
+         RANK - 1,                                                                                 \
+         fits,                                                                                     \
+         {.mm = gemv_##name##_x4}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
-const struct kern *kern_avx2_mm(size_t *n)
+const struct kern *ACCESSOR(mm)(size_t *n)
 {
     *n = sizeof table / sizeof table[0];
     return table;

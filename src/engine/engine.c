@@ -79,8 +79,8 @@ static kt_status cpu_mask(kt_engine *e, const char *name, kt_err *err)
 {
     int mask = name != NULL ? kern_isa_by_name(name) : 0;
     if (mask < 0)
-        KT_FAIL(err, KT_E_INVALID, "--cpu-mask %s: must be ref, avx2, avx512, avx512vnni or amx",
-                name);
+        KT_FAIL(err, KT_E_INVALID,
+                "--cpu-mask %s: must be ref, avx2, avxvnni, avx512, avx512vnni or amx", name);
     e->isa = name != NULL ? (uint32_t)mask & kern_isa_host() : kern_isa_host();
     if (name != NULL && ((uint32_t)mask & ~kern_isa_host()) != 0)
         KT_FAIL(err, KT_E_UNSUPPORTED,

@@ -277,6 +277,8 @@ static const char *isa_name(uint32_t isa)
         return "avx512vnni";
     if ((isa & HOST_ISA_AVX512) != 0)
         return "avx512";
+    if ((isa & HOST_ISA_AVX2) != 0 && (isa & HOST_ISA_AVXVNNI) != 0)
+        return "avxvnni";
     return (isa & HOST_ISA_AVX2) != 0 ? "avx2" : "ref";
 }
 

@@ -104,9 +104,9 @@ bool profile_range(const struct profile *p, const char *id, double *median, doub
                    double *max);
 /* Value of a host-wide decision as a string ("" when it is none), NULL when absent. */
 const char *profile_decision_str(const struct profile *p, const char *id);
-/* Kernel level that this file proved fastest ("amx", "avx512vnni", "avx512", "avx2", "ref"), NULL
- * when it says nothing or was measured with another kernel build: `abi` is the running one
- * (kern_abi). */
+/* Kernel level that this file proved fastest ("amx", "avx512vnni", "avx512", "avxvnni", "avx2",
+ * "ref"), NULL when it says nothing or was measured with another kernel build: `abi` is the running
+ * one (kern_abi). */
 const char *profile_isa_level(const struct profile *p, const char *abi);
 /* Timestamp of `created` in seconds since 1970, 0 when not readable. */
 int64_t profile_created_seconds(const struct profile *p);

@@ -328,17 +328,21 @@ static int check_kernel(const struct check_opts *o, const struct kern *k)
     return check_row(o, k, NULL);
 }
 
-/* Rows over a model of instructions that few CPUs have: the logic of kernels that the table can
- * only offer elsewhere. */
+/* Rows over a model of instructions that few CPUs have, or over another encoding of them: the logic
+ * of kernels that the table can only offer elsewhere. */
 static int check_emulated(const struct check_opts *o)
 {
     int bad = 0;
 #if KT_HAVE_AVX512
-    size_t n;
-    const struct kern *t = kern_amx_gemm_emulated(&n);
-    for (size_t i = 0; i < n; i++)
-        if (check_wants(o, &t[i]))
-            bad |= check_kernel(o, &t[i]);
+    const struct kern *(*const table[])(size_t *) = {kern_amx_gemm_emulated, kern_avxvnni_evex_mm,
+                                                     kern_avxvnni_evex_gemm};
+    for (size_t x = 0; x < sizeof table / sizeof table[0]; x++) {
+        size_t n;
+        const struct kern *t = table[x](&n);
+        for (size_t i = 0; i < n; i++)
+            if (check_wants(o, &t[i]))
+                bad |= check_kernel(o, &t[i]);
+    }
 #else
     (void)o;
 #endif

@@ -8,12 +8,14 @@ check_PROGRAMS += tests/kernels/checkkern
 tests_kernels_checkkern_SOURCES = %D%/checkkern.c %D%/checkkern.h %D%/check_mm.c %D%/check_bench.c
 tests_kernels_checkkern_LDADD = kernels/libkernels.la src/base/libbase.la
 if HAVE_AVX512
-check_LTLIBRARIES += tests/kernels/libamx_emulated.la
-tests_kernels_checkkern_LDADD += tests/kernels/libamx_emulated.la
+check_LTLIBRARIES += tests/kernels/libamx_emulated.la tests/kernels/libavxvnni_evex.la
+tests_kernels_checkkern_LDADD += tests/kernels/libamx_emulated.la tests/kernels/libavxvnni_evex.la
 endif
 tests_kernels_libamx_emulated_la_SOURCES = kernels/amx/mm_gemm_amx.c
 tests_kernels_libamx_emulated_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512_CFLAGS) -O3
 tests_kernels_libamx_emulated_la_CPPFLAGS = $(AM_CPPFLAGS) -DKT_AMX_EMULATE
+tests_kernels_libavxvnni_evex_la_SOURCES = kernels/avxvnni/mm_gemv_avxvnni.c kernels/avxvnni/mm_gemm_avxvnni.c
+tests_kernels_libavxvnni_evex_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512_CFLAGS) -O3
 TESTS += tests/kernels/checkkern %D%/test_checkkern_catches.sh
 EXTRA_DIST += %D%/test_checkkern_catches.sh
 include tests/kernels/vec.mk

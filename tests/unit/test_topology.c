@@ -145,7 +145,7 @@ static const struct row x86[] = {
     {"x86/Intel-Nehalem-2xXeon-X5550", "0", "8", 7, "KT027", NULL, NULL, "isa=ref bits=0"},
     {"x86/Intel-SandyBridge-2xXeon-E5-2650", "0", "16", 14, "KT027", NULL, NULL, "isa=ref bits=0"},
     {"x86/Intel-ArrowLake-CoreUltra5-225U", "0", "12", 11, "KT027", NULL, NULL,
-     "isa=avx2 bits=17 pus0=0-13"},
+     "isa=avxvnni bits=17 pus0=0-13"},
     {"x86/Intel-CPUID.1F-Qemu-2p3d3c2t", "0", "18", 16, "KT001 KT027", NULL, NULL, "isa=ref"},
 };
 
