@@ -30,7 +30,7 @@ static const uint32_t crossover_tokens[] = {1, 2, 3, 4, 5, 6, 8, 12, 16};
 
 int bk_level(const struct kern *k)
 {
-    if (dtype_info((enum dtype)k->dtype)->block_elems == 1 || k->isa == 0)
+    if (kern_act_of((enum dtype)k->dtype) == KERN_ACT_F32 || k->isa == 0)
         return -1;
     return k->isa & KERN_ISA_AVX512VNNI ? BK_AVX512VNNI
            : k->isa & KERN_ISA_AVXVNNI  ? BK_AVXVNNI
@@ -273,7 +273,7 @@ static void defaults(struct bk *b)
 {
     if (b->n_formats == 0)
         for (int t = 0; t < DT_COUNT; t++)
-            if (kern_has_dtype(t) && b->k % dtype_info((enum dtype)t)->block_elems == 0)
+            if (kern_has_dtype(t) && b->k % kern_row_unit((enum dtype)t) == 0)
                 b->formats[b->n_formats++] = (enum dtype)t;
     if (b->n_tokens == 0)
         (void)each_part("1,4,32,512", take_tokens, b);
