@@ -38,6 +38,9 @@ enum {
     KERN_ISA_AVX512BF16 = 1 << 3,
     KERN_ISA_AVXVNNI = 1 << 4,
     KERN_ISA_AMX = 1 << 5, /* INT8 and BF16 tiles, permission granted */
+    /* Not an ISA: the user's permission to round activations to BF16. Rows that need it give other
+     * bits than ref/; no CPU has the bit, so nothing picks them unasked. */
+    KERN_FAST_BF16 = 1 << 16,
 };
 /* Masks of the named levels of --cpu-mask: "ref" 0, "avx2", "avxvnni", "avx512", "avx512vnni",
  * "amx" (all below included). -1 for another name. */

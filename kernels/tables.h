@@ -23,6 +23,7 @@ const struct kern *kern_avx512_plain(size_t *n);
 const struct kern *kern_avx512_fp8(size_t *n);
 const struct kern *kern_avx512_i8(size_t *n);
 const struct kern *kern_avx512_vec(size_t *n);
+const struct kern *kern_avx512bf16_mm(size_t *n);
 const struct kern *kern_amx_gemm(size_t *n);
 /* The same source over the tile model of amx/tile.h; in the kernel tests only. */
 const struct kern *kern_amx_gemm_emulated(size_t *n);

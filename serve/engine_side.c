@@ -36,6 +36,7 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
     e->quant_dense = o->quant_dense;
     e->pack_cache_dir = o->pack_cache;
     e->strict = o->strict;
+    e->fast_bf16 = o->fast_bf16;
     if (o->kv_type != NULL)
         e->kv_type = o->kv_type;
     else if (o->strict)

@@ -23,8 +23,8 @@ struct options {
     uint64_t port, ctx, parallel, batch, threads, kv_tokens, memory_limit_mib, queue, queue_timeout,
         request_timeout, drain_timeout, latency_target;
     uint64_t max_connections, max_body_mib, max_output_kib;
-    bool quiet, insecure, strict, trust_profile, accept_any_model, check_config, print_config,
-        version, help, health;
+    bool quiet, insecure, strict, fast_bf16, trust_profile, accept_any_model, check_config,
+        print_config, version, help, health;
     uint64_t max_output_bytes; /* derived */
     char *config_text;         /* the file's text, which strings may point into */
     char listen_host[64];

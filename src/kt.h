@@ -82,6 +82,9 @@ typedef struct kt_engine_opts {
     const char *quant_dense;
     /** Decode every format to fp32, fp32 activations, fp32 KV: slow, for comparison. */
     bool strict;
+    /** BF16 matrices round activations to BF16 for many tokens: about twice as fast in prefill, but
+     * not canonical: bits then depend on batch and chunks. Refused without AVX512-BF16. */
+    bool fast_bf16;
     const char *kv_type; /**< "bf16" (default), "f32" or "int8" */
     uint32_t max_seqs;   /**< sequences open at once, 1..4096; default 16 */
     uint32_t ctx_tokens; /**< longest sequence, tokens; 0 (default): the model's context length, at
@@ -299,6 +302,7 @@ typedef struct kt_moe_opts {
     uint32_t threads;         /**< worker threads; 0 (default): the plan's choice */
     const char *cpu_mask;     /**< highest ISA level, as kt_engine_opts.cpu_mask; NULL: the
                                  CPU's */
+    bool fast_bf16;           /**< as kt_engine_opts.fast_bf16 */
     uint64_t memory_limit_bytes; /**< 0 (default): what the host's limits allow */
 } kt_moe_opts;
 /** Fill defaults. */

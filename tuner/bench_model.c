@@ -326,8 +326,8 @@ static int usage(FILE *to)
         "                     the prompt\n"
         "  --gen N            decode steps of a run (default 16)\n"
         "  --rounds N         paired rounds, 3 to 100 (default 7)\n"
-        "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --profile host.json "
-        "as ktserve has them\n"
+        "  --quant F, --quant-dense F, --kv-type T, --cpu-mask LEVEL, --fast-bf16,\n"
+        "  --profile host.json  as ktserve has them\n"
         "  --seed N           of the random token ids (default 1)\n"
         "  --pack-cache DIR   keep packed weights in DIR, or read them from there\n"
         "  --quiet            no progress\n"
@@ -350,6 +350,7 @@ static int parse(int argc, char **argv, struct bench *b)
         QUANT_DENSE,
         KV,
         MASK,
+        FAST,
         PROFILE,
         SEED,
         JSON,
@@ -368,6 +369,7 @@ static int parse(int argc, char **argv, struct bench *b)
                                           {"quant-dense", 1, 0, QUANT_DENSE},
                                           {"kv-type", 1, 0, KV},
                                           {"cpu-mask", 1, 0, MASK},
+                                          {"fast-bf16", 0, 0, FAST},
                                           {"profile", 1, 0, PROFILE},
                                           {"seed", 1, 0, SEED},
                                           {"json", 0, 0, JSON},
@@ -416,6 +418,9 @@ static int parse(int argc, char **argv, struct bench *b)
             break;
         case MASK:
             b->engine.cpu_mask = optarg;
+            break;
+        case FAST:
+            b->engine.fast_bf16 = true;
             break;
         case PROFILE:
             b->engine.profile_path = optarg;

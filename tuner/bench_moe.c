@@ -314,6 +314,7 @@ static int usage(FILE *to)
         "  --format F,F..     weight formats (default mxfp4)\n"
         "  --threads N        (default: the plan's)\n"
         "  --cpu-mask LEVEL   ref, avx2, avxvnni, avx512, avx512vnni or amx\n"
+        "  --fast-bf16        round activations of BF16 weights to BF16\n"
         "  --rounds N         paired rounds, 3 to %d (default 9)\n"
         "  --seed N           of the order inside a round and of zipf (default 1)\n"
         "  --json             one JSON object\n"
@@ -376,17 +377,20 @@ static int parse(int argc, char **argv, struct bench *b)
         FORMAT,
         THREADS,
         MASK,
+        FAST,
         ROUNDS,
         SEED,
         JSON,
         PACED
     };
-    static const struct option longs[] = {
-        {"routing", 1, 0, ROUTING}, {"experts", 1, 0, EXPERTS}, {"topk", 1, 0, TOPK},
-        {"hidden", 1, 0, HIDDEN},   {"inter", 1, 0, INTER},     {"tokens", 1, 0, TOKENS},
-        {"format", 1, 0, FORMAT},   {"threads", 1, 0, THREADS}, {"cpu-mask", 1, 0, MASK},
-        {"rounds", 1, 0, ROUNDS},   {"seed", 1, 0, SEED},       {"json", 0, 0, JSON},
-        {"paced", 0, 0, PACED},     {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
+    static const struct option longs[] = {{"routing", 1, 0, ROUTING}, {"experts", 1, 0, EXPERTS},
+                                          {"topk", 1, 0, TOPK},       {"hidden", 1, 0, HIDDEN},
+                                          {"inter", 1, 0, INTER},     {"tokens", 1, 0, TOKENS},
+                                          {"format", 1, 0, FORMAT},   {"threads", 1, 0, THREADS},
+                                          {"cpu-mask", 1, 0, MASK},   {"rounds", 1, 0, ROUNDS},
+                                          {"seed", 1, 0, SEED},       {"json", 0, 0, JSON},
+                                          {"fast-bf16", 0, 0, FAST},  {"paced", 0, 0, PACED},
+                                          {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
     int c;
     bool ok = true;
     uint32_t seed = 1;
@@ -423,6 +427,9 @@ static int parse(int argc, char **argv, struct bench *b)
             break;
         case MASK:
             b->op.cpu_mask = optarg;
+            break;
+        case FAST:
+            b->op.fast_bf16 = true;
             break;
         case ROUNDS:
             ok = cmd_number(optarg, 3, MAX_ROUNDS, &b->rounds);

@@ -487,6 +487,7 @@ static int usage(FILE *to)
             "  --quant F            routed experts to mxfp4, q8_0, q4_0, int4, int8, fp8 at load\n"
             "  --quant-dense F      all other matrices\n"
             "  --cpu-mask LEVEL     ref, avx2, avxvnni, avx512, avx512vnni or amx\n"
+            "  --fast-bf16          round activations of BF16 weights to BF16 (not with --exact)\n"
             "  --threads N          worker threads\n"
             "  --chunk N            prompt tokens a step (default 512)\n"
             "  --batch N            with --exact: sequences at once\n"
@@ -506,6 +507,7 @@ static int parse(int argc, char **argv, struct options *o)
         QUANT,
         QUANT_DENSE,
         MASK,
+        FAST,
         THREADS,
         CHUNK,
         BATCH,
@@ -518,6 +520,7 @@ static int parse(int argc, char **argv, struct options *o)
                                           {"kv-type", 1, 0, KV},
                                           {"quant", 1, 0, QUANT},
                                           {"cpu-mask", 1, 0, MASK},
+                                          {"fast-bf16", 0, 0, FAST},
                                           {"threads", 1, 0, THREADS},
                                           {"quant-dense", 1, 0, QUANT_DENSE},
                                           {"chunk", 1, 0, CHUNK},
@@ -552,6 +555,9 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case MASK:
             o->engine.cpu_mask = optarg;
+            break;
+        case FAST:
+            o->engine.fast_bf16 = true;
             break;
         case THREADS:
             ok = ok && cmd_number(optarg, 1, 4096, &o->engine.threads);

@@ -89,6 +89,24 @@ static kt_status cpu_mask(kt_engine *e, const char *name, kt_err *err)
     return KT_OK;
 }
 
+/* Rounding activations to BF16 changes bits, so it is never chosen, only asked for. */
+static kt_status fast_bf16(kt_engine *e, const kt_engine_opts *o, kt_err *err)
+{
+    const uint32_t needs = KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512BF16;
+    if (!o->fast_bf16)
+        return KT_OK;
+    if (o->strict)
+        KT_FAIL(err, KT_E_INVALID, "--fast-bf16 rounds what --strict keeps: give one of them");
+    e->fast = needs | KERN_FAST_BF16;
+    if ((needs & ~kern_isa_host()) != 0 ||
+        kern_find(KERN_GEMM, DT_BF16, e->fast, NULL)->isa != (needs | KERN_FAST_BF16))
+        KT_FAIL(err, KT_E_UNSUPPORTED,
+                "--fast-bf16: this CPU or this build has no AVX512-BF16; leave the option out");
+    log_info("fast-bf16: BF16 matrices round activations to BF16 for many tokens: faster, and the "
+             "bits depend on batch and prompt chunks");
+    return KT_OK;
+}
+
 static kt_status check_model(kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     const struct mdl_traits *t = &e->model->t;
@@ -277,6 +295,7 @@ kt_status eng_prepare(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     (void)kern_table(&n); /* builds the table while there is one thread */
     eng_knobs_default(&e->knobs);
     KT_TRY(cpu_mask(e, o->cpu_mask, err));
+    KT_TRY(fast_bf16(e, o, err));
     KT_TRY(host_read(NULL, &e->host, err));
     KT_TRY(make_plan(e, o, err));
     struct strbuf text = {0};

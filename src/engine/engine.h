@@ -204,6 +204,7 @@ struct kt_engine {
     struct eng_kernels fn;
     uint32_t isa;
     bool spot_check; /* take measurements of the profile again */
+    uint32_t fast;   /* isa bits that rows of other bits than ref's need; 0: canonical only */
     bool strict;
     enum kern_kv kv_type;
     int quant, quant_dense; /* dtype or -1 */

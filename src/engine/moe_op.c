@@ -170,6 +170,7 @@ static kt_status set_up(kt_moe *op, const kt_moe_opts *o, kt_err *err)
     eo.trust_profile = o->trust_profile;
     eo.threads = o->threads;
     eo.cpu_mask = o->cpu_mask;
+    eo.fast_bf16 = o->fast_bf16;
     KT_TRY(eng_prepare(&op->e, &eo, err));
     KT_TRY(eng_start_workers(&op->e, err));
     return take_memory(op, type, err);

@@ -19,7 +19,7 @@ compare() { # NAME HELP_LIST PAGE_LIST
 }
 
 if [ -x "$build/ktserve" ]; then
-    compare ktserve "$("$build/ktserve" --help | grep -oE '(^| )--[a-z][a-z-]+' | tr -d ' ' | sort -u | while read -r o; do
+    compare ktserve "$("$build/ktserve" --help | grep -oE '(^| )--[a-z][a-z0-9-]+' | tr -d ' ' | sort -u | while read -r o; do
         "$build/ktserve" --help | grep -qE "^ +(-[a-z], *)?$o( |\$|=)" && echo "$o"; done)" \
         "$(sed -n '/^\.Sh OPTIONS/,/^\.Sh ROUTES/s/^\.It .*Fl \\-\([^ ]*\).*/--\1/p' "$man/ktserve.8" | sed 's/\\-/-/g' | sort -u)"
 fi

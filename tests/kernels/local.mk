@@ -24,3 +24,10 @@ TESTS += tests/kernels/test_mm_golden
 tests_kernels_test_mm_golden_SOURCES = %D%/test_mm_golden.c %D%/mm_golden.h
 tests_kernels_test_mm_golden_LDADD = kernels/libkernels.la src/base/libbase.la
 EXTRA_DIST += %D%/mm_golden.py
+if HAVE_CMOCKA
+check_PROGRAMS += tests/kernels/test_fast_bf16
+TESTS += tests/kernels/test_fast_bf16
+tests_kernels_test_fast_bf16_SOURCES = %D%/test_fast_bf16.c
+tests_kernels_test_fast_bf16_LDADD = kernels/libkernels.la src/base/libbase.la $(CMOCKA_LIBS)
+tests_kernels_test_fast_bf16_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+endif

@@ -1,0 +1,114 @@
+/* test_fast_bf16.c - the BF16 product that --fast-bf16 allows: not ref's bits, so it is held to the
+ * sum in double over the same rounded activations, within what fp32 sums may lose. Odd rows,
+ * columns and tokens, gathered tokens; places outside the computed rows stay as they were. Skips
+ * on CPUs without AVX512-BF16. One thread.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fp.h"
+#include "base/mem.h"
+#include "kern.h"
+
+#define UNTOUCHED (-12345.5f)
+
+static uint64_t state = 7;
+
+static float draw(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(int32_t)(state >> 32) * 0x1p-31);
+}
+
+static void shape(const struct kern *k, uint32_t rows, uint32_t cols, uint32_t n, bool gather)
+{
+    const uint32_t held = n + (gather ? 3 : 0), ldy = rows + 5;
+    uint16_t *w = mem_calloc((size_t)rows * cols, sizeof *w);
+    float *x = mem_calloc((size_t)held * cols, sizeof *x), *y = mem_calloc((size_t)n * ldy, 4);
+    uint32_t *tok = mem_calloc(n, sizeof *tok);
+    uint8_t *packed = mem_aligned(64, kern_packed_bytes(KERN_P16, DT_BF16, rows, cols));
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        w[i] = f32_to_bf16(draw());
+    for (size_t i = 0; i < (size_t)held * cols; i++)
+        x[i] = draw();
+    for (size_t i = 0; i < (size_t)n * ldy; i++)
+        y[i] = UNTOUCHED;
+    for (uint32_t i = 0; i < n; i++)
+        tok[i] = gather ? (i * 7 + 2) % held : i;
+    assert_int_equal(kern_pack(KERN_P16, DT_BF16, w, rows, cols, packed), -1);
+    struct kern_mm a = {.w = packed,
+                        .k = cols,
+                        .row1 = rows,
+                        .n = n,
+                        .tok = gather ? tok : NULL,
+                        .x = x,
+                        .ldx = cols,
+                        .y = y,
+                        .ldy = ldy};
+    k->run.mm(&a);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t r = 0; r < ldy; r++) {
+            double sum = 0, size = 0, got = (double)y[(size_t)i * ldy + r];
+            if (r >= rows) {
+                assert_true(got == (double)UNTOUCHED);
+                continue;
+            }
+            for (uint32_t c = 0; c < cols; c++) {
+                const float rounded = bf16_to_f32(f32_to_bf16(x[(size_t)tok[i] * cols + c]));
+                const double p = (double)bf16_to_f32(w[(size_t)r * cols + c]) * (double)rounded;
+                sum += p;
+                size += fabs(p);
+            }
+            if (fabs(got - sum) > 0x1p-22 * (double)cols * size + 0x1p-100) {
+                print_error("rows %u columns %u tokens %u: token %u row %u is %.9g, not %.9g\n",
+                            rows, cols, n, i, r, got, sum);
+                fail();
+            }
+        }
+    mem_free(w), mem_free(x), mem_free(y), mem_free(tok), mem_free(packed);
+}
+
+static const struct kern *fast_row(void)
+{
+    return kern_find(KERN_GEMM, DT_BF16, kern_isa_host() | KERN_FAST_BF16, NULL);
+}
+
+static void sums_are_those_of_rounded_activations(void **s)
+{
+    static const uint32_t rows[] = {1, 16, 17, 47, 64}, cols[] = {1, 2, 31, 33, 512, 513, 1540},
+                          tokens[] = {1, 2, 5, 6, 7, 13};
+    (void)s;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof cols / sizeof *cols; j++)
+            for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
+                shape(fast_row(), rows[i], cols[j], tokens[t], (i + j + t) % 2);
+}
+
+static void nobody_gets_it_unasked(void **s)
+{
+    (void)s;
+    assert_true((fast_row()->isa & KERN_FAST_BF16) != 0);
+    assert_true((kern_isa_host() & KERN_FAST_BF16) == 0);
+    assert_true((kern_find(KERN_GEMM, DT_BF16, kern_isa_host(), NULL)->isa & KERN_FAST_BF16) == 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nobody_gets_it_unasked),
+        cmocka_unit_test(sums_are_those_of_rounded_activations),
+    };
+    if ((fast_row()->isa & KERN_FAST_BF16) == 0) {
+        puts("this CPU or this build has no AVX512-BF16");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
