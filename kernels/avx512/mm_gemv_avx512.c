@@ -3,8 +3,7 @@
  *
  * Per panel, token and group: f = fma((float)dot, fl32(d * a_scale), f). A weight group is decoded
  * into registers once for all tokens of a tile, so nothing is stored and the decoding runs beside
- * the products: at 8 tokens 82 % of the group-scaled peak, where decoding into a buffer first gives
- * 45 % (MXFP4, 1536 x 2048, 2-vCPU Zen 4).
+ * the products: at 8 tokens that beats decoding into a buffer first (bench kernels shows both).
  *
  * How many panels are in flight is the memory's affair, so there are two variants. One panel after
  * the other is a single address stream: on Zen 4 100 % of the read bandwidth, and four streams 62
