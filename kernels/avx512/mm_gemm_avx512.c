@@ -3,7 +3,7 @@
  * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI
  * operands in L1 (9-13 KiB a panel), then all tokens pass over them in tiles of 6, with the 12
  * results in registers: 12 vpdpbusd per 8 loads. Row sums meet in y, segment after segment in
- * ascending order. The inner loop knows four kinds (plain scale, with minimum, with halves, with
+ * ascending order. The inner loop knows a few kinds (plain scale, with minimum, with halves, with
  * halves and their minimums), not the formats. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
@@ -17,7 +17,7 @@
 #define TOKENS 6
 #define TOKENS_HALVES 4 /* one more register per result there */
 
-enum kind { SCALE, MIN, HALVES, HALF_MINS };
+enum kind { SCALE, AHEAD /* SCALE, the next segment on its way */, MIN, HALVES, HALF_MINS };
 
 /* A decoded segment of one panel. u, v: minimums, or the two sub-scales; m: minimum, mu, mv: its
  * two parts. */
@@ -27,10 +27,17 @@ struct seg {
     float m[SEG_GROUPS][16], mu[SEG_GROUPS][16], mv[SEG_GROUPS][16];
 } __attribute__((aligned(64)));
 
-/* next: the segment of this panel, or of the pair's successor, that will be decoded after the
- * tokens have passed. It is asked for here, all of it: with 32 tokens those take 10 us, and waiting
- * for memory at the start of each segment cost a fifth (Q8_0: 55 % of the group-scaled peak against
- * 80 % with weights in cache, Zen 4). */
+IN int kind_of(int t)
+{
+    return has_half_mins(t)                   ? HALF_MINS
+           : has_halves(t)                    ? HALVES
+           : has_min(t)                       ? MIN
+           : p16_group_bytes(p16_of(t)) > 320 ? AHEAD
+                                              : SCALE;
+}
+
+/* next: what will be decoded after the tokens have passed; asked for here, except for
+ * wide formats (AHEAD): see tile(). */
 IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, const uint8_t *next,
                    struct seg *o)
 {
@@ -54,6 +61,8 @@ IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, const uin
             _mm512_store_ps(o->mu[i], low512(p, 0));
             _mm512_store_ps(o->mv[i], low512(p, 1));
         }
+        if (kind_of(t) == AHEAD)
+            continue;
         UNROLL
         for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
             _mm_prefetch((const char *)next + i * p16_group_bytes(l) + b, _MM_HINT_T1);
@@ -66,11 +75,18 @@ struct job {
     const struct seg *w; /* [np] */
     uint32_t row, g0, len;
     int zero;
+    const uint8_t *next[PANELS]; /* what will be decoded after this segment */
+    uint32_t next_lines;         /* cache lines of it, per panel */
 };
 
-/* nt tokens from t0 over np decoded panels; kind, np and nt are constants. */
-IN void tile(const struct job *b, const int kind, const int np, const int nt, uint32_t t0)
+/* nt tokens from t0 over np decoded panels; kind, np and nt are constants. Meanwhile lines [line0,
+ * line1) of the next segment are asked for, a few beside each group: all at once they would fill
+ * the miss buffers and stop the pipeline (Q8_0, 32 tokens, Zen 4: 61 % of the group-scaled peak in
+ * a burst, 77 % spread). */
+IN void tile(const struct job *b, const int kind, const int np, const int nt, uint32_t t0,
+             uint32_t line0, uint32_t line1)
 {
+    const uint32_t lines = (line1 - line0 + b->len - 1) / b->len;
     const struct kern_mm *a = b->a;
     const int8_t *q[TOKENS];
     const float *scale[TOKENS];
@@ -87,7 +103,7 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
             prep_halves(&prep[n], q[n], b->len, b->zero);
         else
             prep512(1, kind == MIN, 0, &prep[n], q[n], a->sum + at * a->ldg + b->g0, b->len);
-        if (kind == SCALE)
+        if (kind <= AHEAD)
             _mm512_storeu_si512(prep[n].a, _mm512_mullo_epi32(_mm512_loadu_si512(prep[n].a),
                                                               _mm512_set1_epi32(b->zero)));
         UNROLL
@@ -97,6 +113,10 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
     for (uint32_t i = 0; i < b->len; i++) {
         __m512i acc[PANELS][TOKENS];
         __m512 part[PANELS][TOKENS];
+        for (uint32_t l = 0; kind == AHEAD && l < lines && line0 < line1; l++, line0++)
+            UNROLL
+        for (int s = 0; s < np; s++)
+            _mm_prefetch((const char *)b->next[s] + (size_t)line0 * 64, _MM_HINT_T1);
         UNROLL
         for (int n = 0; n < nt; n++)
             UNROLL
@@ -162,27 +182,29 @@ IN void tiles(const struct job *b, const int kind, const int np)
     const uint32_t most = kind >= HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n,
                    count = (n + most - 1) / most;
     for (uint32_t c = 0, t0 = 0; c < count; c++) {
-        uint32_t nt = (n - t0 + count - c - 1) / (count - c);
+        const uint32_t nt = (n - t0 + count - c - 1) / (count - c),
+                       l0 = (uint32_t)((uint64_t)b->next_lines * c / count),
+                       l1 = (uint32_t)((uint64_t)b->next_lines * (c + 1) / count);
         switch (nt) {
         case 1:
-            tile(b, kind, np, 1, t0);
+            tile(b, kind, np, 1, t0, l0, l1);
             break;
         case 2:
-            tile(b, kind, np, 2, t0);
+            tile(b, kind, np, 2, t0, l0, l1);
             break;
         case 3:
-            tile(b, kind, np, 3, t0);
+            tile(b, kind, np, 3, t0, l0, l1);
             break;
         case 4:
-            tile(b, kind, np, 4, t0);
+            tile(b, kind, np, 4, t0, l0, l1);
             break;
         case 5:
             if (kind < HALVES)
-                tile(b, kind, np, 5, t0);
+                tile(b, kind, np, 5, t0, l0, l1);
             break;
         default:
             if (kind < HALVES)
-                tile(b, kind, np, 6, t0);
+                tile(b, kind, np, 6, t0, l0, l1);
             break;
         }
         t0 += nt;
@@ -196,6 +218,8 @@ IN void tiles(const struct job *b, const int kind, const int np)
     }
 TILES(scale, SCALE, 1)
 TILES(scale, SCALE, 2)
+TILES(ahead, AHEAD, 1)
+TILES(ahead, AHEAD, 2)
 TILES(min, MIN, 1)
 TILES(min, MIN, 2)
 TILES(halves, HALVES, 1)
@@ -204,33 +228,30 @@ TILES(half_mins, HALF_MINS, 1)
 TILES(half_mins, HALF_MINS, 2)
 
 typedef void (*tiles_fn)(const struct job *b);
-static const tiles_fn inner[4][2] = {{tiles_scale_1, tiles_scale_2},
+static const tiles_fn inner[5][2] = {{tiles_scale_1, tiles_scale_2},
+                                     {tiles_ahead_1, tiles_ahead_2},
                                      {tiles_min_1, tiles_min_2},
                                      {tiles_halves_1, tiles_halves_2},
                                      {tiles_half_mins_1, tiles_half_mins_2}};
-
-IN int kind_of(int t)
-{
-    return has_half_mins(t) ? HALF_MINS : has_halves(t) ? HALVES : has_min(t) ? MIN : SCALE;
-}
 
 IN void gemm(const struct kern_mm *a, int t)
 {
     const uint32_t groups = a->k / KERN_GROUP;
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
+    const struct p16 l = p16_of(t);
     struct seg w[PANELS];
     for (uint32_t r = a->row0; r < a->row1; r += PANELS * KERN_PANEL) {
         const uint32_t np = a->row1 - r > KERN_PANEL ? 2 : 1;
         const uint8_t *p = (const uint8_t *)a->w + r / KERN_PANEL * panel;
         for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
-            struct job b = {
-                a, w, r, g0, groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS, zero_of(t)};
+            struct job b = {.a = a, .w = w, .row = r, .g0 = g0, .zero = zero_of(t)};
+            b.len = groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS;
+            b.next_lines = (uint32_t)((b.len * p16_group_bytes(l) + 63) / 64);
             for (uint32_t s = 0; s < np; s++) {
                 const uint8_t *at = p + s * panel;
-                decode_seg(t, at, g0, b.len,
-                           g0 + SEG_GROUPS < groups ? at + p16_head_at(p16_of(t), g0 + SEG_GROUPS)
-                                                    : at + PANELS * panel,
-                           &w[s]);
+                b.next[s] = g0 + SEG_GROUPS < groups ? at + p16_head_at(l, g0 + SEG_GROUPS)
+                                                     : at + PANELS * panel;
+                decode_seg(t, at, g0, b.len, b.next[s], &w[s]);
             }
             inner[kind_of(t)][np - 1](&b);
         }
