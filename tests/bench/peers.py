@@ -16,11 +16,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.environ.get("KT_SRCDIR") or os.path.dirname(os.path.dirname(HERE))
 KTTUNE = os.environ.get("KTTUNE") or os.path.join(TOP, "build", "kttune")
 SHAPE = os.path.join(TOP, "profiles", "shapes", "qwen3-30b-a3b.config.json")
+READY_SECONDS = 60  # load, and the rounds that warm up
 OURS = {"INT8": "int8", "INT4": "q4_0", "RAWINT4": "int4", "MXFP4": "mxfp4", "BF16": "bf16", "FP8": "fp8"}  # kt-kernel's method -> our format
 
 
@@ -36,7 +39,17 @@ class Contender:
         self.name = name
         self.log = tempfile.TemporaryFile()
         self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env)
-        self.until_ready()
+        guard = threading.Timer(READY_SECONDS, self.p.kill)  # a peer may be too slow for its turn, or hang
+        guard.start()
+        began = time.monotonic()
+        try:
+            self.until_ready()
+        except RuntimeError as e:
+            if time.monotonic() - began > READY_SECONDS - 1:
+                raise RuntimeError(f"{self.name}: not ready after {READY_SECONDS} s, left out") from e
+            raise
+        finally:
+            guard.cancel()
         self.p.send_signal(signal.SIGSTOP)
 
     def until_ready(self):
@@ -121,6 +134,8 @@ def whole_model(a, fmt, folder, rng):
 def operator(a, method, tokens, rng):
     contenders, missing = [], []
     ours = [KTTUNE, "bench", "moe", "--format", OURS[method], "--experts", "128", "--topk", "8", "--hidden", "2048", "--inter", "768", "--tokens", str(tokens), "--threads", str(a.threads), "--paced"]
+    if method == "BF16":  # theirs rounds activations to BF16 as well
+        ours.append("--fast-bf16")
     start("ktserve", ours, contenders, missing)
     for threads in sorted({1, a.threads}):
         start(f"kt-kernel {threads}", [sys.executable, os.path.join(HERE, "peer_kt_kernel.py"), method, str(threads), str(tokens)], contenders, missing)
