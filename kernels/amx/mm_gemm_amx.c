@@ -12,7 +12,9 @@
     !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
-#if !defined(KT_AMX_EMULATE) && (!defined(__AMX_TILE__) || !defined(__AMX_INT8__))
+/* gcc's names of the macros, and clang's */
+#if !defined(KT_AMX_EMULATE) && (!defined(__AMX_TILE__) || !defined(__AMX_INT8__)) &&              \
+    (!defined(__AMXTILE__) || !defined(__AMXINT8__))
 #error "compile with the AMX flags of configure, or with KT_AMX_EMULATE"
 #endif
 #include "../avx512/mm512.h"

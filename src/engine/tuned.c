@@ -85,9 +85,10 @@ static kt_status say(struct plan *plan, const struct profile_tuning *t, const st
     struct strbuf why = {0};
     kt_status s = KT_OK;
     bool any = false;
-    char from[96];
-    snprintf(from, sizeof from, t->exact ? "" : "; nearest shape tuned: %u experts, hidden %u",
-             t->shape.experts, t->shape.hidden);
+    char from[96] = "";
+    if (!t->exact)
+        snprintf(from, sizeof from, "; nearest shape tuned: %u experts, hidden %u",
+                 t->shape.experts, t->shape.hidden);
     sb_printf(&why, "measured here on %s for %s: %+.1f %% over the default%s", t->created, t->goal,
               100 * t->gain, from);
     for (size_t i = 0; i < n && s == KT_OK; i++) {

@@ -164,7 +164,7 @@ static void copy_file(const char *from, const char *to)
 
 static void flip(const char *path, off_t at, uint8_t bits)
 {
-    uint8_t b;
+    uint8_t b = 0;
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0 && pread(fd, &b, 1, at) == 1);
     b ^= bits;
