@@ -47,8 +47,6 @@ uint64_t probe_buffer_bytes(const struct probe_run *r, bool *capped);
 char *probe_cpu_list(const struct plan_pool *pool, uint32_t n);
 /* Put one entry; counts entries that the deadline cut. Steals v. */
 kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err);
-/* Pin the calling thread; false when not allowed. */
-bool probe_pin(int cpu);
 /* Bind pages of [p, p+bytes) to nodes before first touch. false when the system refuses. */
 bool probe_bind(void *p, uint64_t bytes, const int32_t *nodes, uint32_t n);
 

@@ -70,11 +70,6 @@ kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err)
     return profile_put_measurement(r->p, v, err);
 }
 
-bool probe_pin(int cpu)
-{
-    return place_pin(cpu);
-}
-
 bool probe_bind(void *p, uint64_t bytes, const int32_t *nodes, uint32_t n)
 {
     return n > 0 && place_memory(p, bytes, PLACE_BIND, nodes, n) == 0;

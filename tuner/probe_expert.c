@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/place.h"
 #include "base/team.h"
 #include "kern.h"
 #include "measure.h"
@@ -188,7 +189,7 @@ static int child(void *vctx, struct m_out *o)
     if (!make_acts(c))
         return m_fail(o, "out of memory");
     if (c->pool->n_cpus > 0)
-        (void)probe_pin(c->pool->cpus[0]);
+        (void)place_pin(c->pool->cpus[0]);
     for (uint32_t i = 0; i < c->n_points; i++) {
         const char *why = make_set(c, c->points[i].row->layout);
         if (why != NULL)

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/place.h"
 #include "base/sync_time.h"
 #include "base/team.h"
 #include "measure.h"
@@ -132,7 +133,7 @@ static int wake_child(void *vctx, struct m_out *o)
     struct wake_ctx *c = vctx;
     kt_err err;
     if (c->cpu[0] >= 0)
-        (void)probe_pin(c->cpu[0]);
+        (void)place_pin(c->cpu[0]);
     if (sync_wake_open(c->cpu[1], &c->sleeper, &err) != KT_OK)
         return m_fail(o, err.msg);
     struct m_rounds r = {.n_points = 1,
@@ -208,7 +209,7 @@ static double noise_sample(void *vctx, uint32_t point)
 static int noise_child(void *vctx, struct m_out *o)
 {
     struct noise_ctx *c = vctx;
-    (void)probe_pin(c->cpu);
+    (void)place_pin(c->cpu);
     uint64_t start = clock_ns();
     /* every sample counts: interruptions are what is measured here */
     for (int i = 0; i < 200 && (i < 5 || (double)(clock_ns() - start) * 1e-9 < c->seconds); i++)

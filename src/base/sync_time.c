@@ -7,7 +7,6 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/syscall.h>
@@ -16,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/place.h"
 
 #define BARRIERS 500
 #define LONGEST_WAKE_NS 100000000u
@@ -46,23 +46,11 @@ struct sync_wake {
     int cpu;
 };
 
-static void pin(int cpu)
-{
-    size_t size = CPU_ALLOC_SIZE((size_t)cpu + 1);
-    cpu_set_t *set = CPU_ALLOC((size_t)cpu + 1);
-    if (set == NULL)
-        return;
-    CPU_ZERO_S(size, set);
-    CPU_SET_S((size_t)cpu, size, set);
-    (void)sched_setaffinity(0, size, set);
-    CPU_FREE(set);
-}
-
 static void *sleeper(void *ctx)
 {
     struct sync_wake *s = ctx;
     if (s->cpu >= 0)
-        pin(s->cpu);
+        (void)place_pin(s->cpu);
     for (unsigned seen = 0; !atomic_load(&s->stop); seen = atomic_load(&s->word)) {
         while (atomic_load(&s->word) == seen && !atomic_load(&s->stop))
             syscall(SYS_futex, &s->word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
