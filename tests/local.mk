@@ -24,5 +24,5 @@ include tests/golden/local.mk
 include tests/integration/local.mk
 include tests/numa/local.mk
 EXTRA_DIST += \
-	%D%/bench/peers.py %D%/bench/peer_llama.py %D%/bench/peer_kt_kernel.py \
+	%D%/bench/peers.py %D%/bench/chart.py %D%/bench/peer_llama.py %D%/bench/peer_kt_kernel.py \
 	%D%/bench/requirements.txt

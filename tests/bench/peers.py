@@ -1,11 +1,13 @@
 """peers.py - our speed beside llama.cpp's and kt-kernel's on this machine, in one run, with the ceilings of that run.
 
-usage: peers.py [--rounds N] [--formats F,..] [--methods M,..] [--prompt N] [--gen N] [--threads N] [--json FILE] (./quickstart figures calls it)
+usage: peers.py [--rounds N] [--formats F,..] [--methods M,..] [--load F,..] [--kv T,..] [--prompt N] [--gen N] [--threads N] [--json FILE] [--svg FILE]
+(./quickstart figures calls it)
 
 Whole model: a synthetic Qwen3-30B-A3B shape of 4 layers, one GGUF per format, read by both engines. Operator: one layer of experts, 1 and 512 tokens,
 kt-kernel at the better of 1 and N threads. Each contender is a process of its own that runs one round when it is told to; in a round everybody has a turn,
 in random order, while the others are stopped (SIGSTOP: a waiting engine may spin), and ratios are taken inside rounds. A peer that is not installed is
-left out, with a line. Weights are random: speed only, no token is judged here.
+left out, with a line. Loading and decoding after 32,768 tokens have no peer: shares of the ceilings, from kttune's own interleaved rounds. Weights are
+random: speed only, no token is judged here.
 """
 import argparse
 import json
@@ -107,9 +109,14 @@ def start(name, command, contenders, missing):
         missing.append(str(e))
 
 
-def whole_model(a, fmt, folder, rng):
+def synth(a, fmt, folder):
     path = os.path.join(folder, f"{fmt}.gguf")
     subprocess.run([KTTUNE, "synth", "--config", SHAPE, "--layers", str(a.layers), "--format", fmt, "-o", path], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def whole_model(a, fmt, folder, rng):
+    path = synth(a, fmt, folder)
     contenders, missing = [], []
     ours = [KTTUNE, "bench", "model", "-m", path, "--threads", str(a.threads), "--prompt", str(a.prompt), "--gen", str(a.gen), "--paced"]
     theirs = [sys.executable, os.path.join(HERE, "peer_llama.py"), path, str(a.threads), str(a.prompt), str(a.gen)]
@@ -158,6 +165,33 @@ def operator(a, method, tokens, rng):
     return row
 
 
+def bench(*args):
+    """kttune bench with interleaved rounds of its own -> its JSON; key + _q1, _q3 are the quartiles."""
+    p = subprocess.run([KTTUNE, "bench", *args, "--quiet", "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    d = json.loads(p.stdout)
+    return d, lambda key: {"median": d[key], "q1": d[key + "_q1"], "q3": d[key + "_q3"]}
+
+
+def load_figures(a, fmt, folder):
+    path = synth(a, fmt, folder)
+    d, at = bench("load", "-m", path, "--threads", str(a.threads), "--rounds", str(max(a.rounds, 3)))
+    os.unlink(path)
+    return {
+        "format": fmt, "file_bytes": d["file_bytes"], "beside_bytes": d["peak_resident_bytes"] - d["engine_bytes"], "disk_gb_s": at("disk_gb_s"), "copy_gb_s": at("copy_gb_s"),
+        "cold": at("cold_ratio"), "warm": at("warm_ratio"),
+    }
+
+
+def context_figures(a, folder):
+    path = synth(a, a.context_format, folder)
+    rows = []
+    for kv in a.kv.split(","):
+        d, at = bench("model", "-m", path, "--threads", str(a.threads), "--ctx", "32768", "--kv-type", kv, "--prompt", "16", "--rounds", str(max(a.rounds, 3)))
+        rows.append({"kv_type": kv, "format": a.context_format, "decode_tok_s": at("decode_tok_s"), "share": at("decode_bandwidth_ratio"), "read_gb_s": at("read_gb_s")})
+    os.unlink(path)
+    return rows
+
+
 def cell(s, k=1.0, form="%.1f"):
     return "-" if not s else f"{form % (s['median'] * k)} ({form % (s['q1'] * k)}-{form % (s['q3'] * k)})"
 
@@ -193,6 +227,23 @@ def print_operators(rows, a):
             print(f"{r['method']:8} {line}")
 
 
+def print_load(rows):
+    print("\nLoad and pack, file read from the disk (cold) or from the page cache (warm): median (quartiles)")
+    print(f"{'format':8} {'file GB':>8} {'disk GB/s':>18} {'cold, % of it':>20} {'copy GB/s':>18} {'warm, % of it':>20} {'memory beside, GB':>18}")
+    for r in rows:
+        print(
+            f"{r['format']:8} {r['file_bytes'] * 1e-9:8.2f} {cell(r['disk_gb_s']):>18} {cell(r['cold'], 100):>20} {cell(r['copy_gb_s']):>18} "
+            f"{cell(r['warm'], 100):>20} {r['beside_bytes'] * 1e-9:18.3f}"
+        )
+
+
+def print_context(rows):
+    print("\nDecode after 32,768 tokens, bytes of weights and of keys and values: median (quartiles)")
+    print(f"{'KV':8} {'weights':8} {'tokens/s':>20} {'of the read ceiling, %':>24} {'read GB/s':>20}")
+    for r in rows:
+        print(f"{r['kv_type']:8} {r['format']:8} {cell(r['decode_tok_s']):>20} {cell(r['share'], 100):>24} {cell(r['read_gb_s']):>20}")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--rounds", type=int, default=7)
@@ -202,22 +253,36 @@ def main():
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--formats", default="mxfp4,q8_0,q4_0,q4_k,q6_k,iq4_xs", help="of the whole model; empty: none")
     p.add_argument("--methods", default="INT8,INT4,RAWINT4,MXFP4,BF16,FP8", help="of the operator; empty: none")
-    p.add_argument("--json", metavar="FILE", help="write the table there as well")
+    p.add_argument("--load", default="mxfp4,q8_0", help="formats of the load figures; empty: none")
+    p.add_argument("--kv", default="bf16,int8", help="KV types of the 32,768 token figures; empty: none")
+    p.add_argument("--context-format", default="mxfp4", help="weight format of those")
+    p.add_argument("--json", metavar="FILE", help="write the tables there as well")
+    p.add_argument("--svg", metavar="FILE", help="draw them there")
     a = p.parse_args()
     rng = random.Random(1)
     with open("/proc/cpuinfo") as f:
-        print("cpu:", next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown"), f"({os.cpu_count()} CPUs)")
-    models, operators = [], []
+        cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "unknown") + f" ({os.cpu_count()} CPUs)"
+    print("cpu:", cpu)
+    d = {"cpu": cpu, "threads": a.threads, "rounds": a.rounds, "layers": a.layers, "prompt": a.prompt, "models": [], "operators": [], "load": [], "context": []}
     with tempfile.TemporaryDirectory(prefix="kt-peers.") as folder:
-        models = [whole_model(a, f, folder, rng) for f in a.formats.split(",") if f]
-    if models:
-        print_models(models, a)
-    operators = [operator(a, m, n, rng) for m in a.methods.split(",") if m for n in (1, 512)]
-    if operators:
-        print_operators(operators, a)
-    if a.json:
-        with open(a.json, "w") as f:
-            json.dump({"models": models, "operators": operators}, f, indent=1)
+        d["models"] = [whole_model(a, f, folder, rng) for f in a.formats.split(",") if f]
+        if d["models"]:
+            print_models(d["models"], a)
+        d["operators"] = [operator(a, m, n, rng) for m in a.methods.split(",") if m for n in (1, 512)]
+        if d["operators"]:
+            print_operators(d["operators"], a)
+        d["context"] = context_figures(a, folder) if a.kv else []
+        if d["context"]:
+            print_context(d["context"])
+        d["load"] = [load_figures(a, f, folder) for f in a.load.split(",") if f]
+        if d["load"]:
+            print_load(d["load"])
+    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) if not a.json else open(a.json, "w") as f:
+        json.dump(d, f, indent=1)
+    if a.svg:
+        subprocess.run([sys.executable, os.path.join(HERE, "chart.py"), f.name, a.svg], check=True)
+    if not a.json:
+        os.unlink(f.name)
 
 
 if __name__ == "__main__":
