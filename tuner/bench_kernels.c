@@ -8,19 +8,15 @@
  */
 #include "bench_kernels.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "bench.h"
 #include "ceiling.h"
 #include "cmds.h"
 #include "kern_set.h"
-#include "measure.h"
-#include "stats.h"
 
 #define SAMPLE_SECONDS 0.010
 #define GEMV_MOST 16 /* tokens: a GEMV of more is nobody's choice */
@@ -58,7 +54,7 @@ static kt_status add_point(struct bk *b, const struct kern *k, uint32_t tokens, 
         KT_FAIL(err, KT_E_INVALID, "more than %d points: choose fewer --tokens", BK_POINTS);
     struct bk_point *p = &b->point[b->n_points];
     *p = (struct bk_point){.k = k, .tokens = tokens, .shown = shown, .times = 1};
-    p->seconds = mem_calloc(b->rounds, sizeof *p->seconds);
+    p->seconds = mem_calloc(b->rounds.n, sizeof *p->seconds);
     if (p->seconds == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for samples");
     b->n_points++;
@@ -83,9 +79,9 @@ static kt_status choose_points(struct bk *b, kt_err *err)
     for (size_t i = 0; i < n; i++) {
         if (!wanted(b, table[i]))
             continue;
-        for (uint32_t t = 0; t < b->n_tokens; t++)
-            if (table[i]->op == KERN_GEMM || b->tokens[t] <= GEMV_MOST)
-                KT_TRY(add_point(b, table[i], b->tokens[t], true, err));
+        for (uint32_t t = 0; t < b->tokens.n; t++)
+            if (table[i]->op == KERN_GEMM || b->tokens.v[t] <= GEMV_MOST)
+                KT_TRY(add_point(b, table[i], b->tokens.v[t], true, err));
     }
     for (int op = KERN_GEMV; op <= KERN_GEMM; op++) {
         const struct kern *best = kern_find((enum kern_op)op, (int)b->t, b->isa, NULL);
@@ -102,7 +98,6 @@ static kt_status choose_points(struct bk *b, kt_err *err)
 uint32_t bk_crossover(const struct bk *b, double *gain)
 {
     uint32_t from = 0;
-    double ratio[BK_ROUNDS];
     for (size_t t = N_CROSSOVER; t-- > 0;) {
         const struct bk_point *v = NULL, *m = NULL;
         for (uint32_t i = 0; i < b->n_points; i++)
@@ -115,10 +110,7 @@ uint32_t bk_crossover(const struct bk *b, double *gain)
             }
         if (v == NULL || m == NULL)
             return 0;
-        struct stats s;
-        for (uint32_t r = 0; r < b->rounds; r++)
-            ratio[r] = v->seconds[r] / m->seconds[r];
-        stats_of(ratio, b->rounds, &s);
+        struct stats s = rounds_stats(v->seconds, m->seconds, b->rounds.n);
         if (s.median <= 1)
             return from;
         from = crossover_tokens[t];
@@ -134,9 +126,11 @@ struct sampler {
 };
 
 /* Items: 0 read, then the int8 and scaled ceilings of each level, then the points. */
-static void sample(struct sampler *s, uint32_t item, uint32_t round)
+static kt_status sample(void *ctx, uint32_t item, uint32_t round, kt_err *err)
 {
+    struct sampler *s = ctx;
     struct bk *b = s->b;
+    (void)err;
     if (item == 0) {
         b->read_bps[round] = ceiling_read(s->ceiling);
     } else if (item <= 2 * BK_LEVELS) {
@@ -149,28 +143,15 @@ static void sample(struct sampler *s, uint32_t item, uint32_t round)
         struct bk_point *p = &b->point[item - 1 - 2 * BK_LEVELS];
         p->seconds[round] = kern_set_run(s->set, p->k, p->tokens, p->times) / p->times;
     }
+    return KT_OK;
 }
 
-/* The first round warms up and says how many matrices make a sample; the next overwrites it. */
-static void rounds(struct sampler *s)
+/* The first round says how many matrices make a sample. */
+static void size_samples(void *ctx)
 {
-    struct bk *b = s->b;
-    uint32_t order[1 + 2 * BK_LEVELS + BK_POINTS], n = 1 + 2 * BK_LEVELS + b->n_points;
-    for (uint32_t r = 0; r <= b->rounds; r++) {
-        for (uint32_t i = 0; i < n; i++)
-            order[i] = i;
-        for (uint32_t i = n - 1; i > 0; i--) {
-            uint32_t j = (uint32_t)(m_random(&b->rng) >> 33) % (i + 1), t = order[i];
-            order[i] = order[j];
-            order[j] = t;
-        }
-        for (uint32_t i = 0; i < n; i++)
-            sample(s, order[i], r > 0 ? r - 1 : 0);
-        for (uint32_t i = 0; r == 0 && i < b->n_points; i++) {
-            double times = SAMPLE_SECONDS / b->point[i].seconds[0];
-            b->point[i].times = times < 1 ? 1 : times > 100000 ? 100000 : (uint32_t)times + 1;
-        }
-    }
+    struct bk *b = ((struct sampler *)ctx)->b;
+    for (uint32_t i = 0; i < b->n_points; i++)
+        b->point[i].times = rounds_times(SAMPLE_SECONDS, b->point[i].seconds[0], 100000);
 }
 
 static kt_status one_format(struct bk *b, struct ceiling *ceiling, struct json_out *j, kt_err *err)
@@ -190,10 +171,18 @@ static kt_status one_format(struct bk *b, struct ceiling *ceiling, struct json_o
                                     .max_tokens = b->max_tokens,
                                     .bytes = b->host.cold_bytes};
     KT_TRY(kern_set_open(&o, &s.set, err));
-    rounds(&s);
+    b->rounds = (struct rounds){.n = b->rounds.n,
+                                .n_items = 1 + 2 * BK_LEVELS + b->n_points,
+                                .rng = b->rounds.rng,
+                                .ctx = &s,
+                                .item = sample,
+                                .warm_up = true,
+                                .warm = size_samples};
+    kt_status st = rounds_run(&b->rounds, err);
     kern_set_close(s.set);
-    bk_out_format(b, j);
-    return KT_OK;
+    if (st == KT_OK)
+        bk_out_format(b, j);
+    return st;
 }
 
 static void drop_points(struct bk *b)
@@ -219,46 +208,13 @@ static int usage(FILE *to)
             "  --rounds N         paired rounds, 3 to %d (default 9)\n"
             "  --seed N           of the order inside a round (default 1)\n"
             "  --json             one JSON object\n",
-            GEMV_MOST, BK_ROUNDS);
+            GEMV_MOST, ROUNDS_MOST);
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
-/* Calls take() for each part between commas; false when one is refused or empty. */
-static bool each_part(const char *list, bool (*take)(struct bk *b, const char *part), struct bk *b)
+static bool take_mask(void *to, const char *name)
 {
-    char part[32];
-    while (true) {
-        size_t n = strcspn(list, ",");
-        if (n == 0 || n >= sizeof part)
-            return false;
-        memcpy(part, list, n);
-        part[n] = '\0';
-        if (!take(b, part))
-            return false;
-        if (list[n] == '\0')
-            return true;
-        list += n + 1;
-    }
-}
-
-static bool take_format(struct bk *b, const char *part)
-{
-    int t = dtype_by_name(part);
-    if (t < 0 || !kern_has_dtype(t) || b->n_formats == DT_COUNT) {
-        fprintf(stderr, "kttune bench kernels: %s is no format with kernels\n", part);
-        return false;
-    }
-    b->formats[b->n_formats++] = (enum dtype)t;
-    return true;
-}
-
-static bool take_tokens(struct bk *b, const char *part)
-{
-    return b->n_tokens < BK_TOKENS && cmd_number(part, 1, 8192, &b->tokens[b->n_tokens++]);
-}
-
-static bool take_mask(struct bk *b, const char *name)
-{
+    struct bk *b = to;
     int isa = kern_isa_by_name(name);
     if (isa < 0 || ((uint32_t)isa & ~b->isa) != 0) {
         fprintf(stderr, "kttune bench kernels: %s is no level of this CPU, which has %s\n", name,
@@ -271,72 +227,38 @@ static bool take_mask(struct bk *b, const char *name)
 
 static void defaults(struct bk *b)
 {
-    if (b->n_formats == 0)
+    if (b->formats.n == 0)
         for (int t = 0; t < DT_COUNT; t++)
             if (kern_has_dtype(t) && b->k % kern_row_unit((enum dtype)t) == 0)
-                b->formats[b->n_formats++] = (enum dtype)t;
-    if (b->n_tokens == 0)
-        (void)each_part("1,4,32,512", take_tokens, b);
+                b->formats.t[b->formats.n++] = (enum dtype)t;
+    if (b->tokens.n == 0)
+        (void)bench_args_parts("1,4,32,512", bench_take_tokens, &b->tokens);
     b->max_tokens = crossover_tokens[N_CROSSOVER - 1];
-    for (uint32_t i = 0; i < b->n_tokens; i++)
-        if (b->tokens[i] > b->max_tokens)
-            b->max_tokens = b->tokens[i];
+    for (uint32_t i = 0; i < b->tokens.n; i++)
+        if (b->tokens.v[i] > b->max_tokens)
+            b->max_tokens = b->tokens.v[i];
 }
 
 static int parse(int argc, char **argv, struct bk *b)
 {
-    enum { FORMAT = 256, ROWS, COLUMNS, TOKENS, KERNEL, MASK, THREADS, ROUNDS, SEED, JSON };
-    static const struct option longs[] = {
-        {"format", 1, 0, FORMAT},   {"rows", 1, 0, ROWS},     {"k", 1, 0, COLUMNS},
-        {"tokens", 1, 0, TOKENS},   {"kernel", 1, 0, KERNEL}, {"cpu-mask", 1, 0, MASK},
-        {"threads", 1, 0, THREADS}, {"rounds", 1, 0, ROUNDS}, {"seed", 1, 0, SEED},
-        {"json", 0, 0, JSON},       {"help", 0, 0, 'h'},      {0, 0, 0, 0}};
-    int c;
-    bool ok = true;
-    uint32_t seed = 1;
-    b->rows = 1536, b->k = 2048, b->rounds = 9, b->isa = kern_isa_host();
-    optind = 1;
-    while (ok && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
-        switch (c) {
-        case FORMAT:
-            ok = each_part(optarg, take_format, b);
-            break;
-        case ROWS:
-            ok = cmd_number(optarg, 1, 1u << 20, &b->rows);
-            break;
-        case COLUMNS:
-            ok = cmd_number(optarg, 1, 1u << 20, &b->k);
-            break;
-        case TOKENS:
-            ok = each_part(optarg, take_tokens, b);
-            break;
-        case KERNEL:
-            b->kernel = optarg;
-            break;
-        case MASK:
-            ok = take_mask(b, optarg);
-            break;
-        case THREADS:
-            ok = cmd_number(optarg, 1, 4096, &b->threads);
-            break;
-        case ROUNDS:
-            ok = cmd_number(optarg, 3, BK_ROUNDS, &b->rounds);
-            break;
-        case SEED:
-            ok = cmd_number(optarg, 0, UINT32_MAX, &seed);
-            break;
-        case JSON:
-            b->json = true;
-            break;
-        case 'h':
-            return usage(stdout);
-        default:
-            ok = false;
-            break;
-        }
-    if (!ok || optind != argc)
-        return usage(stderr);
-    b->rng = seed;
+    const struct bench_opt opt[] = {OPT_PARTS("format", &b->formats, bench_take_format),
+                                    OPT_NUMBER("rows", &b->rows, 1, 1u << 20),
+                                    OPT_NUMBER("k", &b->k, 1, 1u << 20),
+                                    OPT_PARTS("tokens", &b->tokens, bench_take_tokens),
+                                    OPT_TEXT("kernel", &b->kernel),
+                                    OPT_CALL("cpu-mask", b, take_mask),
+                                    OPT_THREADS(&b->threads),
+                                    OPT_ROUNDS(&b->rounds.n),
+                                    OPT_SEED(&b->seed),
+                                    OPT_FLAG("json", &b->json)};
+    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    b->rows = 1536, b->k = 2048, b->rounds.n = 9, b->seed = 1, b->isa = kern_isa_host();
+    b->formats.command = "bench kernels";
+    b->tokens.most = BENCH_TOKENS;
+    int code = bench_args_read(&a, argc, argv);
+    if (code >= 0)
+        return code;
+    b->rounds.rng = b->seed;
     defaults(b);
     return -1;
 }
@@ -361,11 +283,9 @@ int bench_kernels(int argc, char **argv)
         s = ceiling_open(b->host.n_threads, b->host.cpus, b->host.cold_bytes, &ceiling, &err);
     if (s == KT_OK)
         bk_out_begin(b, &j);
-    for (uint32_t i = 0; s == KT_OK && i < b->n_formats; i++) {
-        if (isatty(2))
-            fprintf(stderr, "\r%s: %u of %u formats\r", dtype_name(b->formats[i]), i + 1,
-                    b->n_formats);
-        b->t = b->formats[i];
+    for (uint32_t i = 0; s == KT_OK && i < b->formats.n; i++) {
+        rounds_show_format(dtype_name(b->formats.t[i]), i, b->formats.n);
+        b->t = b->formats.t[i];
         s = one_format(b, ceiling, &j, &err);
         drop_points(b);
     }

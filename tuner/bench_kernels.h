@@ -8,12 +8,12 @@
 #include <stdint.h>
 
 #include "base/json_out.h"
+#include "bench_args.h"
 #include "bench_host.h"
+#include "bench_rounds.h"
 #include "kern.h"
 
-#define BK_ROUNDS 100
 #define BK_POINTS 256
-#define BK_TOKENS 16
 
 /* Compute ceilings: the instruction that a variant uses. */
 enum { BK_AVX2, BK_AVXVNNI, BK_AVX512VNNI, BK_LEVELS };
@@ -23,21 +23,22 @@ struct bk_point { /* one kernel at one number of tokens */
     uint32_t tokens;
     bool shown;      /* false: timed for the crossover only */
     uint32_t times;  /* matrices of a sample */
-    double *seconds; /* [rounds] of one matrix per thread */
+    double *seconds; /* [rounds.n] of one matrix per thread */
 };
 
 struct bk { /* options, and what was measured of the format in work */
-    enum dtype formats[DT_COUNT];
-    uint32_t n_formats;
-    uint32_t rows, k, tokens[BK_TOKENS], n_tokens, threads, rounds, isa, max_tokens;
-    uint64_t rng;
+    struct bench_formats formats;
+    struct bench_tokens tokens;
+    uint32_t rows, k, threads, isa, max_tokens, seed;
+    struct rounds rounds;
     const char *kernel; /* part of a variant's name; NULL: all */
     bool json;
     struct bench_host host;
     enum dtype t;
     struct bk_point point[BK_POINTS];
     uint32_t n_points;
-    double read_bps[BK_ROUNDS], int8_ops[BK_LEVELS][BK_ROUNDS], scaled_ops[BK_LEVELS][BK_ROUNDS];
+    double read_bps[ROUNDS_MOST], int8_ops[BK_LEVELS][ROUNDS_MOST],
+        scaled_ops[BK_LEVELS][ROUNDS_MOST];
     bool level_used[BK_LEVELS];
 };
 

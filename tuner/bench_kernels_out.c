@@ -3,11 +3,9 @@
  */
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "bench_kernels.h"
 #include "ceiling.h"
-#include "stats.h"
 
 /* What one point gives in one round. */
 struct figures {
@@ -31,44 +29,27 @@ struct summary {
 
 static void summarise(const struct bk *b, const struct bk_point *p, struct summary *s)
 {
-    double v[5][BK_ROUNDS];
-    for (uint32_t r = 0; r < b->rounds; r++) {
+    double v[5][ROUNDS_MOST];
+    for (uint32_t r = 0; r < b->rounds.n; r++) {
         struct figures f = figures_of(b, p, r);
         v[0][r] = f.gb_s, v[1][r] = f.gops, v[2][r] = f.read, v[3][r] = f.int8, v[4][r] = f.scaled;
     }
-    stats_of(v[0], b->rounds, &s->gb_s);
-    stats_of(v[1], b->rounds, &s->gops);
-    stats_of(v[2], b->rounds, &s->read);
-    stats_of(v[3], b->rounds, &s->int8);
-    stats_of(v[4], b->rounds, &s->scaled);
-}
-
-static void put_stats(struct json_out *j, const char *key, const struct stats *s, double scale)
-{
-    jo_key(j, key);
-    jo_object(j);
-    jo_kreal(j, "median", s->median * scale);
-    jo_kreal(j, "q1", s->q1 * scale);
-    jo_kreal(j, "q3", s->q3 * scale);
-    jo_object_end(j);
+    stats_of(v[0], b->rounds.n, &s->gb_s);
+    stats_of(v[1], b->rounds.n, &s->gops);
+    stats_of(v[2], b->rounds.n, &s->read);
+    stats_of(v[3], b->rounds.n, &s->int8);
+    stats_of(v[4], b->rounds.n, &s->scaled);
 }
 
 static void put_series(struct json_out *j, const char *key, const double *v, uint32_t n)
 {
-    double sorted[BK_ROUNDS];
-    struct stats s;
-    memcpy(sorted, v, n * sizeof *v);
-    stats_of(sorted, n, &s);
-    put_stats(j, key, &s, 1e-9);
+    struct stats s = rounds_stats(v, NULL, n);
+    rounds_put(j, key, &s, 1e-9);
 }
 
 static double median(const double *v, uint32_t n)
 {
-    double sorted[BK_ROUNDS];
-    struct stats s;
-    memcpy(sorted, v, n * sizeof *v);
-    stats_of(sorted, n, &s);
-    return s.median;
+    return rounds_stats(v, NULL, n).median;
 }
 
 static void share(const struct stats *s, bool quartiles)
@@ -88,7 +69,7 @@ void bk_out_begin(const struct bk *b, struct json_out *j)
     jo_kstr(j, "cpu_mask", kern_isa_level_name(b->isa));
     jo_kuint(j, "rows", b->rows);
     jo_kuint(j, "k", b->k);
-    jo_kuint(j, "rounds", b->rounds);
+    jo_kuint(j, "rounds", b->rounds.n);
     jo_kuint(j, "set_bytes", b->host.cold_bytes);
     jo_kuint(j, "llc_bytes", b->host.llc_bytes);
     jo_key(j, "formats");
@@ -97,30 +78,30 @@ void bk_out_begin(const struct bk *b, struct json_out *j)
         printf("matrices of %u x %u, %u threads, %.0f MB of weights (last-level cache %.0f MB), %u "
                "paired rounds; medians, quartiles in brackets\n",
                b->rows, b->k, b->host.n_threads, (double)b->host.cold_bytes * 1e-6,
-               (double)b->host.llc_bytes * 1e-6, b->rounds);
+               (double)b->host.llc_bytes * 1e-6, b->rounds.n);
 }
 
 /* Ceilings of the format's rounds: a heading for people, objects for programs. */
 static void ceilings(const struct bk *b, struct json_out *j)
 {
-    put_series(j, "read_gb_s", b->read_bps, b->rounds);
+    put_series(j, "read_gb_s", b->read_bps, b->rounds.n);
     jo_key(j, "ceilings");
     jo_array(j);
     if (!b->json)
-        printf("\n%s: read %.1f GB/s", dtype_name(b->t), median(b->read_bps, b->rounds) * 1e-9);
+        printf("\n%s: read %.1f GB/s", dtype_name(b->t), median(b->read_bps, b->rounds.n) * 1e-9);
     for (int l = 0; l < BK_LEVELS; l++) {
         if (!b->level_used[l])
             continue;
         const char *name = ceiling_int8_name(bk_level_isa(l));
         jo_object(j);
         jo_kstr(j, "instruction", name);
-        put_series(j, "int8_gops", b->int8_ops[l], b->rounds);
-        put_series(j, "scaled_gops", b->scaled_ops[l], b->rounds);
+        put_series(j, "int8_gops", b->int8_ops[l], b->rounds.n);
+        put_series(j, "scaled_gops", b->scaled_ops[l], b->rounds.n);
         jo_object_end(j);
         if (!b->json)
             printf("; %s: int8 loop %.0f, group-scaled %.0f GOPS", name,
-                   median(b->int8_ops[l], b->rounds) * 1e-9,
-                   median(b->scaled_ops[l], b->rounds) * 1e-9);
+                   median(b->int8_ops[l], b->rounds.n) * 1e-9,
+                   median(b->scaled_ops[l], b->rounds.n) * 1e-9);
     }
     jo_array_end(j);
 }
@@ -146,11 +127,11 @@ void bk_out_format(const struct bk *b, struct json_out *j)
         jo_kstr(j, "kernel", p->k->name);
         jo_kstr(j, "op", p->k->op == KERN_GEMV ? "gemv" : "gemm");
         jo_kuint(j, "tokens", p->tokens);
-        put_stats(j, "gb_s", &s.gb_s, 1);
-        put_stats(j, "gops", &s.gops, 1);
-        put_stats(j, "read_ratio", &s.read, 1);
-        put_stats(j, "scaled_ratio", &s.scaled, 1);
-        put_stats(j, "int8_ratio", &s.int8, 1);
+        rounds_put(j, "gb_s", &s.gb_s, 1);
+        rounds_put(j, "gops", &s.gops, 1);
+        rounds_put(j, "read_ratio", &s.read, 1);
+        rounds_put(j, "scaled_ratio", &s.scaled, 1);
+        rounds_put(j, "int8_ratio", &s.int8, 1);
         jo_object_end(j);
         if (b->json)
             continue;

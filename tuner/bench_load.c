@@ -13,7 +13,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,14 +26,14 @@
 #include "base/mem.h"
 #include "base/team.h"
 #include "bench.h"
+#include "bench_args.h"
 #include "bench_host.h"
+#include "bench_rounds.h"
 #include "cmds.h"
 #include "kt.h"
 #include "load_show.h"
 #include "model/model.h"
-#include "stats.h"
 
-#define MAX_ROUNDS 100
 #define CAT_BLOCK (128u << 10)
 #define COPY_BLOCK (1u << 20)
 
@@ -42,27 +41,20 @@ enum { DISK, COLD, COPY, WARM, CACHE_COLD, CACHE_WARM, N_KINDS };
 
 struct bench {
     kt_engine_opts engine;
-    uint32_t rounds;
+    struct rounds rounds;
     bool json, quiet;
     const char *cache_dir; /* NULL: rounds of the first four kinds only */
-    uint32_t rng;
-    kt_engine_info info; /* strings are gone: numbers only */
+    kt_engine_info info;   /* strings are gone: numbers only */
     struct bench_host host;
     int *fd; /* [n_files] */
     uint64_t *bytes;
     uint32_t n_files;
     uint64_t total, still_cached, load_bytes;
     char *block; /* CAT_BLOCK */
-    double bps[N_KINDS][MAX_ROUNDS], ratio[N_KINDS][MAX_ROUNDS];
-    double open_s[N_KINDS][MAX_ROUNDS]; /* whole kt_engine_open */
-    double peak_bytes, engine_bytes;    /* resident at most in a load; what the engine owns then */
+    double bps[N_KINDS][ROUNDS_MOST], ratio[N_KINDS][ROUNDS_MOST];
+    double open_s[N_KINDS][ROUNDS_MOST]; /* whole kt_engine_open */
+    double peak_bytes, engine_bytes;     /* resident at most in a load; what the engine owns then */
 };
-
-static uint32_t next_random(struct bench *b)
-{
-    b->rng = b->rng * 1664525u + 1013904223u;
-    return b->rng >> 8;
-}
 
 static kt_status open_files(struct bench *b, kt_err *err)
 {
@@ -242,7 +234,7 @@ static void reset_peak(void)
         close(fd);
 }
 
-static kt_status time_load(struct bench *b, int kind, uint32_t round, kt_err *err)
+static kt_status time_load(struct bench *b, uint32_t kind, uint32_t round, kt_err *err)
 {
     kt_engine *e;
     bool cached = kind == CACHE_COLD || kind == CACHE_WARM;
@@ -288,8 +280,9 @@ static void touch_cache(const struct bench *b, bool forget_it)
         closedir(d);
 }
 
-static kt_status one_kind(struct bench *b, int kind, uint32_t round, kt_err *err)
+static kt_status one_kind(void *ctx, uint32_t kind, uint32_t round, kt_err *err)
 {
+    struct bench *b = ctx;
     uint64_t t;
     switch (kind) {
     case DISK:
@@ -314,58 +307,29 @@ static kt_status one_kind(struct bench *b, int kind, uint32_t round, kt_err *err
     return time_load(b, kind, round, err);
 }
 
-static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
+static void shares(void *ctx, uint32_t round)
 {
-    int order[N_KINDS] = {DISK, COLD, COPY, WARM, CACHE_COLD, CACHE_WARM};
-    int n = b->cache_dir != NULL ? N_KINDS : CACHE_COLD;
-    for (int i = n - 1; i > 0; i--) {
-        int j = (int)(next_random(b) % (uint32_t)(i + 1)), t = order[i];
-        order[i] = order[j];
-        order[j] = t;
-    }
-    for (int i = 0; i < n; i++)
-        KT_TRY(one_kind(b, order[i], round, err));
-    for (int i = 0; i < n; i++)
+    struct bench *b = ctx;
+    for (uint32_t i = 0; i < b->rounds.n_items; i++)
         b->ratio[i][round] =
             b->bps[i][round] / b->bps[i == COLD || i == CACHE_COLD ? DISK : COPY][round];
-    return KT_OK;
-}
-
-struct line {
-    const char *key, *label, *unit;
-    double *v, scale, show;
-};
-
-static void print_line(const struct bench *b, const struct line *l, struct json_out *j)
-{
-    struct stats s;
-    char key[64];
-    stats_of(l->v, b->rounds, &s);
-    jo_kreal(j, l->key, s.median * l->scale);
-    snprintf(key, sizeof key, "%s_q1", l->key);
-    jo_kreal(j, key, s.q1 * l->scale);
-    snprintf(key, sizeof key, "%s_q3", l->key);
-    jo_kreal(j, key, s.q3 * l->scale);
-    if (!b->json)
-        printf("  %-28s %10.2f %10.2f %10.2f %s\n", l->label, s.median * l->show, s.q1 * l->show,
-               s.q3 * l->show, l->unit);
 }
 
 static void report(struct bench *b)
 {
-    const struct line line[] = {
-        {"disk_gb_s", "sequential read, cold", "GB/s", b->bps[DISK], 1e-9, 1e-9},
-        {"cold_gb_s", "load, cold", "GB/s", b->bps[COLD], 1e-9, 1e-9},
-        {"cold_ratio", "  of the sequential read", "%", b->ratio[COLD], 1, 100},
-        {"cold_open_s", "  whole opening", "s", b->open_s[COLD], 1, 1},
-        {"copy_gb_s", "copy to fresh memory, warm", "GB/s", b->bps[COPY], 1e-9, 1e-9},
-        {"warm_gb_s", "load, warm", "GB/s", b->bps[WARM], 1e-9, 1e-9},
-        {"warm_ratio", "  of the copy", "%", b->ratio[WARM], 1, 100},
-        {"warm_open_s", "  whole opening", "s", b->open_s[WARM], 1, 1},
-        {"cache_cold_gb_s", "pack cache, cold", "GB/s", b->bps[CACHE_COLD], 1e-9, 1e-9},
-        {"cache_cold_ratio", "  of the sequential read", "%", b->ratio[CACHE_COLD], 1, 100},
-        {"cache_warm_gb_s", "pack cache, warm", "GB/s", b->bps[CACHE_WARM], 1e-9, 1e-9},
-        {"cache_warm_ratio", "  of the copy", "%", b->ratio[CACHE_WARM], 1, 100},
+    const struct rounds_line line[] = {
+        {"disk_gb_s", "sequential read, cold", "GB/s", b->bps[DISK], 1e-9, false},
+        {"cold_gb_s", "load, cold", "GB/s", b->bps[COLD], 1e-9, false},
+        {"cold_ratio", "  of the sequential read", "%", b->ratio[COLD], 1, true},
+        {"cold_open_s", "  whole opening", "s", b->open_s[COLD], 1, false},
+        {"copy_gb_s", "copy to fresh memory, warm", "GB/s", b->bps[COPY], 1e-9, false},
+        {"warm_gb_s", "load, warm", "GB/s", b->bps[WARM], 1e-9, false},
+        {"warm_ratio", "  of the copy", "%", b->ratio[WARM], 1, true},
+        {"warm_open_s", "  whole opening", "s", b->open_s[WARM], 1, false},
+        {"cache_cold_gb_s", "pack cache, cold", "GB/s", b->bps[CACHE_COLD], 1e-9, false},
+        {"cache_cold_ratio", "  of the sequential read", "%", b->ratio[CACHE_COLD], 1, true},
+        {"cache_warm_gb_s", "pack cache, warm", "GB/s", b->bps[CACHE_WARM], 1e-9, false},
+        {"cache_warm_ratio", "  of the copy", "%", b->ratio[CACHE_WARM], 1, true},
     };
     struct strbuf text = {0};
     struct json_out j;
@@ -373,7 +337,7 @@ static void report(struct bench *b)
     jo_object(&j);
     jo_kstr(&j, "model", b->engine.model_path);
     jo_kuint(&j, "threads", b->info.n_threads);
-    jo_kuint(&j, "rounds", b->rounds);
+    jo_kuint(&j, "rounds", b->rounds.n);
     jo_kuint(&j, "file_bytes", b->total);
     jo_kuint(&j, "load_bytes", b->load_bytes);
     jo_kuint(&j, "weight_bytes", b->info.weight_bytes);
@@ -384,9 +348,9 @@ static void report(struct bench *b)
         printf("%s: files %.2f GB, packing reads %.2f GB, %u threads, %u interleaved rounds\n\n"
                "  %-28s %10s %10s %10s\n",
                b->engine.model_path, (double)b->total * 1e-9, (double)b->load_bytes * 1e-9,
-               b->info.n_threads, b->rounds, "", "median", "q1", "q3");
+               b->info.n_threads, b->rounds.n, "", "median", "q1", "q3");
     for (size_t i = 0; i < sizeof line / sizeof line[0] - (b->cache_dir != NULL ? 0 : 4); i++)
-        print_line(b, &line[i], &j);
+        rounds_line(&line[i], b->rounds.n, false, b->json ? 0 : 28, &j);
     jo_object_end(&j);
     if (b->json && sb_ok(&text)) {
         printf("%s\n", text.data);
@@ -419,67 +383,34 @@ static int usage(FILE *to)
 /* -1: go on; else the exit code */
 static int parse(int argc, char **argv, struct bench *b)
 {
-    enum { THREADS = 256, ROUNDS, QUANT, QUANT_DENSE, MASK, PROFILE, PACK_CACHE, QUIET, JSON };
-    static const struct option longs[] = {{"model", 1, 0, 'm'},
-                                          {"threads", 1, 0, THREADS},
-                                          {"rounds", 1, 0, ROUNDS},
-                                          {"quant", 1, 0, QUANT},
-                                          {"quant-dense", 1, 0, QUANT_DENSE},
-                                          {"cpu-mask", 1, 0, MASK},
-                                          {"profile", 1, 0, PROFILE},
-                                          {"pack-cache", 1, 0, PACK_CACHE},
-                                          {"quiet", 0, 0, QUIET},
-                                          {"json", 0, 0, JSON},
-                                          {"help", 0, 0, 'h'},
-                                          {0, 0, 0, 0}};
-    int c;
-    bool ok = true;
-    kt_engine_opts_init(&b->engine);
-    b->engine.ctx_tokens = 64; /* little memory beside the weights */
-    b->engine.max_seqs = 1;
-    b->engine.batch_tokens = 16;
-    b->rounds = 7;
-    b->rng = 1;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1)
-        switch (c) {
-        case 'm':
-            b->engine.model_path = optarg;
-            break;
-        case THREADS:
-            ok = ok && cmd_number(optarg, 1, 4096, &b->engine.threads);
-            break;
-        case ROUNDS:
-            ok = ok && cmd_number(optarg, 3, MAX_ROUNDS, &b->rounds);
-            break;
-        case QUANT:
-            b->engine.quant = optarg;
-            break;
-        case QUANT_DENSE:
-            b->engine.quant_dense = optarg;
-            break;
-        case MASK:
-            b->engine.cpu_mask = optarg;
-            break;
-        case PROFILE:
-            b->engine.profile_path = optarg;
-            break;
-        case PACK_CACHE:
-            b->cache_dir = optarg;
-            break;
-        case QUIET:
-            b->quiet = true;
-            break;
-        case JSON:
-            b->json = true;
-            break;
-        case 'h':
-            return usage(stdout);
-        default:
-            return usage(stderr);
-        }
-    if (!ok || b->engine.model_path == NULL || optind != argc)
+    kt_engine_opts *e = &b->engine;
+    const struct bench_opt opt[] = {OPT_MODEL(&e->model_path),
+                                    OPT_THREADS(&e->threads),
+                                    OPT_ROUNDS(&b->rounds.n),
+                                    OPT_QUANTS(e),
+                                    OPT_CPU_MASK(&e->cpu_mask),
+                                    OPT_TEXT("profile", &e->profile_path),
+                                    OPT_TEXT("pack-cache", &b->cache_dir),
+                                    OPT_FLAG("quiet", &b->quiet),
+                                    OPT_FLAG("json", &b->json)};
+    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    kt_engine_opts_init(e);
+    e->ctx_tokens = 64; /* little memory beside the weights */
+    e->max_seqs = 1;
+    e->batch_tokens = 16;
+    b->rounds.n = 7;
+    int code = bench_args_read(&a, argc, argv);
+    if (code >= 0)
+        return code;
+    if (e->model_path == NULL)
         return usage(stderr);
+    b->rounds = (struct rounds){.n = b->rounds.n,
+                                .n_items = b->cache_dir != NULL ? N_KINDS : CACHE_COLD,
+                                .rng = 1,
+                                .ctx = b,
+                                .item = one_kind,
+                                .after = shares,
+                                .show = !b->quiet};
     return -1;
 }
 
@@ -498,12 +429,7 @@ static kt_status run(struct bench *b, kt_err *err)
     if (b->info.n_threads > b->host.n_threads)
         KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads, the plan %u", b->info.n_threads,
                 b->host.n_threads);
-    for (uint32_t r = 0; r < b->rounds; r++) {
-        if (isatty(STDERR_FILENO) && !b->quiet)
-            fprintf(stderr, "\r\033[Kround %u of %u", r + 1, b->rounds);
-        KT_TRY(one_round(b, r, err));
-    }
-    return KT_OK;
+    return rounds_run(&b->rounds, err);
 }
 
 int bench_load(int argc, char **argv)
@@ -514,8 +440,6 @@ int bench_load(int argc, char **argv)
     if (code >= 0)
         return code;
     kt_status s = run(&b, &err);
-    if (isatty(STDERR_FILENO) && !b.quiet)
-        fprintf(stderr, "\r\033[K");
     if (s == KT_OK)
         report(&b);
     for (uint32_t i = 0; i < b.n_files; i++)

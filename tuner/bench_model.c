@@ -11,67 +11,56 @@
 #define _GNU_SOURCE /* sched_getcpu */
 #include "bench.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/dtype.h"
 #include "base/json_out.h"
 #include "base/mem.h"
+#include "bench_args.h"
+#include "bench_rounds.h"
 #include "ceiling.h"
 #include "cmds.h"
 #include "host/host.h"
 #include "kern.h"
 #include "load_show.h"
-#include "paced.h"
-#include "stats.h"
+#include "measure.h"
 
-#define MAX_ROUNDS 100
-
-enum { READ, INT8, SCALED, DECODE, PREFILL, N_KINDS };
+enum { DECODE = N_CEILINGS, PREFILL, N_ITEMS };
 
 struct bench {
     kt_engine_opts engine;
-    uint32_t batch, prompt, context, gen, rounds;
+    uint32_t batch, prompt, context, gen, seed;
+    struct rounds rounds;
     bool quiet;
     bool json, paced;
     kt_engine *e;
     kt_engine_info info;
-    struct ceiling *ceiling;
-    uint32_t isa;
+    struct ceilings ceilings;
     uint64_t llc_bytes;
     int *cpus; /* one of each allowed core */
     uint32_t n_cpus;
-    uint64_t rng;
     kt_seq **seq;        /* [batch] */
     kt_batch_item *item; /* [batch] */
     int32_t *ids;        /* [batch_tokens] */
     float *logits;       /* [batch][V] */
-    double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS], scaled_ops[MAX_ROUNDS];
-    double decode_attn[MAX_ROUNDS], decode_moe[MAX_ROUNDS],
-        decode_other[MAX_ROUNDS]; /* seconds of a step */
-    double decode_tok[MAX_ROUNDS], decode_bps[MAX_ROUNDS], decode_ratio[MAX_ROUNDS];
+    double decode_attn[ROUNDS_MOST], decode_moe[ROUNDS_MOST],
+        decode_other[ROUNDS_MOST]; /* seconds of a step */
+    double decode_tok[ROUNDS_MOST], decode_bps[ROUNDS_MOST], decode_ratio[ROUNDS_MOST];
     double decode_bytes, kv_bytes; /* of a step: weights with keys and values, these alone */
-    double prefill_attn[MAX_ROUNDS];
-    double prefill_tok[MAX_ROUNDS], prefill_ops[MAX_ROUNDS], prefill_ratio[MAX_ROUNDS],
-        prefill_scaled[MAX_ROUNDS];
+    double prefill_attn[ROUNDS_MOST];
+    double prefill_tok[ROUNDS_MOST], prefill_ops[ROUNDS_MOST], prefill_ratio[ROUNDS_MOST],
+        prefill_scaled[ROUNDS_MOST];
 };
-
-static uint32_t next_random(struct bench *b)
-{
-    b->rng = b->rng * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(b->rng >> 33);
-}
 
 static void random_ids(struct bench *b, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        b->ids[i] = (int32_t)(next_random(b) % b->info.vocab);
+        b->ids[i] = (int32_t)((m_random(&b->rounds.rng) >> 33) % b->info.vocab);
 }
 
 /* One sequence takes b->prompt random tokens, in steps of at most batch_tokens; logits of the last
@@ -143,52 +132,36 @@ static kt_status time_decode(struct bench *b, uint32_t round, kt_err *err)
     return s;
 }
 
-static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
+static kt_status one_item(void *ctx, uint32_t item, uint32_t round, kt_err *err)
 {
-    int order[N_KINDS] = {READ, INT8, SCALED, DECODE, PREFILL};
-    for (int i = N_KINDS - 1; i > 0; i--) {
-        int j = (int)(next_random(b) % (uint32_t)(i + 1)), t = order[i];
-        order[i] = order[j];
-        order[j] = t;
-    }
-    for (int i = 0; i < N_KINDS; i++)
-        switch (order[i]) {
-        case READ:
-            b->read_bps[round] = ceiling_read(b->ceiling);
-            break;
-        case INT8:
-            b->int8_ops[round] = ceiling_int8(b->ceiling, b->isa);
-            break;
-        case SCALED:
-            b->scaled_ops[round] = ceiling_scaled(b->ceiling, b->isa);
-            break;
-        case DECODE:
-            KT_TRY(time_decode(b, round, err));
-            break;
-        default:
-            KT_TRY(time_prefill(b, round, err));
-            break;
-        }
-    b->decode_ratio[round] = b->decode_bps[round] / b->read_bps[round];
-    b->prefill_ratio[round] =
-        b->int8_ops[round] > 0 ? b->prefill_ops[round] / b->int8_ops[round] : (double)NAN;
-    b->prefill_scaled[round] =
-        b->scaled_ops[round] > 0 ? b->prefill_ops[round] / b->scaled_ops[round] : (double)NAN;
+    struct bench *b = ctx;
+    if (item == DECODE)
+        return time_decode(b, round, err);
+    if (item == PREFILL)
+        return time_prefill(b, round, err);
+    ceilings_sample(&b->ceilings, item, round);
     return KT_OK;
 }
 
-struct line {
-    const char *key, *label, *unit;
-    double *v, scale;
-    bool ratio;
-};
-
-static void report(struct bench *b, bool small)
+static void shares(void *ctx, uint32_t round)
 {
-    struct line line[] = {
+    struct bench *b = ctx;
+    const struct ceilings *c = &b->ceilings;
+    double int8 = c->int8_ops[round], scaled = c->scaled_ops[round];
+    b->decode_ratio[round] = b->decode_bps[round] / c->read_bps[round];
+    b->prefill_ratio[round] = int8 > 0 ? b->prefill_ops[round] / int8 : (double)NAN;
+    b->prefill_scaled[round] = scaled > 0 ? b->prefill_ops[round] / scaled : (double)NAN;
+}
+
+static void report(void *ctx)
+{
+    const struct bench *b = ctx;
+    const struct ceilings *c = &b->ceilings;
+    const bool small = b->decode_bytes < 4.0 * (double)b->llc_bytes;
+    const struct rounds_line line[] = {
         {"decode_tok_s", "decode", "tokens/s", b->decode_tok, 1, false},
         {"decode_gb_s", "decode, weights and KV", "GB/s", b->decode_bps, 1e-9, false},
-        {"read_gb_s", "read ceiling", "GB/s", b->read_bps, 1e-9, false},
+        {"read_gb_s", "read ceiling", "GB/s", c->read_bps, 1e-9, false},
         {"decode_bandwidth_ratio", "decode / read ceiling", "%", b->decode_ratio, 1, true},
         {"decode_attention_ms", "  attention", "ms/step", b->decode_attn, 1e3, false},
         {"decode_ffn_ms", "  experts", "ms/step", b->decode_moe, 1e3, false},
@@ -196,8 +169,8 @@ static void report(struct bench *b, bool small)
         {"prefill_tok_s", "prefill", "tokens/s", b->prefill_tok, 1, false},
         {"prefill_attention_ms", "  attention", "ms", b->prefill_attn, 1e3, false},
         {"prefill_gops", "prefill", "GOPS", b->prefill_ops, 1e-9, false},
-        {"int8_gops", "int8 ceiling", "GOPS", b->int8_ops, 1e-9, false},
-        {"scaled_gops", "group-scaled ceiling", "GOPS", b->scaled_ops, 1e-9, false},
+        {"int8_gops", "int8 ceiling", "GOPS", c->int8_ops, 1e-9, false},
+        {"scaled_gops", "group-scaled ceiling", "GOPS", c->scaled_ops, 1e-9, false},
         {"prefill_int8_ratio", "prefill / int8 ceiling", "%", b->prefill_ratio, 1, true},
         {"prefill_scaled_ratio", "prefill / group-scaled", "%", b->prefill_scaled, 1, true},
     };
@@ -214,14 +187,14 @@ static void report(struct bench *b, bool small)
     jo_kstr(&j, "dense_format", b->info.dense_format);
     jo_kstr(&j, "expert_format", b->info.expert_format);
     jo_kstr(&j, "kernel", b->info.kernel);
-    jo_kstr(&j, "int8_instruction", ceiling_int8_name(b->isa));
+    jo_kstr(&j, "int8_instruction", ceiling_int8_name(c->isa));
     jo_kuint(&j, "threads", b->info.n_threads);
     jo_kuint(&j, "batch", b->batch);
     jo_kuint(&j, "prompt", b->prompt);
     jo_kuint(&j, "context", b->context > 0 ? b->context : b->prompt);
     jo_kstr(&j, "kv_type", b->info.kv_type);
     jo_kuint(&j, "gen", b->gen);
-    jo_kuint(&j, "rounds", b->rounds);
+    jo_kuint(&j, "rounds", b->rounds.n);
     jo_kreal(&j, "bytes_per_step", b->decode_bytes);
     jo_kreal(&j, "kv_bytes_per_step", b->kv_bytes);
     if (!b->json)
@@ -230,25 +203,10 @@ static void report(struct bench *b, bool small)
                "%u paired rounds\n\n  %-26s %10s %10s %10s\n",
                b->info.model_name, b->info.dense_format, b->info.expert_format, b->info.kernel,
                b->info.kv_type, b->info.n_threads, b->batch,
-               b->context > 0 ? b->context : b->prompt, b->prompt, b->gen, b->rounds, "", "median",
-               "q1", "q3");
-    for (size_t i = 0; i < sizeof line / sizeof line[0]; i++) {
-        struct stats s;
-        char key[64];
-        double k = line[i].ratio ? 100 : line[i].scale;
-        stats_of(line[i].v, b->rounds, &s);
-        bool none = line[i].ratio && (small || isnan(s.median));
-        jo_kreal(&j, line[i].key, none ? (double)NAN : s.median * line[i].scale);
-        snprintf(key, sizeof key, "%s_q1", line[i].key);
-        jo_kreal(&j, key, none ? (double)NAN : s.q1 * line[i].scale);
-        snprintf(key, sizeof key, "%s_q3", line[i].key);
-        jo_kreal(&j, key, none ? (double)NAN : s.q3 * line[i].scale);
-        if (!b->json && none)
-            printf("  %-26s %10s\n", line[i].label, "-");
-        else if (!b->json)
-            printf("  %-26s %10.2f %10.2f %10.2f %s\n", line[i].label, s.median * k, s.q1 * k,
-                   s.q3 * k, line[i].unit);
-    }
+               b->context > 0 ? b->context : b->prompt, b->prompt, b->gen, b->rounds.n, "",
+               "median", "q1", "q3");
+    for (size_t i = 0; i < sizeof line / sizeof line[0]; i++)
+        rounds_line(&line[i], b->rounds.n, small && line[i].share, b->json ? 0 : 26, &j);
     if (small)
         jo_kstr(&j, "reason", why);
     jo_object_end(&j);
@@ -293,7 +251,7 @@ static kt_status open_ceiling(struct bench *b, kt_err *err)
         KT_FAIL(err, KT_E_INTERNAL, "the engine has %u threads for %u cores", b->info.n_threads,
                 b->n_cpus);
     uint64_t bytes = 4 * b->llc_bytes > 512u << 20 ? 4 * b->llc_bytes : 512u << 20;
-    return ceiling_open(b->info.n_threads, b->cpus, bytes, &b->ceiling, err);
+    return ceiling_open(b->info.n_threads, b->cpus, bytes, &b->ceilings.c, err);
 }
 
 static kt_status prepare(struct bench *b, kt_err *err)
@@ -304,7 +262,7 @@ static kt_status prepare(struct bench *b, kt_err *err)
     KT_TRY(look_at_host(b, err));
     KT_TRY(kt_engine_open(&b->engine, &b->e, err));
     kt_engine_get_info(b->e, &b->info);
-    b->isa = (uint32_t)kern_isa_by_name(b->info.kernel);
+    b->ceilings.isa = (uint32_t)kern_isa_by_name(b->info.kernel);
     b->seq = mem_calloc(b->batch, sizeof *b->seq);
     b->item = mem_calloc(b->batch, sizeof *b->item);
     b->ids = mem_calloc(b->info.batch_tokens, sizeof *b->ids);
@@ -339,128 +297,42 @@ static int usage(FILE *to)
 
 static int parse(int argc, char **argv, struct bench *b)
 {
-    enum {
-        THREADS = 256,
-        BATCH,
-        PROMPT,
-        CONTEXT,
-        GEN,
-        ROUNDS,
-        QUANT,
-        QUANT_DENSE,
-        KV,
-        MASK,
-        FAST,
-        PROFILE,
-        SEED,
-        JSON,
-        PACED,
-        PACK_CACHE,
-        QUIET
-    };
-    static const struct option longs[] = {{"model", 1, 0, 'm'},
-                                          {"threads", 1, 0, THREADS},
-                                          {"batch", 1, 0, BATCH},
-                                          {"prompt", 1, 0, PROMPT},
-                                          {"ctx", 1, 0, CONTEXT},
-                                          {"gen", 1, 0, GEN},
-                                          {"rounds", 1, 0, ROUNDS},
-                                          {"quant", 1, 0, QUANT},
-                                          {"quant-dense", 1, 0, QUANT_DENSE},
-                                          {"kv-type", 1, 0, KV},
-                                          {"cpu-mask", 1, 0, MASK},
-                                          {"fast-bf16", 0, 0, FAST},
-                                          {"profile", 1, 0, PROFILE},
-                                          {"seed", 1, 0, SEED},
-                                          {"json", 0, 0, JSON},
-                                          {"paced", 0, 0, PACED},
-                                          {"pack-cache", 1, 0, PACK_CACHE},
-                                          {"quiet", 0, 0, QUIET},
-                                          {"help", 0, 0, 'h'},
-                                          {0, 0, 0, 0}};
-    int c;
-    bool ok = true;
-    uint32_t seed = 1;
-    kt_engine_opts_init(&b->engine);
-    b->batch = 1, b->prompt = 512, b->gen = 16, b->rounds = 7;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1)
-        switch (c) {
-        case 'm':
-            b->engine.model_path = optarg;
-            break;
-        case THREADS:
-            ok = ok && cmd_number(optarg, 1, 4096, &b->engine.threads);
-            break;
-        case BATCH:
-            ok = ok && cmd_number(optarg, 1, 1024, &b->batch);
-            break;
-        case PROMPT:
-            ok = ok && cmd_number(optarg, 1, 1u << 20, &b->prompt);
-            break;
-        case CONTEXT:
-            ok = ok && cmd_number(optarg, 1, 1u << 20, &b->context);
-            break;
-        case GEN:
-            ok = ok && cmd_number(optarg, 1, 1u << 20, &b->gen);
-            break;
-        case ROUNDS:
-            ok = ok && cmd_number(optarg, 3, MAX_ROUNDS, &b->rounds);
-            break;
-        case QUANT:
-            b->engine.quant = optarg;
-            break;
-        case QUANT_DENSE:
-            b->engine.quant_dense = optarg;
-            break;
-        case KV:
-            b->engine.kv_type = optarg;
-            break;
-        case MASK:
-            b->engine.cpu_mask = optarg;
-            break;
-        case FAST:
-            b->engine.fast_bf16 = true;
-            break;
-        case PROFILE:
-            b->engine.profile_path = optarg;
-            break;
-        case SEED:
-            ok = ok && cmd_number(optarg, 0, UINT32_MAX, &seed);
-            break;
-        case QUIET:
-            b->quiet = true;
-            break;
-        case PACK_CACHE:
-            b->engine.pack_cache_dir = optarg;
-            break;
-        case JSON:
-            b->json = true;
-            break;
-        case PACED:
-            b->paced = b->json = true;
-            break;
-        case 'h':
-            return usage(stdout);
-        default:
-            return usage(stderr);
-        }
-    if (!ok || b->engine.model_path == NULL || optind != argc)
+    kt_engine_opts *e = &b->engine;
+    const struct bench_opt opt[] = {OPT_MODEL(&e->model_path),
+                                    OPT_THREADS(&e->threads),
+                                    OPT_NUMBER("batch", &b->batch, 1, 1024),
+                                    OPT_NUMBER("prompt", &b->prompt, 1, 1u << 20),
+                                    OPT_NUMBER("ctx", &b->context, 1, 1u << 20),
+                                    OPT_NUMBER("gen", &b->gen, 1, 1u << 20),
+                                    OPT_ROUNDS(&b->rounds.n),
+                                    OPT_QUANTS(e),
+                                    OPT_TEXT("kv-type", &e->kv_type),
+                                    OPT_CPU_MASK(&e->cpu_mask),
+                                    OPT_FLAG("fast-bf16", &e->fast_bf16),
+                                    OPT_TEXT("profile", &e->profile_path),
+                                    OPT_SEED(&b->seed),
+                                    OPT_TEXT("pack-cache", &e->pack_cache_dir),
+                                    OPT_FLAG("quiet", &b->quiet),
+                                    OPT_FLAG("json", &b->json),
+                                    OPT_FLAG("paced", &b->paced)};
+    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    kt_engine_opts_init(e);
+    b->batch = 1, b->prompt = 512, b->gen = 16, b->rounds.n = 7, b->seed = 1;
+    int code = bench_args_read(&a, argc, argv);
+    if (code >= 0)
+        return code;
+    if (e->model_path == NULL)
         return usage(stderr);
-    b->rng = seed;
+    b->json = b->json || b->paced;
+    b->rounds = (struct rounds){.n = b->rounds.n,
+                                .n_items = N_ITEMS,
+                                .rng = b->seed,
+                                .ctx = b,
+                                .item = one_item,
+                                .after = shares,
+                                .warm_up = true,
+                                .show = !b->quiet};
     return -1;
-}
-
-/* Rounds in turn with another program's: whoever holds the other end decides when. */
-static kt_status paced_rounds(struct bench *b, kt_err *err)
-{
-    b->rounds = 1;
-    while (paced_wait()) {
-        KT_TRY(one_round(b, 0, err));
-        report(b, b->decode_bytes < 4.0 * (double)b->llc_bytes);
-        fflush(stdout);
-    }
-    return KT_OK;
 }
 
 int bench_model(int argc, char **argv)
@@ -473,20 +345,13 @@ int bench_model(int argc, char **argv)
     if (!b.quiet)
         load_show(&b.engine);
     kt_status s = prepare(&b, &err);
-    if (s == KT_OK) /* warm-up round, thrown away */
-        s = one_round(&b, 0, &err);
-    if (b.paced)
-        s = s == KT_OK ? paced_rounds(&b, &err) : s;
-    for (uint32_t r = 0; !b.paced && s == KT_OK && r < b.rounds; r++) {
-        if (isatty(2) && !b.quiet)
-            fprintf(stderr, "\rround %u of %u", r + 1, b.rounds);
-        s = one_round(&b, r, &err);
-    }
-    if (isatty(2) && !b.quiet)
-        fprintf(stderr, "\r                    \r");
+    if (s == KT_OK && b.paced)
+        s = rounds_paced(&b.rounds, report, &err);
+    else if (s == KT_OK)
+        s = rounds_run(&b.rounds, &err);
     if (s == KT_OK && !b.paced)
-        report(&b, b.decode_bytes < 4.0 * (double)b.llc_bytes);
-    ceiling_close(b.ceiling);
+        report(&b);
+    ceiling_close(b.ceilings.c);
     mem_free(b.cpus);
     mem_free(b.seq);
     mem_free(b.item);

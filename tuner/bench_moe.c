@@ -7,30 +7,25 @@
  * multiply-accumulate of a token with an expert. Routing is given, so no router runs. Every expert
  * holds the same values: time does not depend on them.
  */
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "base/mem.h"
 #include "bench.h"
+#include "bench_args.h"
 #include "bench_host.h"
 #include "bench_moe_ids.h"
+#include "bench_rounds.h"
 #include "ceiling.h"
 #include "cmds.h"
 #include "kern.h"
-#include "measure.h"
-#include "paced.h"
 #include "selftest.h"
-#include "stats.h"
 
-#define MAX_ROUNDS 100
 #define MAX_POINTS 8
-#define MAX_FORMATS 24
 #define SAMPLE_SECONDS 0.030
 #define MAX_CALLS 64 /* different calls prepared for a point */
 
@@ -39,7 +34,7 @@ struct point {
     uint32_t n_calls, at, times;
     int32_t *id;        /* [n_calls][tokens][top_k] */
     uint32_t *distinct; /* [n_calls] */
-    double seconds[MAX_ROUNDS], bytes[MAX_ROUNDS], ops[MAX_ROUNDS], experts[MAX_ROUNDS];
+    double seconds[ROUNDS_MOST], bytes[ROUNDS_MOST], ops[ROUNDS_MOST], experts[ROUNDS_MOST];
 };
 
 struct bench {
@@ -47,19 +42,18 @@ struct bench {
     enum moe_routing routing;
     double s;
     const char *routing_text;
-    enum dtype format[MAX_FORMATS];
-    uint32_t n_formats, tokens[MAX_POINTS], n_points, max_tokens, rounds;
+    struct bench_formats formats;
+    struct bench_tokens tokens;
+    uint32_t max_tokens, seed;
     bool json, paced;
-    uint64_t rng;
+    struct rounds rounds;
     struct bench_host host;
-    struct ceiling *ceiling;
-    uint32_t isa;
+    struct ceilings ceilings;
     /* of the running format */
     kt_moe *moe;
     kt_moe_info info;
-    struct point *point; /* [n_points] */
+    struct point *point; /* [tokens.n] */
     float *x, *y, *weight;
-    double read_bps[MAX_ROUNDS], int8_ops[MAX_ROUNDS], scaled_ops[MAX_ROUNDS];
 };
 
 /* ---- one format ---- */
@@ -96,7 +90,7 @@ static kt_status make_point(struct bench *b, struct point *p, uint32_t tokens, k
     bool ok = work != NULL && seen != NULL && p->id != NULL && p->distinct != NULL;
     for (uint32_t c = 0; ok && c < p->n_calls; c++) {
         int32_t *id = p->id + (size_t)c * row;
-        moe_ids_fill(&p->ids, c, &b->rng, work, id);
+        moe_ids_fill(&p->ids, c, &b->rounds.rng, work, id);
         p->distinct[c] = moe_ids_distinct(&p->ids, id, seen);
     }
     mem_free(work);
@@ -124,48 +118,22 @@ static kt_status time_point(struct bench *b, struct point *p, uint32_t round, kt
     return KT_OK;
 }
 
-/* Items: read, int8, scaled, then the points. */
-static kt_status one_round(struct bench *b, uint32_t round, kt_err *err)
+/* Items: the ceilings, then the points. */
+static kt_status one_item(void *ctx, uint32_t item, uint32_t round, kt_err *err)
 {
-    uint32_t order[3 + MAX_POINTS], n = 3 + b->n_points;
-    for (uint32_t i = 0; i < n; i++)
-        order[i] = i;
-    for (uint32_t i = n - 1; i > 0; i--) {
-        uint32_t j = (uint32_t)(m_random(&b->rng) >> 33) % (i + 1), t = order[i];
-        order[i] = order[j];
-        order[j] = t;
-    }
-    for (uint32_t i = 0; i < n; i++)
-        if (order[i] == 0)
-            b->read_bps[round] = ceiling_read(b->ceiling);
-        else if (order[i] == 1)
-            b->int8_ops[round] = ceiling_int8(b->ceiling, b->isa);
-        else if (order[i] == 2)
-            b->scaled_ops[round] = ceiling_scaled(b->ceiling, b->isa);
-        else
-            KT_TRY(time_point(b, &b->point[order[i] - 3], round, err));
+    struct bench *b = ctx;
+    if (item >= N_CEILINGS)
+        return time_point(b, &b->point[item - N_CEILINGS], round, err);
+    ceilings_sample(&b->ceilings, item, round);
     return KT_OK;
 }
 
-static void put(struct json_out *j, const char *key, const struct stats *s, double scale)
+/* The first round says how many calls make a sample. */
+static void size_samples(void *ctx)
 {
-    jo_key(j, key);
-    jo_object(j);
-    jo_kreal(j, "median", s->median * scale);
-    jo_kreal(j, "q1", s->q1 * scale);
-    jo_kreal(j, "q3", s->q3 * scale);
-    jo_object_end(j);
-}
-
-/* Median and quartiles of v, or of v / by where `by` is given and positive. */
-static struct stats of(const struct bench *b, const double *v, const double *by)
-{
-    double r[MAX_ROUNDS];
-    struct stats s;
-    for (uint32_t i = 0; i < b->rounds; i++)
-        r[i] = by == NULL ? v[i] : by[i] > 0 ? v[i] / by[i] : (double)NAN;
-    stats_of(r, b->rounds, &s);
-    return s;
+    struct bench *b = ctx;
+    for (uint32_t i = 0; i < b->tokens.n; i++)
+        b->point[i].times = rounds_times(SAMPLE_SECONDS, b->point[i].seconds[0], 10000);
 }
 
 static void print_share(const struct stats *s)
@@ -179,15 +147,18 @@ static void print_share(const struct stats *s)
 static void report(const struct bench *b, enum dtype t, struct json_out *j)
 {
     bool cold = b->info.weight_bytes >= 4 * b->host.llc_bytes;
-    struct stats read = of(b, b->read_bps, NULL), int8 = of(b, b->int8_ops, NULL),
-                 scaled = of(b, b->scaled_ops, NULL);
+    const struct ceilings *c = &b->ceilings;
+    const uint32_t n = b->rounds.n;
+    struct stats read = rounds_stats(c->read_bps, NULL, n),
+                 int8 = rounds_stats(c->int8_ops, NULL, n),
+                 scaled = rounds_stats(c->scaled_ops, NULL, n);
     jo_object(j);
     jo_kstr(j, "format", dtype_name(t));
     jo_kuint(j, "weight_bytes", b->info.weight_bytes);
     jo_kbool(j, "cold", cold);
-    put(j, "read_gb_s", &read, 1e-9);
-    put(j, "int8_gops", &int8, 1e-9);
-    put(j, "scaled_gops", &scaled, 1e-9);
+    rounds_put(j, "read_gb_s", &read, 1e-9);
+    rounds_put(j, "int8_gops", &int8, 1e-9);
+    rounds_put(j, "scaled_gops", &scaled, 1e-9);
     jo_key(j, "points");
     jo_array(j);
     if (!b->json)
@@ -196,23 +167,25 @@ static void report(const struct bench *b, enum dtype t, struct json_out *j)
                dtype_name(t), (double)b->info.weight_bytes * 1e-6, read.median * 1e-9,
                int8.median * 1e-9, scaled.median * 1e-9, "tokens", "experts", "ms", "GB/s", "GOPS",
                "% read", "% group-scaled", "% int8");
-    for (uint32_t i = 0; i < b->n_points; i++) {
+    for (uint32_t i = 0; i < b->tokens.n; i++) {
         const struct point *p = &b->point[i];
-        struct stats s = of(b, p->seconds, NULL), bytes = of(b, p->bytes, NULL),
-                     ops = of(b, p->ops, NULL), experts = of(b, p->experts, NULL),
-                     on_read = of(b, p->bytes, b->read_bps), on_int8 = of(b, p->ops, b->int8_ops),
-                     on_scaled = of(b, p->ops, b->scaled_ops);
+        struct stats s = rounds_stats(p->seconds, NULL, n), bytes = rounds_stats(p->bytes, NULL, n),
+                     ops = rounds_stats(p->ops, NULL, n),
+                     experts = rounds_stats(p->experts, NULL, n),
+                     on_read = rounds_stats(p->bytes, c->read_bps, n),
+                     on_int8 = rounds_stats(p->ops, c->int8_ops, n),
+                     on_scaled = rounds_stats(p->ops, c->scaled_ops, n);
         if (!cold)
             on_read.median = on_read.q1 = on_read.q3 = (double)NAN;
         jo_object(j);
         jo_kuint(j, "tokens", p->ids.tokens);
         jo_kreal(j, "experts", experts.median);
-        put(j, "ms", &s, 1e3);
-        put(j, "gb_s", &bytes, 1e-9);
-        put(j, "gops", &ops, 1e-9);
-        put(j, "read_ratio", &on_read, 1);
-        put(j, "scaled_ratio", &on_scaled, 1);
-        put(j, "int8_ratio", &on_int8, 1);
+        rounds_put(j, "ms", &s, 1e3);
+        rounds_put(j, "gb_s", &bytes, 1e-9);
+        rounds_put(j, "gops", &ops, 1e-9);
+        rounds_put(j, "read_ratio", &on_read, 1);
+        rounds_put(j, "scaled_ratio", &on_scaled, 1);
+        rounds_put(j, "int8_ratio", &on_int8, 1);
         jo_object_end(j);
         if (b->json)
             continue;
@@ -233,44 +206,26 @@ static void report(const struct bench *b, enum dtype t, struct json_out *j)
         fflush(stdout);
 }
 
-/* Rounds in turn with another program's, of the first number of tokens: one line of JSON each. */
-static kt_status paced_rounds(struct bench *b, kt_err *err)
+/* Of the first number of tokens in the round that just ended, as one line. */
+static void report_paced(void *ctx)
 {
-    b->rounds = 1;
-    while (paced_wait()) {
-        KT_TRY(one_round(b, 0, err));
-        const struct point *p = &b->point[0];
-        bool cold = b->info.weight_bytes >= 4 * b->host.llc_bytes;
-        struct strbuf text = {0};
-        struct json_out j;
-        jo_init(&j, &text);
-        jo_object(&j);
-        jo_kreal(&j, "seconds", p->seconds[0]);
-        jo_kreal(&j, "gb_s", p->bytes[0] * 1e-9);
-        jo_kreal(&j, "bandwidth_ratio", cold ? p->bytes[0] / b->read_bps[0] : (double)NAN);
-        jo_kreal(&j, "int8_ratio", b->int8_ops[0] > 0 ? p->ops[0] / b->int8_ops[0] : (double)NAN);
-        jo_kreal(&j, "scaled_ratio",
-                 b->scaled_ops[0] > 0 ? p->ops[0] / b->scaled_ops[0] : (double)NAN);
-        jo_object_end(&j);
-        if (sb_ok(&text))
-            printf("%s\n", text.data);
-        sb_free(&text);
-        fflush(stdout);
-    }
-    return KT_OK;
-}
-
-/* The first round warms up and says how many calls make a sample; the next overwrites it. */
-static kt_status rounds(struct bench *b, kt_err *err)
-{
-    for (uint32_t r = 0; r <= (b->paced ? 0 : b->rounds); r++) {
-        KT_TRY(one_round(b, r > 0 ? r - 1 : 0, err));
-        for (uint32_t i = 0; r == 0 && i < b->n_points; i++) {
-            double times = SAMPLE_SECONDS / b->point[i].seconds[0];
-            b->point[i].times = times < 1 ? 1 : times > 10000 ? 10000 : (uint32_t)times + 1;
-        }
-    }
-    return b->paced ? paced_rounds(b, err) : KT_OK;
+    const struct bench *b = ctx;
+    const struct point *p = &b->point[0];
+    const struct ceilings *c = &b->ceilings;
+    bool cold = b->info.weight_bytes >= 4 * b->host.llc_bytes;
+    struct strbuf text = {0};
+    struct json_out j;
+    jo_init(&j, &text);
+    jo_object(&j);
+    jo_kreal(&j, "seconds", p->seconds[0]);
+    jo_kreal(&j, "gb_s", p->bytes[0] * 1e-9);
+    jo_kreal(&j, "bandwidth_ratio", cold ? p->bytes[0] / c->read_bps[0] : (double)NAN);
+    jo_kreal(&j, "int8_ratio", rounds_stats(p->ops, c->int8_ops, 1).median);
+    jo_kreal(&j, "scaled_ratio", rounds_stats(p->ops, c->scaled_ops, 1).median);
+    jo_object_end(&j);
+    if (sb_ok(&text))
+        printf("%s\n", text.data);
+    sb_free(&text);
 }
 
 static kt_status one_format(struct bench *b, enum dtype t, struct json_out *j, kt_err *err)
@@ -279,15 +234,15 @@ static kt_status one_format(struct bench *b, enum dtype t, struct json_out *j, k
     b->op.max_tokens = b->max_tokens;
     KT_TRY(kt_moe_open(&b->op, &b->moe, err));
     kt_moe_get_info(b->moe, &b->info);
-    b->isa = (uint32_t)kern_isa_by_name(b->info.kernel);
+    b->ceilings.isa = (uint32_t)kern_isa_by_name(b->info.kernel);
     kt_status s = load_experts(b, t, err);
-    for (uint32_t i = 0; s == KT_OK && i < b->n_points; i++)
-        s = make_point(b, &b->point[i], b->tokens[i], err);
+    for (uint32_t i = 0; s == KT_OK && i < b->tokens.n; i++)
+        s = make_point(b, &b->point[i], b->tokens.v[i], err);
     if (s == KT_OK)
-        s = rounds(b, err);
+        s = b->paced ? rounds_paced(&b->rounds, report_paced, err) : rounds_run(&b->rounds, err);
     if (s == KT_OK && !b->paced)
         report(b, t, j);
-    for (uint32_t i = 0; i < b->n_points; i++) {
+    for (uint32_t i = 0; i < b->tokens.n; i++) {
         mem_free(b->point[i].id);
         mem_free(b->point[i].distinct);
         memset(&b->point[i], 0, sizeof b->point[i]);
@@ -321,143 +276,61 @@ static int usage(FILE *to)
         "  --paced            wait for a line on standard input before each round and print one "
         "JSON object for\n"
         "                     it: first format, first number of tokens\n",
-        MAX_ROUNDS);
+        ROUNDS_MOST);
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
-/* Calls take() for each part between commas; false when one is refused or empty. */
-static bool each_part(const char *list, bool (*take)(struct bench *b, const char *part),
-                      struct bench *b)
+static bool take_routing(void *to, const char *text)
 {
-    char part[32];
-    while (true) {
-        size_t n = strcspn(list, ",");
-        if (n == 0 || n >= sizeof part)
-            return false;
-        memcpy(part, list, n);
-        part[n] = '\0';
-        if (!take(b, part))
-            return false;
-        if (list[n] == '\0')
-            return true;
-        list += n + 1;
-    }
-}
-
-static bool take_format(struct bench *b, const char *part)
-{
-    int t = dtype_by_name(part);
-    if (t < 0 || !kern_has_dtype(t) || b->n_formats == MAX_FORMATS) {
-        fprintf(stderr, "kttune bench moe: %s is no format with kernels\n", part);
-        return false;
-    }
-    b->format[b->n_formats++] = (enum dtype)t;
-    return true;
-}
-
-static bool take_tokens(struct bench *b, const char *part)
-{
-    if (b->n_points == MAX_POINTS || !cmd_number(part, 1, 8192, &b->tokens[b->n_points]))
-        return false;
-    if (b->tokens[b->n_points] > b->max_tokens)
-        b->max_tokens = b->tokens[b->n_points];
-    b->n_points++;
-    return true;
+    struct bench *b = to;
+    b->routing_text = text;
+    return moe_routing_parse(text, &b->routing, &b->s);
 }
 
 static int parse(int argc, char **argv, struct bench *b)
 {
-    enum {
-        ROUTING = 256,
-        EXPERTS,
-        TOPK,
-        HIDDEN,
-        INTER,
-        TOKENS,
-        FORMAT,
-        THREADS,
-        MASK,
-        FAST,
-        ROUNDS,
-        SEED,
-        JSON,
-        PACED
-    };
-    static const struct option longs[] = {{"routing", 1, 0, ROUTING}, {"experts", 1, 0, EXPERTS},
-                                          {"topk", 1, 0, TOPK},       {"hidden", 1, 0, HIDDEN},
-                                          {"inter", 1, 0, INTER},     {"tokens", 1, 0, TOKENS},
-                                          {"format", 1, 0, FORMAT},   {"threads", 1, 0, THREADS},
-                                          {"cpu-mask", 1, 0, MASK},   {"rounds", 1, 0, ROUNDS},
-                                          {"seed", 1, 0, SEED},       {"json", 0, 0, JSON},
-                                          {"fast-bf16", 0, 0, FAST},  {"paced", 0, 0, PACED},
-                                          {"help", 0, 0, 'h'},        {0, 0, 0, 0}};
-    int c;
-    bool ok = true;
-    uint32_t seed = 1;
-    kt_moe_opts_init(&b->op);
-    b->op.n_experts = 128, b->op.top_k = 8, b->op.hidden = 2048, b->op.inter = 768;
-    b->rounds = 9, b->routing_text = "balanced";
-    optind = 1;
-    while (ok && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
-        switch (c) {
-        case ROUTING:
-            b->routing_text = optarg;
-            ok = moe_routing_parse(optarg, &b->routing, &b->s);
-            break;
-        case EXPERTS:
-            ok = cmd_number(optarg, 1, 65536, &b->op.n_experts);
-            break;
-        case TOPK:
-            ok = cmd_number(optarg, 1, 256, &b->op.top_k);
-            break;
-        case HIDDEN:
-            ok = cmd_number(optarg, 1, 65536, &b->op.hidden);
-            break;
-        case INTER:
-            ok = cmd_number(optarg, 1, 65536, &b->op.inter);
-            break;
-        case TOKENS:
-            ok = each_part(optarg, take_tokens, b);
-            break;
-        case FORMAT:
-            ok = each_part(optarg, take_format, b);
-            break;
-        case THREADS:
-            ok = cmd_number(optarg, 1, 4096, &b->op.threads);
-            break;
-        case MASK:
-            b->op.cpu_mask = optarg;
-            break;
-        case FAST:
-            b->op.fast_bf16 = true;
-            break;
-        case ROUNDS:
-            ok = cmd_number(optarg, 3, MAX_ROUNDS, &b->rounds);
-            break;
-        case SEED:
-            ok = cmd_number(optarg, 0, UINT32_MAX, &seed);
-            break;
-        case JSON:
-            b->json = true;
-            break;
-        case PACED:
-            b->paced = b->json = true;
-            break;
-        case 'h':
-            return usage(stdout);
-        default:
-            ok = false;
-            break;
-        }
-    if (!ok || optind != argc)
-        return usage(stderr);
-    b->rng = seed;
-    if (b->n_formats == 0)
-        (void)take_format(b, "mxfp4");
-    if (b->n_points == 0)
-        (void)each_part("1,512", take_tokens, b);
-    if (b->paced)
-        b->n_formats = b->n_points = 1;
+    kt_moe_opts *o = &b->op;
+    const struct bench_opt opt[] = {OPT_CALL("routing", b, take_routing),
+                                    OPT_NUMBER("experts", &o->n_experts, 1, 65536),
+                                    OPT_NUMBER("topk", &o->top_k, 1, 256),
+                                    OPT_NUMBER("hidden", &o->hidden, 1, 65536),
+                                    OPT_NUMBER("inter", &o->inter, 1, 65536),
+                                    OPT_PARTS("tokens", &b->tokens, bench_take_tokens),
+                                    OPT_PARTS("format", &b->formats, bench_take_format),
+                                    OPT_THREADS(&o->threads),
+                                    OPT_CPU_MASK(&o->cpu_mask),
+                                    OPT_FLAG("fast-bf16", &o->fast_bf16),
+                                    OPT_ROUNDS(&b->rounds.n),
+                                    OPT_SEED(&b->seed),
+                                    OPT_FLAG("json", &b->json),
+                                    OPT_FLAG("paced", &b->paced)};
+    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    kt_moe_opts_init(o);
+    o->n_experts = 128, o->top_k = 8, o->hidden = 2048, o->inter = 768;
+    b->rounds.n = 9, b->seed = 1, b->routing_text = "balanced";
+    b->formats.command = "bench moe";
+    b->tokens.most = MAX_POINTS;
+    int code = bench_args_read(&a, argc, argv);
+    if (code >= 0)
+        return code;
+    if (b->formats.n == 0)
+        (void)bench_take_format(&b->formats, "mxfp4");
+    if (b->tokens.n == 0)
+        (void)bench_args_parts("1,512", bench_take_tokens, &b->tokens);
+    for (uint32_t i = 0; i < b->tokens.n; i++)
+        if (b->tokens.v[i] > b->max_tokens)
+            b->max_tokens = b->tokens.v[i];
+    if (b->paced) {
+        b->json = true;
+        b->formats.n = b->tokens.n = 1;
+    }
+    b->rounds = (struct rounds){.n = b->rounds.n,
+                                .n_items = N_CEILINGS + b->tokens.n,
+                                .rng = b->seed,
+                                .ctx = b,
+                                .item = one_item,
+                                .warm_up = true,
+                                .warm = b->paced ? NULL : size_samples};
     return -1;
 }
 
@@ -465,8 +338,8 @@ static kt_status prepare(struct bench *b, kt_err *err)
 {
     size_t n = (size_t)b->max_tokens * b->op.hidden, k = (size_t)b->max_tokens * b->op.top_k;
     KT_TRY(bench_host_read(b->op.threads, &b->host, err));
-    KT_TRY(ceiling_open(b->host.n_threads, b->host.cpus, b->host.cold_bytes, &b->ceiling, err));
-    b->point = mem_calloc(b->n_points, sizeof *b->point);
+    KT_TRY(ceiling_open(b->host.n_threads, b->host.cpus, b->host.cold_bytes, &b->ceilings.c, err));
+    b->point = mem_calloc(b->tokens.n, sizeof *b->point);
     b->x = mem_calloc(n, sizeof *b->x);
     b->y = mem_calloc(n, sizeof *b->y);
     b->weight = mem_calloc(k, sizeof *b->weight);
@@ -487,14 +360,14 @@ static void head(const struct bench *b, struct json_out *j)
     jo_kuint(j, "hidden", b->op.hidden);
     jo_kuint(j, "inter", b->op.inter);
     jo_kuint(j, "threads", b->host.n_threads);
-    jo_kuint(j, "rounds", b->rounds);
+    jo_kuint(j, "rounds", b->rounds.n);
     jo_key(j, "formats");
     jo_array(j);
     if (!b->json)
         printf("%u of %u experts a token, %s; hidden %u, inter %u; %u threads, %u paired rounds; "
                "medians, quartiles in brackets\n",
                b->op.top_k, b->op.n_experts, b->routing_text, b->op.hidden, b->op.inter,
-               b->host.n_threads, b->rounds);
+               b->host.n_threads, b->rounds.n);
 }
 
 int bench_moe(int argc, char **argv)
@@ -514,18 +387,16 @@ int bench_moe(int argc, char **argv)
     kt_status s = prepare(b, &err);
     if (s == KT_OK)
         head(b, &j);
-    for (uint32_t i = 0; s == KT_OK && i < b->n_formats; i++) {
-        if (isatty(2))
-            fprintf(stderr, "\r%s: %u of %u formats\r", dtype_name(b->format[i]), i + 1,
-                    b->n_formats);
-        s = one_format(b, b->format[i], &j, &err);
+    for (uint32_t i = 0; s == KT_OK && i < b->formats.n; i++) {
+        rounds_show_format(dtype_name(b->formats.t[i]), i, b->formats.n);
+        s = one_format(b, b->formats.t[i], &j, &err);
     }
     jo_array_end(&j);
     jo_object_end(&j);
     if (s == KT_OK && b->json && !b->paced && sb_ok(&text))
         printf("%s\n", text.data);
     sb_free(&text);
-    ceiling_close(b->ceiling);
+    ceiling_close(b->ceilings.c);
     bench_host_free(&b->host);
     mem_free(b->point);
     mem_free(b->x);

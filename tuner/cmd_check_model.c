@@ -6,7 +6,6 @@
  * and, with --exact, "is it canonical arithmetic?" (every bit, whatever threads, batch and
  * chunking). Exit 0 met, 5 not met.
  */
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include "base/dtype.h"
 #include "base/json_out.h"
 #include "base/mem.h"
+#include "bench_args.h"
 #include "cmds.h"
 #include "golden.h"
 #include "kern.h"
@@ -500,92 +500,28 @@ static int usage(FILE *to)
 /* -1: go on; else the exit code */
 static int parse(int argc, char **argv, struct options *o)
 {
-    enum {
-        STRICT = 256,
-        EXACT,
-        KV,
-        QUANT,
-        QUANT_DENSE,
-        MASK,
-        FAST,
-        THREADS,
-        CHUNK,
-        BATCH,
-        PACK_CACHE,
-        QUIET,
-        JSON
-    };
-    static const struct option longs[] = {{"strict", 0, 0, STRICT},
-                                          {"exact", 0, 0, EXACT},
-                                          {"kv-type", 1, 0, KV},
-                                          {"quant", 1, 0, QUANT},
-                                          {"cpu-mask", 1, 0, MASK},
-                                          {"fast-bf16", 0, 0, FAST},
-                                          {"threads", 1, 0, THREADS},
-                                          {"quant-dense", 1, 0, QUANT_DENSE},
-                                          {"chunk", 1, 0, CHUNK},
-                                          {"batch", 1, 0, BATCH},
-                                          {"pack-cache", 1, 0, PACK_CACHE},
-                                          {"quiet", 0, 0, QUIET},
-                                          {"json", 0, 0, JSON},
-                                          {"help", 0, 0, 'h'},
-                                          {0, 0, 0, 0}};
-    int c;
-    bool ok = true;
-    kt_engine_opts_init(&o->engine);
+    kt_engine_opts *e = &o->engine;
+    const struct bench_opt opt[] = {OPT_FLAG("strict", &e->strict),
+                                    OPT_FLAG("exact", &o->exact),
+                                    OPT_TEXT("kv-type", &e->kv_type),
+                                    OPT_QUANTS(e),
+                                    OPT_CPU_MASK(&e->cpu_mask),
+                                    OPT_FLAG("fast-bf16", &e->fast_bf16),
+                                    OPT_THREADS(&e->threads),
+                                    OPT_NUMBER("chunk", &o->chunk, 1, 8192),
+                                    OPT_NUMBER("batch", &o->copies, 1, 256),
+                                    OPT_TEXT("pack-cache", &e->pack_cache_dir),
+                                    OPT_FLAG("quiet", &o->quiet),
+                                    OPT_FLAG("json", &o->json)};
+    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .operands = 2, .usage = usage};
+    kt_engine_opts_init(e);
     o->chunk = 512;
     o->copies = 1;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1)
-        switch (c) {
-        case STRICT:
-            o->engine.strict = true;
-            break;
-        case EXACT:
-            o->exact = true;
-            break;
-        case KV:
-            o->engine.kv_type = optarg;
-            break;
-        case QUANT:
-            o->engine.quant = optarg;
-            break;
-        case QUANT_DENSE:
-            o->engine.quant_dense = optarg;
-            break;
-        case MASK:
-            o->engine.cpu_mask = optarg;
-            break;
-        case FAST:
-            o->engine.fast_bf16 = true;
-            break;
-        case THREADS:
-            ok = ok && cmd_number(optarg, 1, 4096, &o->engine.threads);
-            break;
-        case CHUNK:
-            ok = ok && cmd_number(optarg, 1, 8192, &o->chunk);
-            break;
-        case BATCH:
-            ok = ok && cmd_number(optarg, 1, 256, &o->copies);
-            break;
-        case QUIET:
-            o->quiet = true;
-            break;
-        case PACK_CACHE:
-            o->engine.pack_cache_dir = optarg;
-            break;
-        case JSON:
-            o->json = true;
-            break;
-        case 'h':
-            return usage(stdout);
-        default:
-            return usage(stderr);
-        }
-    if (!ok || argc - optind != 2)
-        return usage(stderr);
-    o->model = argv[optind];
-    o->golden = argv[optind + 1];
+    int code = bench_args_read(&a, argc, argv);
+    if (code >= 0)
+        return code;
+    o->model = argv[a.first];
+    o->golden = argv[a.first + 1];
     return -1;
 }
 
