@@ -29,7 +29,7 @@ kt_status tune_space(const struct live *l, const struct profile *p, const char *
 /* Values of a config for the timing process; a value that is the default is 0 or "". */
 void tune_config(const struct space *s, uint32_t config, struct live_config *out);
 
-/* cmd_tune.c: the verdict for people, on standard output */
+/* tune_print.c: the verdict for people, on standard output */
 void tune_print(const struct tune_job *j, const struct search_out *r);
 
 /* tune_json.c */

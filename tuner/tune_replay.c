@@ -88,10 +88,20 @@ static void print_json(const struct replay *r, const struct search_out *o)
     sb_free(&b);
 }
 
+static void tell_state(const struct tune_replay_args *a, const struct tune_replay_state *t)
+{
+    if (t->resumed > 0)
+        fprintf(stderr, "kttune tune: goes on from %s: %u samples are there already\n", a->state,
+                t->resumed);
+    else if (t->reason[0] != '\0')
+        fprintf(stderr, "kttune tune: %s is not used: %s\n", a->state, t->reason);
+}
+
 int tune_replay(const struct tune_replay_args *a)
 {
     struct replay r;
     struct search_out out;
+    struct tune_replay_state told = {0};
     kt_err err;
     if (replay_read(a->path, &r, &err) != KT_OK)
         return cmd_fail("tune", &err, 0);
@@ -100,9 +110,10 @@ int tune_replay(const struct tune_replay_args *a)
         r.noise = a->noise_cv / replay_cv(&r);
     if (a->seeds > 0) {
         code = many(&r, a);
-    } else if (tune_replay_once(&r, a, a->seed, &out, &err) != KT_OK) {
+    } else if (tune_replay_resume(&r, a, a->seed, &out, &told, &err) != KT_OK) {
         code = cmd_fail("tune", &err, 0);
     } else {
+        tell_state(a, &told);
         struct tune_job j = {.goal = r.goal, .space = &r.space};
         if (a->json) {
             print_json(&r, &out);

@@ -16,16 +16,16 @@ f=$dir/host.json
 entries() { grep -c '"x_model"' "$f"; }
 tune() { "$kttune" tune --profile "$f" -m "$src/models/demo" --sample 1 "$@" >"$dir/out" 2>"$dir/err"; }
 
-tune --budget 4
+tune --budget 6
 rc=$?
 { [ $rc = 0 ] || [ $rc = 2 ]; } || { cat "$dir/err"; say "tune: exit $rc"; }
 grep -q '^chosen' "$dir/out" || say "no verdict was printed"
 "$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after tune"
 [ "$(entries)" = 1 ] || say "$(entries) entries instead of 1"
-tune --budget 3 --seed 2 --json
+tune --budget 6 --seed 2 --json
 [ "$(entries)" = 1 ] || say "a second run must replace the entry"
 grep -q '"seed": 2' "$dir/out" || say "--json does not print the entry"
-tune --budget 3 --goal prefill --prompt 16
+tune --budget 6 --goal prefill --prompt 16
 [ "$(entries)" = 2 ] || say "another goal is another entry"
 "$kttune" probe --topology-only -o "$f" >/dev/null 2>&1
 # a soft field of the host may have changed meanwhile: then samples, and what rests on them, are dropped
@@ -43,10 +43,55 @@ rc=$?
 grep -q '^missing  interrupted' "$dir/out" || say "nobody says what the interruption cut"
 "$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after an interruption"
 
+# killed: the next run goes on from the notes beside the profile
+rm -f "$f".tune-decode
+"$kttune" tune --profile "$f" -m "$src/models/demo" --budget 600 --sample 5 >/dev/null 2>&1 &
+pid=$!
+n=0
+while [ ! -e "$f.tune-decode" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done
+kill -9 $pid
+wait $pid 2>/dev/null
+[ -e "$f.tune-decode" ] || say "a running search keeps no notes"
+"$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after a kill"
+tune --budget 8 --sample 5
+grep -q 'goes on from' "$dir/err" || { cat "$dir/err"; say "a killed search does not go on"; }
+tune --budget 6 --sample 5 --restart
+grep -q 'goes on from' "$dir/err" && say "--restart must begin anew"
+
 t=$src/tests/unit/data/replay_decode.json
 "$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --json >"$dir/a"
 "$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --json >"$dir/b"
 cmp -s "$dir/a" "$dir/b" || say "the same seed gives other bytes"
+
+# killed without a word (SIGKILL), it goes on where it stopped and ends with the same bytes
+st=$dir/notes
+resumed=0
+for i in 1 2 3 4 5 6 7 8; do
+	rm -f "$st"
+	"$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --state "$st" --json >/dev/null 2>&1 &
+	pid=$!
+	n=0
+	while [ ! -e "$st" ] && [ $n -lt 1000 ] && kill -0 $pid 2>/dev/null; do n=$((n + 1)); done
+	kill -9 $pid 2>/dev/null
+	wait $pid 2>/dev/null
+	[ -e "$st" ] || continue # it was done before the kill came
+	"$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --state "$st" --json >"$dir/b" 2>"$dir/err"
+	grep -q 'goes on from' "$dir/err" || say "a killed search does not say that it goes on"
+	cmp -s "$dir/a" "$dir/b" || say "a search that was killed and went on gives other bytes"
+	[ ! -e "$st" ] || say "the notes of a complete search are left"
+	resumed=1
+	break
+done
+[ $resumed = 1 ] || echo "no kill came in time: resuming was not tried"
+"$kttune" tune --backend "replay:$t" --seed 5 --budget 1 --state "$st" --json >/dev/null 2>&1
+[ -e "$st" ] || say "a search that ran out of time must keep its notes"
+"$kttune" tune --backend "replay:$t" --seed 6 --budget 1 --state "$st" --json >/dev/null 2>"$dir/err"
+grep -q 'is not used: .*seed is 5 there, 6 here' "$dir/err" || say "notes of another seed must be refused with the reason"
+printf 'x' >>"$st"
+"$kttune" tune --backend "replay:$t" --seed 6 --budget 1 --state "$st" --json >/dev/null 2>"$dir/err"
+[ $? = 2 ] || say "damaged notes must not end the search"
+grep -q 'is not used: .*damaged' "$dir/err" || say "damaged notes must be refused with the reason"
+
 "$kttune" tune --backend "replay:$t" --budget 1 --json >"$dir/a"
 [ $? = 2 ] || say "a replay that runs out of virtual time must say so"
 "$kttune" tune --backend replay:/nonexistent >/dev/null 2>&1 && say "a missing table is an error"

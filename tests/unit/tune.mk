@@ -1,13 +1,18 @@
 # tests of the tuner's search
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/test_search tests/unit/test_replay
-TESTS += tests/unit/test_search tests/unit/test_replay
+check_PROGRAMS += tests/unit/test_search tests/unit/test_replay tests/unit/test_tune_state
+TESTS += tests/unit/test_search tests/unit/test_replay tests/unit/test_tune_state
+tests_unit_test_tune_state_SOURCES = %D%/test_tune_state.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c \
+	tuner/timer_journal.c tuner/timer_replay.c tuner/timer_virtual.c tuner/tune_state.c
+tests_unit_test_tune_state_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
+tests_unit_test_tune_state_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_tune_state_LDADD = src/base/libbase.la $(JANSSON_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_search_SOURCES = %D%/test_search.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/timer_virtual.c
 tests_unit_test_search_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
 tests_unit_test_search_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_search_LDADD = src/base/libbase.la $(CMOCKA_LIBS)
 tests_unit_test_replay_SOURCES = %D%/test_replay.c tuner/replay_run.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c \
-	tuner/timer_replay.c tuner/timer_virtual.c
+	tuner/timer_journal.c tuner/timer_replay.c tuner/timer_virtual.c tuner/tune_state.c
 tests_unit_test_replay_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
 tests_unit_test_replay_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_replay_LDADD = src/base/libbase.la $(JANSSON_LIBS) $(CMOCKA_LIBS)

@@ -1,0 +1,44 @@
+/* tune_print.c - the verdict of a search for people, on standard output. */
+#include <math.h>
+#include <stdio.h>
+
+#include "tune.h"
+
+void tune_print(const struct tune_job *j, const struct search_out *r)
+{
+    struct strbuf t = {0};
+    space_text(j->space, 0, true, &t);
+    sb_puts(&t, "\nchosen   ");
+    space_text(j->space, r->chosen, false, &t);
+    printf("default  %s\n", t.data != NULL ? t.data : "");
+    if (r->proved)
+        printf("         %+.1f %% (95 %%: %+.1f to %+.1f) over the default in %u fresh paired "
+               "rounds\n",
+               100 * r->gain.median, 100 * r->gain.lo, 100 * r->gain.hi, r->gain.n);
+    else
+        printf("         the default stays: %s\n",
+               r->stop == SEARCH_EQUIVALENT  ? "the best of the others is within 1 %"
+               : r->stop == SEARCH_TOO_NOISY ? "too noisy to rank what is less than 5 % apart"
+               : r->stop == SEARCH_BUDGET    ? "time was up before anything was proved"
+                                             : "nothing was proved faster");
+    for (uint32_t i = 0; i < r->n_finalists; i++) {
+        const struct search_finalist *f = &r->finalist[i];
+        if (f->config == r->chosen || f->behind.n == 0)
+            continue;
+        sb_clear(&t);
+        space_text(j->space, f->config, false, &t);
+        printf("rival    %s: %+.1f %% slower (95 %%: %+.1f to %+.1f)\n",
+               t.data != NULL ? t.data : "", 100 * (exp(f->behind.median) - 1),
+               100 * (exp(f->behind.lo) - 1), 100 * (exp(f->behind.hi) - 1));
+    }
+    if (r->regret.n > 0)
+        printf("regret   %.1f %%, at most %.1f %% (95 %%) against %u rivals\n",
+               100 * r->regret.median, 100 * r->regret.hi, r->regret.n);
+    printf("noise    CV %.1f %%; %u of %u configurations timed, %u left out, %u failed; %u samples "
+           "in %.0f s\n",
+           100 * r->noise_cv, r->timed, j->space->n, j->space->total - j->space->n,
+           r->failed + r->hung, r->samples, r->elapsed_seconds);
+    if (r->missing[0] != '\0')
+        printf("missing  %s\n", r->missing);
+    sb_free(&t);
+}
