@@ -47,6 +47,8 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
     e->batch_tokens = (uint32_t)o->batch;
     e->threads = (uint32_t)o->threads;
     e->cpu_mask = o->cpu_mask;
+    e->threads_yield = options_from_file(o, "threads");
+    e->cpu_mask_yield = options_from_file(o, "cpu-mask");
     e->memory_limit_bytes = o->memory_limit_mib << 20;
     e->trust_profile = o->trust_profile;
     e->profile_check = o->profile_check;

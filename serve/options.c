@@ -66,7 +66,10 @@ const struct opt_row opt_table[] = {
 /* clang-format on */
 const size_t opt_count = sizeof opt_table / sizeof opt_table[0];
 
+_Static_assert(sizeof opt_table / sizeof opt_table[0] <= 64, "options.from_file has a bit each");
+
 struct source {
+    bool is_file;
     char name[128]; /* for messages: "--port", "KTSERVE_PORT", "ktserve.conf line 3: port" */
     char *err;
     size_t errlen;
@@ -77,6 +80,11 @@ void options_env_name(const struct opt_row *r, char *out, size_t n)
     size_t at = (size_t)snprintf(out, n, "KTSERVE_%s", r->name);
     for (size_t i = 0; i < at && i < n; i++)
         out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
+}
+
+static uint64_t bit(const struct opt_row *r)
+{
+    return (uint64_t)1 << (r - opt_table);
 }
 
 static int set_uint(const struct opt_row *r, void *at, const char *value, const struct source *src)
@@ -113,6 +121,10 @@ static int set_value(struct options *o, const struct opt_row *r, const char *val
 {
     void *at = (char *)o + r->offset;
     struct opt_list *list = at;
+    if (src->is_file)
+        o->from_file |= bit(r);
+    else
+        o->from_file &= ~bit(r);
     switch (r->type) {
     case OPT_UINT:
         return set_uint(r, at, value, src);
@@ -159,7 +171,7 @@ static int read_config(struct options *o, char *err, size_t errlen)
         return -1;
     }
     for (char *line = o->config_text, *next; line != NULL; line = next) {
-        struct source src = {.err = err, .errlen = errlen};
+        struct source src = {.is_file = true, .err = err, .errlen = errlen};
         next = strchr(line, '\n');
         if (next != NULL)
             *next++ = '\0';
@@ -285,13 +297,21 @@ void options_free(struct options *o)
     o->config_text = NULL;
 }
 
+bool options_from_file(const struct options *o, const char *name)
+{
+    const struct opt_row *r = find(name, strlen(name));
+    return r != NULL && (o->from_file & bit(r)) != 0;
+}
+
 void options_help(FILE *to)
 {
-    fprintf(to, "usage: ktserve -m PATH [--profile host.json] [options]\n\n"
-                "Serves one language model over HTTP. Every option can also be set as KTSERVE_NAME "
-                "in the environment (dashes become\n"
-                "underscores) or as 'name = value' in the file given with --config; the command "
-                "line wins.\n\n");
+    fprintf(to,
+            "usage: ktserve -m PATH [--profile host.json] [options]\n\n"
+            "Serves one language model over HTTP. Every option can also be set as KTSERVE_NAME "
+            "in the environment (dashes become\n"
+            "underscores) or as 'name = value' in the file given with --config. The command line "
+            "wins, then the environment, then\nwhat kttune tune proved (threads, cpu-mask), then "
+            "the file.\n\n");
     for (size_t i = 0; i < opt_count; i++) {
         char left[48];
         const struct opt_row *r = &opt_table[i];

@@ -1,6 +1,8 @@
 /* options.h - the options of ktserve: one table gives help, defaults, environment names, the
  * configuration file's keys and the command line. Precedence: built-in default < configuration file
- * < KTSERVE_* environment < command line. Main thread, before any other starts; then constant.
+ * < KTSERVE_* environment < command line. What a profile's tunings say lies between file and
+ * environment; options_from_file tells which values give way to it. Main thread, before any other
+ * starts; then constant.
  */
 #ifndef KT_SERVE_OPTIONS_H
 #define KT_SERVE_OPTIONS_H
@@ -26,6 +28,7 @@ struct options {
     bool quiet, insecure, strict, fast_bf16, trust_profile, accept_any_model, check_config,
         print_config, version, help, health;
     uint64_t max_output_bytes; /* derived */
+    uint64_t from_file;        /* bit i: row i of the table has its value from the file */
     char *config_text;         /* the file's text, which strings may point into */
     char listen_host[64];
 };
@@ -48,6 +51,8 @@ extern const size_t opt_count;
 /* Fill *o from all sources. 0, or -1 with a message in err that names the option and its source. */
 int options_read(struct options *o, int argc, char **argv, char *err, size_t errlen);
 void options_free(struct options *o);
+/* Does the value of an option come from the configuration file? */
+bool options_from_file(const struct options *o, const char *name);
 void options_help(FILE *to);
 /* One "name = value" line per option. */
 void options_print(const struct options *o, FILE *to);

@@ -99,6 +99,9 @@ typedef struct kt_engine_opts {
                                     the host leave */
     bool trust_profile;          /**< use a profile of another host all the same (KT026) */
     bool ignore_tunings; /**< run as built in and planned, whatever the profile's tunings say */
+    /** threads and cpu_mask as given hold only where the profile's tunings name no value for this
+     * model; a value that gives way is logged. For values out of a configuration file. */
+    bool threads_yield, cpu_mask_yield;
     /** How a profile is checked at the start: "spot" (default) compares its fields with this host
      * and takes up to three measurements again (half a second), "fields" compares only, "off" lets
      * soft fields (kernel release, quota, clocks) differ. Another host is refused in every case. */

@@ -20,8 +20,9 @@
 
 static const char help[] =
     "usage: kttune explain ID [--profile FILE | --topology SPEC] [options]\n\n"
-    "Tell where a setting comes from: command line, environment, configuration file, tuned or\n"
-    "measured value of the profile, cost model, default. The first that says something wins.\n\n"
+    "Tell where a setting comes from: command line, environment, value that kttune tune proved,\n"
+    "configuration file, measured value of the profile, cost model, default. The first that says\n"
+    "something wins.\n\n"
     "  --profile FILE       host profile (default host.json)\n"
     "  --topology SPEC      a stored machine instead; nothing is measured there\n"
     "  -m, --model MODEL    for settings that depend on it: sizes are read, no weights\n"
@@ -224,20 +225,29 @@ static const struct plan_decision *tuned_row(const struct explain *e)
     return plan_row(e->host.plan, id);
 }
 
-/* A tuning, else a decision of the profile that measurements carry. */
-static void from_profile(struct explain *e)
+/* What kttune tune proved. */
+static void from_tuning(struct explain *e)
 {
     const struct plan_decision *t = tuned_row(e);
-    if (t != NULL) {
-        char text[80];
-        size_t n = strlen(t->value_json), quoted = t->value_json[0] == '"';
-        bool first = !e->won;
-        snprintf(text, sizeof text, "%.*s", (int)(n - 2 * quoted), t->value_json + quoted);
-        level(e, "profile", text, t->why);
-        if (first)
-            planned(e, t);
+    char text[80];
+    if (t == NULL) {
+        level(e, "tuning", NULL,
+              e->host.profile == NULL ? "no profile"
+              : e->model == NULL      ? "tunings are of a model (-m)"
+                                      : "none was proved for it");
         return;
     }
+    size_t n = strlen(t->value_json), quoted = t->value_json[0] == '"';
+    bool first = !e->won;
+    snprintf(text, sizeof text, "%.*s", (int)(n - 2 * quoted), t->value_json + quoted);
+    level(e, "tuning", text, t->why);
+    if (first)
+        planned(e, t);
+}
+
+/* A decision of the profile that measurements carry. */
+static void from_profile(struct explain *e)
+{
     const json_t *d = entry(e->host.profile, "decisions", e->id);
     const char *origin = json_string_value(json_object_get(d, "origin"));
     bool measured = origin != NULL && strcmp(origin, "measured") == 0, had = e->won;
@@ -245,7 +255,7 @@ static void from_profile(struct explain *e)
     if (!measured) {
         level(e, "profile", NULL,
               e->host.profile == NULL ? "no profile"
-              : d == NULL             ? "has no tuned or measured value for it"
+              : d == NULL             ? "has no measured value for it"
                                       : "its value is not a measured one");
         return;
     }
@@ -360,8 +370,10 @@ static kt_status chain(struct explain *e, const struct plan_model *m, kt_err *er
     if (s != NULL) {
         from_flag(e, s->option);
         from_environment(e, s->option);
-        KT_TRY(from_config(e, s->option, err));
     }
+    from_tuning(e);
+    if (s != NULL)
+        KT_TRY(from_config(e, s->option, err));
     from_profile(e);
     from_plan(e, m);
     from_default(e, s);

@@ -133,6 +133,36 @@ static void log_lines(const char *text)
     }
 }
 
+/* The plan, with the number of threads that the user, else a tuning, else a configuration file,
+ * else the planner says. */
+static kt_status plan_threads(kt_engine *e, const kt_engine_opts *o, struct eng_tuned *tuned,
+                              const struct plan_measured *measured, uint32_t n, kt_err *err)
+{
+    struct plan_opts po;
+    plan_opts_init(&po);
+    po.threads = tuned->threads > 0 ? 0 : o->threads;
+    po.isa_mask = e->isa;
+    po.measured = measured;
+    po.n_measured = n;
+    KT_TRY(plan_host(e->host, &po, &e->plan, err));
+    if (tuned->threads == 0)
+        return KT_OK;
+    if (tuned->threads >= e->plan->n_threads)
+        tuned->threads = 0; /* limits have changed since, or it is what the plan says anyway */
+    po.threads = tuned->threads > 0 ? tuned->threads : o->threads;
+    if (po.threads == 0)
+        return KT_OK;
+    if (tuned->threads > 0)
+        po.threads_why = "by the tuning below";
+    if (tuned->threads > 0 && o->threads > 0)
+        log_info("threads: %u, tuned on %s, instead of %u of the configuration file; --threads %u "
+                 "or KTSERVE_THREADS keeps the file's",
+                 tuned->threads, tuned->created, o->threads, o->threads);
+    plan_free(e->plan);
+    e->plan = NULL;
+    return plan_host(e->host, &po, &e->plan, err);
+}
+
 /* Profile and plan: which pools, how many threads, which ISA. A profile of another host is never
  * half-used. */
 static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
@@ -174,6 +204,12 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         e->isa &= (uint32_t)kern_isa_by_name(level);
     struct eng_tuned tuned;
     eng_tuned_find(e, o, abi, &tuned);
+    if (tuned.kernel != NULL && o->cpu_mask != NULL) {
+        log_info("kernel level: %s, tuned on %s, instead of %s of the configuration file; "
+                 "--cpu-mask %s or KTSERVE_CPU_MASK keeps the file's",
+                 tuned.kernel, tuned.created, o->cpu_mask, o->cpu_mask);
+        e->isa = kern_isa_host();
+    }
     if (tuned.kernel != NULL)
         e->isa &= (uint32_t)kern_isa_by_name(tuned.kernel);
     eng_tuned_knobs(&tuned, &e->knobs);
@@ -194,22 +230,7 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
                                                  k->n_because};
         }
     }
-    struct plan_opts po;
-    plan_opts_init(&po);
-    po.threads = o->threads;
-    po.isa_mask = e->isa;
-    po.measured = measured;
-    po.n_measured = n;
-    kt_status s = plan_host(e->host, &po, &e->plan, err);
-    if (s == KT_OK && tuned.threads >= e->plan->n_threads)
-        tuned.threads = 0; /* limits have changed since, or it is what the plan says anyway */
-    if (s == KT_OK && tuned.threads > 0) {
-        plan_free(e->plan);
-        e->plan = NULL;
-        po.threads = tuned.threads;
-        po.threads_why = "by the tuning below";
-        s = plan_host(e->host, &po, &e->plan, err);
-    }
+    kt_status s = plan_threads(e, o, &tuned, measured, n, err);
     mem_free(measured);
     return s == KT_OK ? eng_tuned_say(&tuned, e->plan, err) : s;
 }

@@ -3,8 +3,9 @@
  * Values that serve decoding (threads, how workers claim and wait, the kernel level) come from the
  * tuning for "decode", else from that for "both"; those of prefill (when GEMM replaces GEMV, its
  * claims) from "prefill", else "both"; where only prefill was tuned, threads and level are its own.
- * The user's flags come first. A tuning that is not proved, or that asks for more threads than the
- * plan now has, changes nothing, and the plan says so. Engine thread, while an engine opens.
+ * The user's flags come first, a configuration file's values last. A tuning that is not proved, or
+ * that asks for more threads than the plan now has, changes nothing, and the plan says so. Engine
+ * thread, while an engine opens.
  */
 #include "tuned.h"
 
@@ -46,13 +47,16 @@ void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const ch
     if (!t->has_decode && t->has_prefill) {
         t->threads = t->prefill.threads;
         t->kernel = t->prefill.kernel;
+        t->created = t->prefill.created;
     } else {
         t->threads = t->decode.threads;
         t->kernel = t->decode.kernel;
+        t->created = t->decode.created;
     }
-    if (o->threads > 0)
+    if (o->threads > 0 && !o->threads_yield)
         t->threads = 0;
-    if (o->cpu_mask != NULL || (t->kernel != NULL && kern_isa_by_name(t->kernel) < 0))
+    if ((o->cpu_mask != NULL && !o->cpu_mask_yield) ||
+        (t->kernel != NULL && kern_isa_by_name(t->kernel) < 0))
         t->kernel = NULL;
 }
 

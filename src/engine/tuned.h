@@ -8,8 +8,9 @@
 struct eng_tuned {
     struct profile_tuning decode, prefill; /* zero without has_ */
     bool has_decode, has_prefill;
-    uint32_t threads;   /* 0: the plan's */
-    const char *kernel; /* level; NULL: the best usable */
+    uint32_t threads;    /* 0: the plan's */
+    const char *kernel;  /* level; NULL: the best usable */
+    const char *created; /* of the tuning that they are from */
 };
 
 void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const char *abi,

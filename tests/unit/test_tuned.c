@@ -64,6 +64,8 @@ static void write_profile(json_t *list)
     profile_close(p);
 }
 
+static bool yields; /* values as from a configuration file */
+
 static kt_engine *open_engine(uint32_t threads, bool ignore, kt_tuning *t, const char **plan)
 {
     kt_engine_opts o;
@@ -77,6 +79,7 @@ static kt_engine *open_engine(uint32_t threads, bool ignore, kt_tuning *t, const
     o.threads = threads;
     o.quant = "q8_0";
     o.ignore_tunings = ignore;
+    o.threads_yield = yields;
     if (kt_engine_open(&o, &e, &err) != KT_OK)
         fail_msg("%s", err.msg);
     kt_engine_get_tuning(e, t);
@@ -116,6 +119,81 @@ static void proved_values_are_used(void **state)
         assert_int_equal(t.claim_rows, 1024);
         kt_engine_close(e);
     }
+}
+
+static char logged[4096];
+
+static void note_log(void *user, kt_log_level level, const char *line)
+{
+    size_t n = strlen(logged);
+    (void)user;
+    (void)level;
+    snprintf(logged + n, sizeof logged - n, "%s\n", line);
+}
+
+/* Who decides the threads, as `kttune explain` tells it: the arrow's line. */
+static void explained(const char *env, const char *args, const char *winner)
+{
+    char command[9000], line[512], arrow[512] = "";
+    const char *build = getenv("KT_BUILDDIR");
+    snprintf(command, sizeof command,
+             "%s '%s/kttune' explain threads.total --profile '%s' -m '%s' %s 2>&1", env,
+             build != NULL ? build : ".", file, model, args);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f) != NULL)
+        if (strstr(line, "->") != NULL)
+            memcpy(arrow, line, sizeof arrow);
+    (void)pclose(f);
+    if (strstr(arrow, winner) == NULL)
+        fail_msg("'%s' decides, not %s", arrow, winner);
+}
+
+/* command line > environment > tuning > configuration file > plan */
+static void order_of_those_who_decide(void **state)
+{
+    kt_tuning t;
+    const char *plan;
+    char conf[80], args[200];
+    (void)state;
+    if (host->limits.cores_allowed < 2) {
+        printf("one core: no two numbers of threads to choose from\n");
+        skip();
+    }
+    write_profile(json_pack("[o]", entry("decode", 32, "q8_0", json_pack("{s:i}", "threads", 1))));
+    kt_log_sink(note_log, NULL);
+    kt_engine *e = open_engine(2, false, &t, &plan); /* a flag or the environment */
+    assert_int_equal(t.threads, 2);
+    kt_engine_close(e);
+    assert_null(strstr(logged, "instead of"));
+    yields = true;
+    e = open_engine(2, false, &t, &plan); /* a file's value gives way, and that is said */
+    assert_int_equal(t.threads, 1);
+    kt_engine_close(e);
+    assert_non_null(strstr(logged, "threads: 1, tuned on 2026-11-01T00:00:00Z, instead of 2 of the "
+                                   "configuration file; --threads 2"));
+    e = open_engine(2, true, &t, &plan); /* no tuning: the file's value */
+    assert_int_equal(t.threads, 2);
+    kt_engine_close(e);
+    yields = false;
+    kt_log_sink(NULL, NULL);
+    /* the same order by kttune explain; the demo as stored is bf16 */
+    write_profile(json_pack("[o]", entry("decode", 32, "bf16", json_pack("{s:i}", "threads", 1))));
+    snprintf(conf, sizeof conf, "%s.conf", file);
+    FILE *f = fopen(conf, "w");
+    assert_non_null(f);
+    fputs("threads = 2\n", f);
+    fclose(f);
+    snprintf(args, sizeof args, "--config %s", conf);
+    explained("", args, "tuning ");
+    explained("KTSERVE_THREADS=2", args, "environment ");
+    strcat(args, " --option threads=2");
+    explained("KTSERVE_THREADS=2", args, "command line ");
+    write_profile(json_array());
+    snprintf(args, sizeof args, "--config %s", conf);
+    explained("", args, "ktserve.conf ");
+    explained("", "", "cost model ");
+    unlink(conf);
 }
 
 static void nearest_shape_of_the_same_format(void **state)
@@ -213,6 +291,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(proved_values_are_used),
+        cmocka_unit_test(order_of_those_who_decide),
         cmocka_unit_test(nearest_shape_of_the_same_format),
         cmocka_unit_test(what_does_not_apply_changes_nothing),
         cmocka_unit_test(one_entry_for_a_key),
