@@ -48,6 +48,13 @@ IN int zero_of(int t)
     }
 }
 
+/* Operands whose products may be added in 16 bits: vpdpbusd adds them in 32. */
+IN int lump_of(int t)
+{
+    (void)t;
+    return 8;
+}
+
 IN int has_min(int t)
 {
     return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K || t == DT_Q5_K;
@@ -56,6 +63,22 @@ IN int has_min(int t)
 IN int has_halves(int t)
 {
     return t == DT_Q6_K || t == DT_Q3_K || t == DT_Q2_K;
+}
+
+/* acc + four products per lane of unsigned w (at most 128) and signed x. */
+IN __m512i quad(__m512i acc, __m512i w, __m512i x)
+{
+    return _mm512_dpbusd_epi32(acc, w, x);
+}
+
+/* *acc + operand j of a group times four activation codes. sum and lump (lump_of) are for variants
+ * that add products in 16 bits first. */
+IN void dot4(int lump, int j, __m512i *acc, __m512i *sum, __m512i w, __m512i x)
+{
+    (void)lump;
+    (void)j;
+    (void)sum;
+    *acc = _mm512_dpbusd_epi32(*acc, w, x);
 }
 
 /* Minimums of 16 columns each, folded like the scales. */
@@ -185,8 +208,8 @@ IN void prep_halves(struct prep *o, const int8_t *q, uint32_t groups, int zero)
     const __m512i pick = _mm512_setr_epi32(0, 8, 4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     for (uint32_t g = 0; g < groups; g += 2) {
         __mmask64 m = groups - g >= 2 ? ~(__mmask64)0 : 0xffffffffu;
-        __m512i x = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8((char)zero),
-                                        _mm512_maskz_loadu_epi8(m, q + 32 * (size_t)g));
+        __m512i x = quad(_mm512_setzero_si512(), _mm512_set1_epi8((char)zero),
+                         _mm512_maskz_loadu_epi8(m, q + 32 * (size_t)g));
         x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, (_MM_PERM_ENUM)0x4e));
         x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, (_MM_PERM_ENUM)0xb1));
         x = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_permutexvar_epi32(pick, x));

@@ -79,12 +79,12 @@ struct job {
     uint32_t next_lines;         /* cache lines of it, per panel */
 };
 
-/* nt tokens from t0 over np decoded panels; kind, np and nt are constants. Meanwhile lines [line0,
- * line1) of the next segment are asked for, a few beside each group: all at once they would fill
- * the miss buffers and stop the pipeline (Q8_0, 32 tokens, Zen 4: 61 % of the group-scaled peak in
- * a burst, 77 % spread). */
-IN void tile(const struct job *b, const int kind, const int np, const int nt, uint32_t t0,
-             uint32_t line0, uint32_t line1)
+/* nt tokens from t0 over np decoded panels; kind, lump, np and nt are constants. Meanwhile lines
+ * [line0, line1) of the next segment are asked for, a few beside each group: all at once they would
+ * fill the miss buffers and stop the pipeline (Q8_0, 32 tokens, Zen 4: 61 % of the group-scaled
+ * peak in a burst, 77 % spread). */
+IN void tile(const struct job *b, const int kind, const int lump, const int np, const int nt,
+             uint32_t t0, uint32_t line0, uint32_t line1)
 {
     const uint32_t lines = (line1 - line0 + b->len - 1) / b->len;
     const struct kern_mm *a = b->a;
@@ -111,7 +111,7 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
             f[s][n] = _mm512_setzero_ps();
     }
     for (uint32_t i = 0; i < b->len; i++) {
-        __m512i acc[PANELS][TOKENS];
+        __m512i acc[PANELS][TOKENS], sum[PANELS][TOKENS];
         __m512 part[PANELS][TOKENS];
         for (uint32_t l = 0; kind == AHEAD && l < lines && line0 < line1; l++, line0++)
             UNROLL
@@ -143,7 +143,7 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
                 __m512i x = bcast4(q[n] + (size_t)i * KERN_GROUP + 4 * j);
                 UNROLL
                 for (int s = 0; s < np; s++)
-                    acc[s][n] = _mm512_dpbusd_epi32(acc[s][n], w[s], x);
+                    dot4(lump, j, &acc[s][n], &sum[s][n], w[s], x);
             }
         }
         UNROLL
@@ -177,7 +177,7 @@ IN void tile(const struct job *b, const int kind, const int np, const int nt, ui
 }
 
 /* All tokens over a decoded segment. Tiles are made even: 8 tokens are 4 + 4, not 6 + 2. */
-IN void tiles(const struct job *b, const int kind, const int np)
+IN void tiles(const struct job *b, const int kind, const int lump, const int np)
 {
     const uint32_t most = kind >= HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n,
                    count = (n + most - 1) / most;
@@ -187,52 +187,52 @@ IN void tiles(const struct job *b, const int kind, const int np)
                        l1 = (uint32_t)((uint64_t)b->next_lines * (c + 1) / count);
         switch (nt) {
         case 1:
-            tile(b, kind, np, 1, t0, l0, l1);
+            tile(b, kind, lump, np, 1, t0, l0, l1);
             break;
         case 2:
-            tile(b, kind, np, 2, t0, l0, l1);
+            tile(b, kind, lump, np, 2, t0, l0, l1);
             break;
         case 3:
-            tile(b, kind, np, 3, t0, l0, l1);
+            tile(b, kind, lump, np, 3, t0, l0, l1);
             break;
         case 4:
-            tile(b, kind, np, 4, t0, l0, l1);
+            tile(b, kind, lump, np, 4, t0, l0, l1);
             break;
         case 5:
             if (kind < HALVES)
-                tile(b, kind, np, 5, t0, l0, l1);
+                tile(b, kind, lump, np, 5, t0, l0, l1);
             break;
         default:
             if (kind < HALVES)
-                tile(b, kind, np, 6, t0, l0, l1);
+                tile(b, kind, lump, np, 6, t0, l0, l1);
             break;
         }
         t0 += nt;
     }
 }
 
-#define TILES(name, kind, np)                                                                      \
-    static __attribute__((noinline)) void tiles_##name##_##np(const struct job *b)                 \
-    {                                                                                              \
-        tiles(b, kind, np);                                                                        \
-    }
-TILES(scale, SCALE, 1)
-TILES(scale, SCALE, 2)
-TILES(ahead, AHEAD, 1)
-TILES(ahead, AHEAD, 2)
-TILES(min, MIN, 1)
-TILES(min, MIN, 2)
-TILES(halves, HALVES, 1)
-TILES(halves, HALVES, 2)
-TILES(half_mins, HALF_MINS, 1)
-TILES(half_mins, HALF_MINS, 2)
+/* Inner loops by kind and by products that add up in 16 bits. */
+#define KINDS(X)                                                                                   \
+    X(scale, SCALE, 8)                                                                             \
+    X(ahead, AHEAD, 8) X(min, MIN, 8) X(halves, HALVES, 8) X(half_mins, HALF_MINS, 8)
 
-typedef void (*tiles_fn)(const struct job *b);
-static const tiles_fn inner[5][2] = {{tiles_scale_1, tiles_scale_2},
-                                     {tiles_ahead_1, tiles_ahead_2},
-                                     {tiles_min_1, tiles_min_2},
-                                     {tiles_halves_1, tiles_halves_2},
-                                     {tiles_half_mins_1, tiles_half_mins_2}};
+#define TILES(name, kind, lump)                                                                    \
+    static __attribute__((noinline)) void tiles_##name##_1(const struct job *b)                    \
+    {                                                                                              \
+        tiles(b, kind, lump, 1);                                                                   \
+    }                                                                                              \
+    static __attribute__((noinline)) void tiles_##name##_2(const struct job *b)                    \
+    {                                                                                              \
+        tiles(b, kind, lump, 2);                                                                   \
+    }
+KINDS(TILES)
+
+#define PICK(name, want, most)                                                                     \
+    if (kind == (want) && lump == (most))                                                          \
+        np == 1 ? tiles_##name##_1(b) : tiles_##name##_2(b);
+
+/* kind and lump are constants: one call is left of all. */
+IN void inner(const struct job *b, const int kind, const int lump, uint32_t np){KINDS(PICK)}
 
 IN void gemm(const struct kern_mm *a, int t)
 {
@@ -253,7 +253,7 @@ IN void gemm(const struct kern_mm *a, int t)
                                                      : at + PANELS * panel;
                 decode_seg(t, at, g0, b.len, b.next[s], &w[s]);
             }
-            inner[kind_of(t)][np - 1](&b);
+            inner(&b, kind_of(t), lump_of(t), np);
         }
     }
 }

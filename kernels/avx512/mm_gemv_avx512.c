@@ -39,7 +39,7 @@ IN void step(int t, int np, int nt, const struct tile *x, int s, uint32_t g, uin
 {
     const struct p16 l = p16_of(t);
     const uint8_t *p = x->w[s] + p16_group_at(l, g), *head = x->w[s] + p16_head_at(l, g);
-    const int zero = zero_of(t);
+    const int zero = zero_of(t), lump = lump_of(t) < 4 ? lump_of(t) : 4;
     __m512i q[8];
     UNROLL
     for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
@@ -51,10 +51,11 @@ IN void step(int t, int np, int nt, const struct tile *x, int s, uint32_t g, uin
         const int8_t *a = x->q[n] + (size_t)g * KERN_GROUP;
         __m512i lo = zero ? _mm512_set1_epi32(x->prep[n].a[i]) : _mm512_setzero_si512();
         __m512i hi = has_halves(t) ? _mm512_set1_epi32(x->prep[n].b[i]) : _mm512_setzero_si512();
+        __m512i lo16, hi16;
         UNROLL
         for (int j = 0; j < 4; j++) {
-            lo = _mm512_dpbusd_epi32(lo, q[j], bcast4(a + 4 * j));
-            hi = _mm512_dpbusd_epi32(hi, q[j + 4], bcast4(a + 16 + 4 * j));
+            dot4(lump, j, &lo, &lo16, q[j], bcast4(a + 4 * j));
+            dot4(lump, j, &hi, &hi16, q[j + 4], bcast4(a + 16 + 4 * j));
         }
         __m512 dot;
         if (has_halves(t))

@@ -45,8 +45,10 @@ IN void tile(const struct kern_mm *a, const int np, const int nt, uint32_t r, ui
         for (int n = 0; n < nt; n++) {
             __m512i x = bcast4(q[n] + k);
             UNROLL
-            for (int s = 0; s < np; s++)
-                acc[s][n] = _mm512_dpbusd_epi32(acc[s][n], v[s], x);
+            for (int s = 0; s < np; s++) {
+                __m512i sum;
+                dot4(1, 0, &acc[s][n], &sum, v[s], x);
+            }
         }
     }
     UNROLL
