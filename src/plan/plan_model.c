@@ -13,7 +13,6 @@
 #include "base/mem.h"
 #include "kern.h"
 
-#define MAX_TIERS 64
 #define DEFAULT_CTX 8192u
 #define DEFAULT_AT 1024u
 
@@ -100,15 +99,15 @@ static bool read_amount(const char *s, struct plan_tier_ask *t, char **end)
     return true;
 }
 
-static kt_status read_tiers(const char *spec, const struct host *h, const struct plan *p,
-                            struct plan_tier_ask *t, uint32_t *n, kt_err *err)
+kt_status plan_read_tiers(const char *spec, const struct host *h, const struct plan *p,
+                          struct plan_tier_ask *t, uint32_t *n, kt_err *err)
 {
     char *end;
     *n = 0;
     if (strcmp(spec, "none") == 0)
         return KT_OK;
     if (strcmp(spec, "auto") == 0) {
-        for (uint32_t i = 0; i < h->n_gpus && *n < MAX_TIERS; i++)
+        for (uint32_t i = 0; i < h->n_gpus && *n < PLAN_TIERS; i++)
             if (h->gpus[i].cuda && h->gpus[i].memory_bytes != HOST_UNKNOWN_BYTES)
                 t[(*n)++] = (struct plan_tier_ask){{true, h->gpus[i].index}, 1e18, 0};
         return KT_OK;
@@ -123,7 +122,7 @@ static kt_status read_tiers(const char *spec, const struct host *h, const struct
                     spec);
         q->dev.gpu = skip == 3;
         q->dev.index = (uint32_t)strtoul(s + skip, &end, 10);
-        if (skip == 0 || end == s + skip || *end != '=' || *n + 1 == MAX_TIERS ||
+        if (skip == 0 || end == s + skip || *end != '=' || *n + 1 == PLAN_TIERS ||
             !read_amount(end + 1, q, &end) || (*end != '\0' && *end != ','))
             KT_FAIL(err, KT_E_INVALID,
                     "--fast-tier %s: expected none, auto, or gpuN=SIZE or numaN=SIZE with commas "
@@ -180,7 +179,7 @@ static kt_status read_rates(struct plan_model *m, const struct profile *profile,
 {
     const struct plan *p = m->host_plan;
     struct cost_pool *pools = mem_calloc(p->n_pools + (size_t)1, sizeof *pools);
-    struct cost_device devices[MAX_TIERS];
+    struct cost_device devices[PLAN_TIERS];
     if (pools == NULL)
         KT_FAIL(err, KT_E_NOMEM, "plan: out of memory");
     for (uint32_t i = 0; i < p->n_pools; i++)
@@ -203,7 +202,7 @@ kt_status plan_model(const struct shape *s, const struct host *h, const struct p
                      const struct profile *profile, const struct plan_model_opts *o,
                      struct plan_model **out, kt_err *err)
 {
-    struct plan_tier_ask tiers[MAX_TIERS];
+    struct plan_tier_ask tiers[PLAN_TIERS];
     uint32_t n;
     *out = NULL;
     struct plan_model *m = mem_calloc(1, sizeof *m);
@@ -215,9 +214,11 @@ kt_status plan_model(const struct shape *s, const struct host *h, const struct p
     m->datasheet = profile != NULL && profile->datasheet;
     kt_status st = check_opts(s, &m->o, err);
     if (st == KT_OK)
-        st = read_tiers(m->o.fast_tier, h, p, tiers, &n, err);
+        st = plan_read_tiers(m->o.fast_tier, h, p, tiers, &n, err);
     if (st == KT_OK)
         st = plan_fit(m, h, tiers, n, err);
+    if (st == KT_OK && !m->fits)
+        st = plan_remedies(m, h, err);
     if (st == KT_OK)
         st = read_rates(m, profile, tiers, n, err);
     if (st != KT_OK) {
@@ -226,8 +227,6 @@ kt_status plan_model(const struct shape *s, const struct host *h, const struct p
     }
     name_kernel(m, profile, KERN_GEMV, m->gemv, m->gemv_why);
     name_kernel(m, profile, KERN_GEMM, m->gemm, m->gemm_why);
-    if (!m->fits)
-        plan_remedies(m, h);
     plan_predict(m);
     *out = m;
     return KT_OK;

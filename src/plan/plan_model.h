@@ -59,10 +59,13 @@ struct plan_prediction {
     uint32_t streamed;   /* prefill: experts per layer copied to the fast tier (j) */
 };
 
+/* A change, or several together, none of which can be left out or made smaller. */
 struct plan_remedy {
-    char action[112], price[112];
-    double cost; /* order of the list: what is lost, 0 nothing to 1 everything */
+    char action[256], price[256];
+    char options[2048]; /* of this command, after its own: with them it fits. Spaces between */
+    double cost;        /* order of the list; docs/COST.md has the rule */
 };
+#define PLAN_REMEDIES 3
 
 struct plan_model {
     const struct shape *shape;
@@ -76,7 +79,7 @@ struct plan_model {
     double hit;            /* f */
     double kv_tokens_room; /* tokens that the KV memory could take */
     char refusal[256];     /* why it does not fit; "" when it does */
-    struct plan_remedy remedies[3];
+    struct plan_remedy remedies[PLAN_REMEDIES];
     uint32_t n_remedies;
     char gemv[64], gemm[64]; /* kernel variants of the experts, and why */
     char gemv_why[128], gemm_why[128];
@@ -101,15 +104,23 @@ void plan_model_print(const struct plan_model *m, const struct host *h, bool col
 void plan_model_json(const struct plan_model *m, const struct host *h, struct strbuf *out);
 void plan_model_html(const struct plan_model *m, const struct host *h, struct strbuf *out);
 
-/* Internal steps: plan_fit.c and plan_predict.c */
+/* Internal steps: plan_fit.c, plan_remedy.c and plan_predict.c */
+#define PLAN_SYSTEM_SHARE 0.03  /* of a node, and this much of the first one: kernel, page tables, \
+                                 */
+#define PLAN_SYSTEM_BYTES 1.0e9 /* programs */
+#define PLAN_TIERS 64
 struct plan_tier_ask { /* a device of the fast tier and what it may hold */
     struct cost_device dev;
     double bytes;   /* < 0: by percent */
     double percent; /* of the experts */
 };
+/* --fast-tier; t[PLAN_TIERS] */
+kt_status plan_read_tiers(const char *spec, const struct host *h, const struct plan *p,
+                          struct plan_tier_ask *t, uint32_t *n, kt_err *err);
 kt_status plan_fit(struct plan_model *m, const struct host *h, const struct plan_tier_ask *t,
                    uint32_t n, kt_err *err);
-void plan_remedies(struct plan_model *m, const struct host *h);
+/* The cheapest ways to make it fit; only of a model that does not. */
+kt_status plan_remedies(struct plan_model *m, const struct host *h, kt_err *err);
 void plan_predict(struct plan_model *m);
 
 #endif

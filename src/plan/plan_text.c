@@ -228,7 +228,7 @@ static void print_refusal(const struct page *p, const struct plan_model *m)
 {
     sb_printf(p->b, "\n%s%sdoes not fit%s: %s\n", BOLD(p), RED(p), OFF(p), m->refusal);
     for (uint32_t i = 0; i < m->n_remedies; i++)
-        sb_printf(p->b, "  %u. %s%s%s   %s\n", i + 1, BOLD(p), m->remedies[i].action, OFF(p),
+        sb_printf(p->b, "  %u. %s%s%s\n     %s\n", i + 1, BOLD(p), m->remedies[i].action, OFF(p),
                   m->remedies[i].price);
 }
 
@@ -406,6 +406,21 @@ static void json_rates(struct json_out *j, const struct plan_model *m)
     jo_array_end(j);
 }
 
+/* The words between spaces. */
+static void json_options(struct json_out *j, const char *at)
+{
+    char word[128];
+    jo_key(j, "options");
+    jo_array(j);
+    while (*at != '\0') {
+        size_t n = strcspn(at, " ");
+        snprintf(word, sizeof word, "%.*s", (int)n, at);
+        jo_str(j, word);
+        at += n + strspn(at + n, " ");
+    }
+    jo_array_end(j);
+}
+
 void plan_model_json(const struct plan_model *m, const struct host *h, struct strbuf *out)
 {
     struct json_out j;
@@ -429,6 +444,7 @@ void plan_model_json(const struct plan_model *m, const struct host *h, struct st
             jo_object(&j);
             jo_kstr(&j, "action", m->remedies[i].action);
             jo_kstr(&j, "price", m->remedies[i].price);
+            json_options(&j, m->remedies[i].options);
             jo_kreal(&j, "cost", m->remedies[i].cost);
             jo_object_end(&j);
         }

@@ -27,6 +27,7 @@ expect 0 'not predicted: no read rate' -- "$kttune" plan --topology 'syn:pack:2 
 expect 0 'uniform f' -- "$kttune" plan --profile "$profile" -m "$deepseek" --format q4_k_m --ctx 2048 --fast-tier auto
 expect 0 'not served by this version' -- "$kttune" plan --profile "$profile" -m "$deepseek" --format q4_k_m
 expect 3 'does not fit' -- "$kttune" plan --profile "$small" -m "$deepseek" --format q4_k_m
+expect 3 '^  3\. .* more memory' -- "$kttune" plan --profile "$small" -m "$KT_SRCDIR/profiles/shapes/kimi-k2.config.json"
 expect 3 '^  1\. ' -- "$kttune" plan --profile "$small" -m "$qwen"
 expect 1 'give one of --profile' -- "$kttune" plan -m "$qwen"
 expect 1 'usage:' -- "$kttune" plan --profile "$profile"

@@ -16,5 +16,5 @@ tests_unit_test_plan_model_SOURCES = %D%/test_plan_model.c tuner/plan_args.c tun
 tests_unit_test_plan_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_plan_model_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
-TESTS += tests/integration/test_plan.sh
-EXTRA_DIST += tests/integration/test_plan.sh
+TESTS += tests/integration/test_plan.sh tests/integration/test_remedies.py
+EXTRA_DIST += tests/integration/test_plan.sh tests/integration/test_remedies.py
