@@ -352,8 +352,12 @@ typedef struct kt_moe_info {
     const char *kernel;    /**< ISA level in use, such as "avx512vnni" */
     const char *plan_text; /**< pools and threads with their reasons */
 } kt_moe_info;
-/** Facts about an operator; strings belong to it. */
+/** Facts about an operator; strings belong to it, the plan's text until the next kt_moe_load. */
 KT_API void kt_moe_get_info(const kt_moe *op, kt_moe_info *info);
+/** Facts about pool 0 <= pool < kt_moe_info.n_pools; false beyond the last. Pages are looked at
+ * once, when the last of all experts' matrices has been loaded; before that pages_known is false.
+ */
+KT_API bool kt_moe_get_pool(const kt_moe *op, uint32_t pool, kt_pool_info *info);
 
 /* ---- sampling ---- */
 

@@ -321,6 +321,7 @@ void eng_numa_own(struct kt_engine *e, uint32_t pool, void *p, uint64_t bytes);
 kt_status
 eng_numa_check(struct kt_engine *e,
                kt_err *err); /* after packing: count misplaced pages, complete plan_text */
+bool eng_pool_info(const struct kt_engine *e, uint32_t pool, kt_pool_info *info);
 /* jobs.c */
 void eng_phase_end(struct kt_engine *e, uint32_t worker);
 void eng_phase_last(struct kt_engine *e, uint32_t worker); /* of a run: no barrier */

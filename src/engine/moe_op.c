@@ -3,7 +3,8 @@
  *
  * Inside is an engine with one layer and nothing but its experts: the same plan, pools, workers,
  * arenas and phases as a loaded model has. A matrix is packed by the workers of the pools that own
- * its rows, so pages are touched first by their own node. Owner: the thread that opened it.
+ * its rows, so pages are touched first by their own node; when the last matrix has come, every page
+ * is looked at, as a loaded model's are. Owner: the thread that opened it.
  */
 #include "moe.h"
 
@@ -32,8 +33,10 @@ struct kt_moe {
     struct kt_engine e; /* one layer, no attention */
     struct mdl model;   /* of which only the traits of the experts are set */
     bool is_moe;        /* what traits.layer_is_moe points at */
-    uint8_t *loaded;    /* [E] bits 1 << kt_moe_matrix */
-    uint8_t **buf;      /* [n_workers] a panel of fp32 rows, then the same in file form */
+    uint8_t *loaded;    /* [E] bits 1 << kt_moe_matrix: usable; 16 << it: came at least once */
+    uint32_t n_missing; /* matrices that never came */
+    bool pages_seen;
+    uint8_t **buf; /* [n_workers] a panel of fp32 rows, then the same in file form */
     size_t buf_f32;
     struct load_args load;
     struct forward_args run;
@@ -135,6 +138,7 @@ static kt_status take_memory(kt_moe *op, const enum dtype type[3], kt_err *err)
     e->mats = mem_calloc(3 * (size_t)E, sizeof *e->mats);
     e->parts = mem_calloc(3 * (size_t)E * e->n_pools, sizeof *e->parts);
     op->loaded = mem_calloc(E, 1);
+    op->n_missing = 3 * E;
     op->buf = mem_calloc(e->n_workers, sizeof *op->buf);
     op->buf_f32 = (size_t)STEP_ROWS * widest * sizeof(float);
     if (e->layer == NULL || e->mats == NULL || e->parts == NULL || op->loaded == NULL ||
@@ -268,13 +272,19 @@ kt_status kt_moe_load(kt_moe *op, uint32_t expert, kt_moe_matrix matrix, const c
                     dtype_name(m->type));
     }
     op->load = (struct load_args){.mat = m, .rows = rows, .src = (enum dtype)src};
-    op->loaded[expert] &= (uint8_t) ~(1u << matrix);
+    const uint8_t bit = (uint8_t)(1u << matrix), came = (uint8_t)(bit << 4);
+    op->loaded[expert] &= (uint8_t)~bit;
     team_run(e->team, load_worker, op);
     if (atomic_load(&op->load.failed))
         KT_FAIL(err, KT_E_FORMAT,
                 "kt_moe_load: expert %u, matrix %d, row %u: NaN or infinity in a value or scale",
                 expert, (int)matrix, atomic_load(&op->load.bad_row));
-    op->loaded[expert] |= (uint8_t)(1u << matrix);
+    op->n_missing -= (op->loaded[expert] & came) == 0;
+    op->loaded[expert] |= bit | came;
+    if (op->n_missing == 0 && !op->pages_seen) {
+        op->pages_seen = true; /* also when it fails: once is enough */
+        KT_TRY(eng_numa_check(e, err));
+    }
     return KT_OK;
 }
 
@@ -338,7 +348,7 @@ static kt_status check_ids(const kt_moe *op, const int32_t *ids, uint32_t n, kt_
             if (id < 0 || (uint32_t)id >= E)
                 KT_FAIL(err, KT_E_INVALID, "kt_moe_forward: token %u: expert id %d of %u", t, id,
                         E);
-            if (op->loaded[id] != 7)
+            if ((op->loaded[id] & 7) != 7)
                 KT_FAIL(err, KT_E_INVALID,
                         "kt_moe_forward: token %u: expert %d was not loaded; call kt_moe_load for "
                         "its gate, up and down",
@@ -389,4 +399,11 @@ void kt_moe_get_info(const kt_moe *op, kt_moe_info *info)
                           .n_threads = e->n_workers,
                           .kernel = kern_isa_level_name(e->isa),
                           .plan_text = e->plan_text};
+}
+
+bool kt_moe_get_pool(const kt_moe *op, uint32_t pool, kt_pool_info *info)
+{
+    bool there = eng_pool_info(&op->e, pool, info);
+    info->pages_known = info->pages_known && op->pages_seen;
+    return there;
 }

@@ -259,8 +259,9 @@ kt_status eng_numa_check(struct kt_engine *e, kt_err *err)
     } else {
         for (uint32_t p = 0; p < e->n_pools; p++)
             report_pool(e, p, &text);
-        sb_puts(&text, "\nkv     interleaved over the nodes of all pools: any worker may attend to "
-                       "any sequence\n");
+        sb_puts(&text, e->kv_bytes > 0 ? "\nkv     interleaved over the nodes of all pools: any "
+                                         "worker may attend to any sequence\n"
+                                       : "\n");
         log_info("checked the nodes of %llu weight pages in %.2f s", (unsigned long long)total,
                  (double)(clock_ns() - start) * 1e-9);
     }
@@ -272,7 +273,7 @@ kt_status eng_numa_check(struct kt_engine *e, kt_err *err)
     return KT_OK;
 }
 
-bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info)
+bool eng_pool_info(const struct kt_engine *e, uint32_t pool, kt_pool_info *info)
 {
     memset(info, 0, sizeof *info);
     if (pool >= e->plan->n_pools)
@@ -288,4 +289,9 @@ bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info)
     info->pages_misplaced = e->pages[pool].misplaced;
     info->pages_known = !e->pages_unknown;
     return true;
+}
+
+bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info)
+{
+    return eng_pool_info(e, pool, info);
 }

@@ -185,6 +185,44 @@ static void spoil(struct kt_engine *e)
     print_library(e, "library_spoiled");
 }
 
+/* The operator on its own: shape with rows for every pool, the same values in every expert. Its
+ * engine is the first member of kt_moe, which is how the pages' addresses are known here. */
+static void print_operator(void)
+{
+    enum { E = 5, HIDDEN = 512, INTER = 1024 };
+    kt_moe_opts o;
+    kt_moe *op;
+    kt_err err = {0};
+    kt_pool_info pool;
+    float *rows = calloc((size_t)HIDDEN * INTER, sizeof *rows);
+    kt_moe_opts_init(&o);
+    o.n_experts = E, o.top_k = 2, o.hidden = HIDDEN, o.inter = INTER, o.max_tokens = 8;
+    if (rows == NULL || kt_moe_open(&o, &op, &err) != KT_OK)
+        die("operator", &err);
+    for (uint32_t x = 0; x < E; x++)
+        for (int m = KT_MOE_GATE; m <= KT_MOE_DOWN; m++) {
+            if (!kt_moe_get_pool(op, 0, &pool) || pool.pages_known || pool.weight_pages > 0)
+                die("pages of the operator are known too early", NULL);
+            if (kt_moe_load(op, x, (kt_moe_matrix)m, "f32", rows, &err) != KT_OK)
+                die("operator", &err);
+        }
+    const struct kt_engine *e = (const struct kt_engine *)(const void *)op;
+    printf("\"operator\": [");
+    for (uint32_t p = 0; kt_moe_get_pool(op, p, &pool); p++) {
+        printf("%s{\"node\": %d, \"bytes\": %" PRIu64 ", \"count\": %" PRIu64
+               ", \"misplaced\": %" PRIu64 ", \"known\": %s, \"policy\": ",
+               p > 0 ? ", " : "", pool.node, pool.weight_bytes, pool.weight_pages,
+               pool.pages_misplaced, pool.pages_known ? "true" : "false");
+        print_policy(e->arena[p]);
+        printf(", \"pages\": ");
+        print_pages(e->arena[p], e->arena_bytes[p]);
+        printf("}");
+    }
+    printf("],\n");
+    kt_moe_close(op);
+    free(rows);
+}
+
 static uint64_t hash(uint64_t h, const void *p, size_t n)
 {
     const uint8_t *b = p;
@@ -257,7 +295,8 @@ int main(int argc, char **argv)
     print_library(e, "library");
     if (e->n_pools > 1)
         spoil(e);
-    printf("\"end\": true}\n");
     kt_engine_close(e);
+    print_operator();
+    printf("\"end\": true}\n");
     return 0;
 }

@@ -126,6 +126,19 @@ def check_library(c, machine, facts):
         c.same("misplaced pages counted", [says["misplaced"] for says in facts["library_spoiled"]], [away] + [0] * (len(facts["pools"]) - 1))
 
 
+def check_operator(c, machine, facts):
+    """The expert operator without a model: the same rules for its pages."""
+    several = len(machine.nodes) > 1
+    c.same("pools of the operator", [p["node"] for p in facts["operator"]], [p["node"] for p in facts["pools"]])
+    for p in facts["operator"]:
+        on = {n: k for n, k in p["pages"].items() if n != "absent"}
+        c.same(f"nodes of the operator's pages of pool {p['node']}", list(on), [str(p["node"])])
+        c.true(f"operator, pool {p['node']}: {on} pages for {p['bytes']} bytes", sum(on.values()) * 4096 >= p["bytes"] - 64 * 4096)
+        c.same(f"operator on pool {p['node']}", (p["count"], p["misplaced"], p["known"]), (sum(on.values()) if several else 0, 0, True))
+        if several:
+            c.same(f"policy of the operator's pool {p['node']}", p["policy"], f"bind:{p['node']}")
+
+
 def check_threads(c, machine, facts):
     cpus = []
     for t in facts["threads"]:
@@ -172,6 +185,7 @@ def judge(machine, out, here):
     check_pools(c, machine, facts)
     check_pages(c, machine, facts)
     check_library(c, machine, facts)
+    check_operator(c, machine, facts)
     check_threads(c, machine, facts)
     check_topology(c, machine, json.loads(out["topology"][1]))
     for key in ("tokens", "logits_hash"):

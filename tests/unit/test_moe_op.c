@@ -297,6 +297,46 @@ static void bad_calls_are_refused(void **state)
 }
 
 /* NaN in one token: the others have their bits, alone and in a batch, and so has the next call. */
+/* Shares and bytes per pool; pages count as looked at when the last matrix has come, not before. */
+static void pools_tell_their_weights(void **state)
+{
+    static struct world w;
+    uint32_t size[2] = {64, 96};
+    kt_moe *op;
+    kt_moe_opts o;
+    kt_moe_info info;
+    kt_pool_info pool;
+    kt_err err = {0};
+    (void)state;
+    pools_wanted = 3;
+    make(&w, "q8_0", "q8_0", size);
+    options(&w, &o);
+    assert_int_equal(kt_moe_open(&o, &op, &err), KT_OK);
+    kt_moe_get_info(op, &info);
+    assert_int_equal(info.n_pools, 3);
+    for (uint32_t e = 0; e < E; e++)
+        for (int m = KT_MOE_GATE; m <= KT_MOE_DOWN; m++) {
+            assert_true(kt_moe_get_pool(op, 0, &pool));
+            assert_false(pool.pages_known);
+            assert_int_equal(kt_moe_load(op, e, (kt_moe_matrix)m, "q8_0", w.file[e][m], &err),
+                             KT_OK);
+        }
+    uint64_t bytes = 0;
+    double share = 0;
+    for (uint32_t p = 0; p < info.n_pools; p++) {
+        assert_true(kt_moe_get_pool(op, p, &pool));
+        assert_true(pool.pages_known);
+        bytes += pool.weight_bytes;
+        share += pool.row_share;
+    }
+    assert_int_equal(bytes, info.weight_bytes);
+    assert_true(fabs(share - 1) < 1e-9);
+    assert_false(kt_moe_get_pool(op, info.n_pools, &pool));
+    kt_moe_close(op);
+    drop(&w);
+    pools_wanted = 1;
+}
+
 static void a_bad_token_stays_alone(void **state)
 {
     static struct world w;
@@ -340,9 +380,11 @@ static void opening_survives_failing_allocations(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_its_definition), cmocka_unit_test(bad_options_are_refused),
-        cmocka_unit_test(bad_calls_are_refused), cmocka_unit_test(a_bad_token_stays_alone),
-        cmocka_unit_test(opening_survives_failing_allocations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_its_definition),
+                                       cmocka_unit_test(bad_options_are_refused),
+                                       cmocka_unit_test(bad_calls_are_refused),
+                                       cmocka_unit_test(a_bad_token_stays_alone),
+                                       cmocka_unit_test(pools_tell_their_weights),
+                                       cmocka_unit_test(opening_survives_failing_allocations)};
     return cmocka_run_group_tests_name("moe operator", tests, NULL, NULL);
 }
