@@ -18,6 +18,7 @@
 
 #define PAGE 16
 
+atomic_bool fake_hold;
 atomic_int fake_step_us, fake_kv_pages = 4096, fake_seqs_open, fake_steps, fake_most_items;
 
 struct kt_engine {
@@ -254,6 +255,8 @@ kt_status kt_step(kt_engine *e, kt_batch_item *items, uint32_t n, kt_err *err)
             MUST(items[i].ids[k] >= 0 && items[i].ids[k] < FAKE_VOCAB);
     }
     MUST(tokens <= e->batch);
+    for (int i = 0; atomic_load(&fake_hold) && i < 10000; i++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
     if (us > 0)
         nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
     for (uint32_t i = 0; i < n; i++) {

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 extern atomic_int fake_step_us;    /* each step sleeps this long */
+extern atomic_bool fake_hold;      /* steps wait while it is set, ten seconds at most */
 extern atomic_int fake_kv_pages;   /* pages of 16 tokens; read at open */
 extern atomic_int fake_seqs_open;  /* sequences open now */
 extern atomic_int fake_steps;      /* steps so far */

@@ -374,12 +374,15 @@ static void seeds_are_kept(void **state)
          *second = sampled(&w, ",\"n\":2", 1);
     assert_string_equal(alone, of_two);
     assert_string_not_equal(alone, second);
+    atomic_store(&fake_hold,
+                 true); /* until all are there: else the first could end before the last */
     for (int i = 0; i < 8; i++) {
         char body[200];
         snprintf(body, sizeof body, "{\"prompt\":\"sampled text x\",\"max_tokens\":40,\"seed\":%d}",
                  i == 5 ? 42 : i);
         busy[i] = submit(&w, KTS_COMPLETION, body);
     }
+    atomic_store(&fake_hold, false);
     for (int i = 0; i < 8; i++)
         finish(&w, busy[i]);
     assert_string_equal(busy[5]->out.choices[0].text.data, alone);
