@@ -105,9 +105,9 @@ void plan_model_json(const struct plan_model *m, const struct host *h, struct st
 void plan_model_html(const struct plan_model *m, const struct host *h, struct strbuf *out);
 
 /* Internal steps: plan_fit.c, plan_remedy.c and plan_predict.c */
-#define PLAN_SYSTEM_SHARE 0.03  /* of a node, and this much of the first one: kernel, page tables, \
-                                 */
-#define PLAN_SYSTEM_BYTES 1.0e9 /* programs */
+/* Of a node, and so many bytes of the first one: kernel, page tables, programs. */
+#define PLAN_SYSTEM_SHARE 0.03
+#define PLAN_SYSTEM_BYTES 1.0e9
 #define PLAN_TIERS 64
 struct plan_tier_ask { /* a device of the fast tier and what it may hold */
     struct cost_device dev;
