@@ -19,6 +19,12 @@ if HAVE_AVX512
 noinst_LTLIBRARIES += %D%/libkern_avx512.la
 kernels_libkernels_la_LIBADD += %D%/libkern_avx512.la
 endif
+if HAVE_AVX512VNNI
+noinst_LTLIBRARIES += %D%/libkern_avx512vnni.la
+kernels_libkernels_la_LIBADD += %D%/libkern_avx512vnni.la
+endif
+kernels_libkern_avx512vnni_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512VNNI_CFLAGS) -O3
+kernels_libkern_avx512vnni_la_SOURCES =
 if HAVE_AVX512BF16
 noinst_LTLIBRARIES += %D%/libkern_avx512bf16.la
 kernels_libkernels_la_LIBADD += %D%/libkern_avx512bf16.la

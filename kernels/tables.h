@@ -23,6 +23,9 @@ const struct kern *kern_avx512_plain(size_t *n);
 const struct kern *kern_avx512_fp8(size_t *n);
 const struct kern *kern_avx512_i8(size_t *n);
 const struct kern *kern_avx512_vec(size_t *n);
+const struct kern *kern_avx512vnni_mm(size_t *n);
+const struct kern *kern_avx512vnni_gemm(size_t *n);
+const struct kern *kern_avx512vnni_i8(size_t *n);
 const struct kern *kern_avx512bf16_mm(size_t *n);
 const struct kern *kern_amx_gemm(size_t *n);
 /* The same source over the tile model of amx/tile.h; in the kernel tests only. */

@@ -29,6 +29,7 @@ int bk_level(const struct kern *k)
     if (kern_act_of((enum dtype)k->dtype) == KERN_ACT_F32 || k->isa == 0)
         return -1;
     return k->isa & KERN_ISA_AVX512VNNI ? BK_AVX512VNNI
+           : k->isa & KERN_ISA_AVX512   ? BK_AVX512
            : k->isa & KERN_ISA_AVXVNNI  ? BK_AVXVNNI
                                         : BK_AVX2;
 }
@@ -36,6 +37,7 @@ int bk_level(const struct kern *k)
 uint32_t bk_level_isa(int level)
 {
     return level == BK_AVX512VNNI ? KERN_ISA_AVX512VNNI
+           : level == BK_AVX512   ? KERN_ISA_AVX512
            : level == BK_AVXVNNI  ? KERN_ISA_AVXVNNI
                                   : KERN_ISA_AVX2;
 }

@@ -16,7 +16,7 @@
 #define BK_POINTS 256
 
 /* Compute ceilings: the instruction that a variant uses. */
-enum { BK_AVX2, BK_AVXVNNI, BK_AVX512VNNI, BK_LEVELS };
+enum { BK_AVX2, BK_AVXVNNI, BK_AVX512, BK_AVX512VNNI, BK_LEVELS };
 
 struct bk_point { /* one kernel at one number of tokens */
     const struct kern *k;

@@ -56,6 +56,9 @@ static void read_all(struct ceiling *c, uint32_t w)
 #define DOT_S(r) /* r: 0..5 */                                                                     \
     "vpmaddubsw %%ymm13, %%ymm12, %%ymm15\n\tvpmaddwd %%ymm14, %%ymm15, %%ymm15\n\t"               \
     "vpaddd %%ymm15, %%ymm" #r ", %%ymm" #r "\n\t"
+#define DOT_W(r)                                                                                   \
+    "vpmaddubsw %%zmm31, %%zmm30, %%zmm27\n\tvpmaddwd %%zmm28, %%zmm27, %%zmm27\n\t"               \
+    "vpaddd %%zmm27, %%zmm" #r ", %%zmm" #r "\n\t"
 /* acc in r, row sum in s */
 #define SCALE_Z(r, s)                                                                              \
     "vmulps %%zmm28, %%zmm29, %%zmm27\n\tvcvtdq2ps %%zmm" #r ", %%zmm" #r                          \
@@ -83,6 +86,8 @@ static void int8_loop(struct ceiling *c, uint32_t w)
 #if defined(__x86_64__)
     if (c->isa & KERN_ISA_AVX512VNNI)
         RUN(SET_ZMM, EACH_12(DOT_Z));
+    else if (c->isa & KERN_ISA_AVX512)
+        RUN(SET_ZMM, EACH_12(DOT_W));
     else if (c->isa & KERN_ISA_AVXVNNI)
         RUN(SET_YMM, EACH_12(DOT_Y));
     else if (c->isa & KERN_ISA_AVX2)
@@ -100,6 +105,9 @@ static void scaled_loop(struct ceiling *c, uint32_t w)
 #if defined(__x86_64__)
     if (c->isa & KERN_ISA_AVX512VNNI)
         RUN(SET_ZMM, TIMES_8(EACH_8(DOT_Z)) SCALE_Z(0, 8) SCALE_Z(1, 9) SCALE_Z(2, 10) SCALE_Z(
+                         3, 11) SCALE_Z(4, 12) SCALE_Z(5, 13) SCALE_Z(6, 14) SCALE_Z(7, 15));
+    else if (c->isa & KERN_ISA_AVX512)
+        RUN(SET_ZMM, TIMES_8(EACH_8(DOT_W)) SCALE_Z(0, 8) SCALE_Z(1, 9) SCALE_Z(2, 10) SCALE_Z(
                          3, 11) SCALE_Z(4, 12) SCALE_Z(5, 13) SCALE_Z(6, 14) SCALE_Z(7, 15));
     else if (c->isa & KERN_ISA_AVXVNNI)
         RUN(SET_YMM, TIMES_8(EACH_6(DOT_Y)) SCALE_Y(0, 6) SCALE_Y(1, 7) SCALE_Y(2, 8) SCALE_Y(3, 9)
@@ -149,24 +157,25 @@ static double rate(struct ceiling *c, void (*loop)(struct ceiling *, uint32_t), 
 
 double ceiling_int8(struct ceiling *c, uint32_t isa)
 {
-    double products = isa & KERN_ISA_AVX512VNNI ? 12 * 64
-                      : isa & KERN_ISA_AVXVNNI  ? 12 * 32
-                      : isa & KERN_ISA_AVX2     ? 6 * 32
-                                                : 0;
+    double products = isa & (KERN_ISA_AVX512VNNI | KERN_ISA_AVX512) ? 12 * 64
+                      : isa & KERN_ISA_AVXVNNI                      ? 12 * 32
+                      : isa & KERN_ISA_AVX2                         ? 6 * 32
+                                                                    : 0;
     return products > 0 ? rate(c, int8_loop, products, isa) : 0;
 }
 
 double ceiling_scaled(struct ceiling *c, uint32_t isa)
 {
-    double products = isa & KERN_ISA_AVX512VNNI                  ? 64 * 64
-                      : isa & (KERN_ISA_AVXVNNI | KERN_ISA_AVX2) ? 48 * 32
-                                                                 : 0;
+    double products = isa & (KERN_ISA_AVX512VNNI | KERN_ISA_AVX512) ? 64 * 64
+                      : isa & (KERN_ISA_AVXVNNI | KERN_ISA_AVX2)    ? 48 * 32
+                                                                    : 0;
     return products > 0 ? rate(c, scaled_loop, products, isa) : 0;
 }
 
 const char *ceiling_int8_name(uint32_t isa)
 {
     return isa & KERN_ISA_AVX512VNNI ? "vpdpbusd, 512 bit"
+           : isa & KERN_ISA_AVX512   ? "vpmaddubsw, 512 bit"
            : isa & KERN_ISA_AVXVNNI  ? "vpdpbusd, 256 bit"
            : isa & KERN_ISA_AVX2     ? "vpmaddubsw, 256 bit"
                                      : "none";

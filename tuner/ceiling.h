@@ -21,9 +21,9 @@ void ceiling_close(struct ceiling *c);
 /* Bytes per second over all threads, every byte read once. */
 double ceiling_read(struct ceiling *c);
 /* Multiplications plus additions per second (2 per int8 product) of `isa`'s best instruction:
- * vpdpbusd on 512 bits with KERN_ISA_AVX512VNNI, on 256 with KERN_ISA_AVXVNNI, vpmaddubsw +
- * vpmaddwd
- * + vpaddd with KERN_ISA_AVX2; 0 when the mask has none. About 20 ms. */
+ * vpdpbusd on 512 bits with KERN_ISA_AVX512VNNI, on 256 with KERN_ISA_AVXVNNI; vpmaddubsw, vpmaddwd
+ * and vpaddd on 512 bits with KERN_ISA_AVX512, on 256 with KERN_ISA_AVX2; 0 when the mask has none.
+ * About 20 ms. */
 double ceiling_int8(struct ceiling *c, uint32_t isa);
 /* The same with what each group of 32 costs beside its 8 dot products: one convert, one multiply,
  * one fma (the group-scaled peak). No loads, no decoding. AVX2 kernels add the 16-bit products of

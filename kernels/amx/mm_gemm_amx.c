@@ -10,7 +10,7 @@
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
-#error "compile with the AVX512 flags of configure"
+#error "compile with the AVX512-VNNI flags of configure"
 #endif
 /* gcc's names of the macros, and clang's */
 #if !defined(KT_AMX_EMULATE) && (!defined(__AMX_TILE__) || !defined(__AMX_INT8__)) &&              \
@@ -251,20 +251,20 @@ IN void gemm(const struct kern_mm *a, int t)
 BLOCK_TYPES(RUN)
 
 #ifdef KT_AMX_EMULATE
-#define NEEDS (KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI)
+#define AMX_NEEDS (KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI)
 #define NAME(name) "gemm_" #name "_q8_amx_emulated"
-#define ACCESSOR kern_amx_gemm_emulated
+#define AMX_ACCESSOR kern_amx_gemm_emulated
 #else
-#define NEEDS (KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI | KERN_ISA_AMX)
+#define AMX_NEEDS (KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI | KERN_ISA_AMX)
 #define NAME(name) "gemm_" #name "_q8_amx"
-#define ACCESSOR kern_amx_gemm
+#define AMX_ACCESSOR kern_amx_gemm
 #endif
 
 #define ROW(name, T, fits)                                                                         \
-    {NAME(name), KERN_GEMM, T, KERN_P16, NEEDS, TOKENS, 30, fits, {.mm = gemm_##name}},
+    {NAME(name), KERN_GEMM, T, KERN_P16, AMX_NEEDS, TOKENS, 30, fits, {.mm = gemm_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
-const struct kern *ACCESSOR(size_t *n)
+const struct kern *AMX_ACCESSOR(size_t *n)
 {
     *n = sizeof table / sizeof table[0];
     return table;

@@ -4,8 +4,14 @@
  * Codes become unsigned bytes u = code + zero, operands of vpdpbusd with the signed activation
  * codes; the accumulator starts at -zero times the sum of the activation codes, so the integer dot
  * product is exact and needs no correction afterwards. `t` is a compile-time constant everywhere:
- * each kernel names its type and the switches fold away. Static inline only; included by files
- * compiled with the AVX512 flags alone.
+ * each kernel names its type and the switches fold away.
+ *
+ * The block-format and INT8 sources are compiled twice. Without VNNI (Skylake-SP) a product is
+ * maddubs, which adds pairs with 16-bit saturation, so each format says how many products fit in 16
+ * bits before they must be widened (lump_of); Q8_0, IQ4 and INT8 have signed codes there,
+ * multiplied as |w| and the activation with w's sign: 2 * 128 * 127 fits, so code -128 is exact.
+ * Activation codes are within -127..127. Static inline only; included by files compiled with AVX512
+ * flags.
  */
 #ifndef KT_KERN_MM512_H
 #define KT_KERN_MM512_H
@@ -24,14 +30,28 @@
 
 #define SEG_GROUPS (KERN_SEGMENT / KERN_GROUP)
 
-/* What is added to a code to make it unsigned. */
+#if defined(__AVX512VNNI__)
+#define VNNI 1
+#define VARIANT "avx512vnni"
+#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI
+#define RANK 20
+#define ACCESSOR(what) kern_avx512vnni_##what
+#else
+#define VNNI 0
+#define VARIANT "avx512"
+#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512
+#define RANK 17
+#define ACCESSOR(what) kern_avx512_##what
+#endif
+
+/* What is added to a code to make it unsigned; 0 where it stays signed (lump_of 1). */
 IN int zero_of(int t)
 {
     switch (t) {
     case DT_Q8_0:
     case DT_IQ4_NL:
     case DT_IQ4_XS:
-        return 128;
+        return VNNI ? 128 : 0;
     case DT_Q4_0:
     case DT_INT4:
         return 8;
@@ -48,11 +68,30 @@ IN int zero_of(int t)
     }
 }
 
-/* Operands whose products may be added in 16 bits: vpdpbusd adds them in 32. */
+/* Operands whose products may be added in 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127 and 2 * 2 *
+ * 63 * 127 are below 2^15. 1: signed codes. vpdpbusd adds in 32 bits. */
 IN int lump_of(int t)
 {
-    (void)t;
-    return 8;
+    if (VNNI)
+        return 8;
+    switch (t) {
+    case DT_Q4_0:
+    case DT_INT4:
+    case DT_Q4_1:
+    case DT_Q4_K:
+        return 8;
+    case DT_Q2_K: /* a half has four operands */
+    case DT_Q3_K:
+    case DT_MXFP4:
+    case DT_Q5_0:
+    case DT_Q5_1:
+    case DT_Q5_K:
+        return 4;
+    case DT_Q6_K:
+        return 2;
+    default:
+        return 1;
+    }
 }
 
 IN int has_min(int t)
@@ -65,14 +104,16 @@ IN int has_halves(int t)
     return t == DT_Q6_K || t == DT_Q3_K || t == DT_Q2_K;
 }
 
+#if VNNI
+
 /* acc + four products per lane of unsigned w (at most 128) and signed x. */
 IN __m512i quad(__m512i acc, __m512i w, __m512i x)
 {
     return _mm512_dpbusd_epi32(acc, w, x);
 }
 
-/* *acc + operand j of a group times four activation codes. sum and lump (lump_of) are for variants
- * that add products in 16 bits first. */
+/* *acc + operand j of a group times four activation codes. sum and lump (lump_of) are for the
+ * variant that adds products in 16 bits first. */
 IN void dot4(int lump, int j, __m512i *acc, __m512i *sum, __m512i w, __m512i x)
 {
     (void)lump;
@@ -80,6 +121,46 @@ IN void dot4(int lump, int j, __m512i *acc, __m512i *sum, __m512i w, __m512i x)
     (void)sum;
     *acc = _mm512_dpbusd_epi32(*acc, w, x);
 }
+
+#else
+
+/* Sums at this point: gcc otherwise turns a chain of them into a tree, holds all products for it
+ * and spills. */
+IN __m512i add16(__m512i a, __m512i b)
+{
+    a = _mm512_add_epi16(a, b);
+    __asm__("" : "+v"(a));
+    return a;
+}
+
+IN __m512i add32(__m512i a, __m512i b)
+{
+    a = _mm512_add_epi32(a, b);
+    __asm__("" : "+v"(a));
+    return a;
+}
+
+IN __m512i quad(__m512i acc, __m512i w, __m512i x)
+{
+    return add32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)));
+}
+
+/* Operands j of a lump gather in *sum, which goes to *acc after the last of them. */
+IN void dot4(int lump, int j, __m512i *acc, __m512i *sum, __m512i w, __m512i x)
+{
+    __m512i p;
+    if (lump == 1)
+        p = _mm512_maddubs_epi16(
+            _mm512_abs_epi8(w),
+            _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x));
+    else
+        p = _mm512_maddubs_epi16(w, x);
+    *sum = j % lump == 0 ? p : add16(*sum, p);
+    if (j % lump == lump - 1)
+        *acc = add32(*acc, _mm512_madd_epi16(*sum, _mm512_set1_epi16(1)));
+}
+
+#endif
 
 /* Minimums of 16 columns each, folded like the scales. */
 IN int has_half_mins(int t)
@@ -103,8 +184,11 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
     const __m512i nib = _mm512_set1_epi8(15);
     if (t == DT_Q8_0) {
         UNROLL
-        for (int j = 0; j < 8; j++)
-            q[j] = _mm512_xor_si512(_mm512_loadu_si512(codes + 64 * j), _mm512_set1_epi8(-128));
+        for (int j = 0; j < 8; j++) {
+            q[j] = _mm512_loadu_si512(codes + 64 * j);
+            if (VNNI)
+                q[j] = _mm512_xor_si512(q[j], _mm512_set1_epi8(-128));
+        }
         return;
     }
     if (f.codes == 128) { /* two bits a column */
@@ -124,8 +208,10 @@ IN void decode512(int t, const uint8_t *p, __m512i q[8])
     if (t == DT_MXFP4 || t == DT_IQ4_NL || t == DT_IQ4_XS) {
         const __m512i lut = _mm512_broadcast_i32x4(
             t == DT_MXFP4 ? _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
-                          : _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90,
-                                          -75, -59, -39, -15));
+            : VNNI ? _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59,
+                                   -39, -15)
+                   : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69,
+                                   89, 113));
         UNROLL
         for (int j = 0; j < 8; j++)
             q[j] = _mm512_shuffle_epi8(lut, q[j]);

@@ -229,7 +229,6 @@ static void gemm(const struct kern_mm *a)
     }
 }
 
-#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512
 /* clang-format off */
 static const struct kern table[] = {
     {"gemv_fp8_f32_avx512", KERN_GEMV, DT_FP8, KERN_P16, NEEDS, 4, 20, NULL, {.mm = gemv}},

@@ -1,4 +1,4 @@
-/* mm_gemm_avx512.c - block-format products for many tokens, AVX512 with VNNI.
+/* mm_gemm_avx512.c - block-format products for many tokens, AVX512 with VNNI and without.
  *
  * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI
  * operands in L1 (9-13 KiB a panel), then all tokens pass over them in tiles of 6, with the 12
@@ -7,7 +7,7 @@
  * halves and their minimums), not the formats. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
-    !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
+    !defined(__AVX512VL__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
 #include "mm512.h"
@@ -212,9 +212,22 @@ IN void tiles(const struct job *b, const int kind, const int lump, const int np)
 }
 
 /* Inner loops by kind and by products that add up in 16 bits. */
+/* clang-format off */
+#if VNNI
 #define KINDS(X)                                                                                   \
-    X(scale, SCALE, 8)                                                                             \
-    X(ahead, AHEAD, 8) X(min, MIN, 8) X(halves, HALVES, 8) X(half_mins, HALF_MINS, 8)
+    X(scale, SCALE, 8) X(ahead, AHEAD, 8)                                                          \
+    X(min, MIN, 8)                                                                                 \
+    X(halves, HALVES, 8)                                                                           \
+    X(half_mins, HALF_MINS, 8)
+#else
+#define KINDS(X)                                                                                   \
+    X(scale_1, SCALE, 1) X(scale_4, SCALE, 4) X(scale_8, SCALE, 8)                                 \
+    X(ahead_1, AHEAD, 1) X(ahead_4, AHEAD, 4)                                                      \
+    X(min_4, MIN, 4) X(min_8, MIN, 8)                                                              \
+    X(halves_2, HALVES, 2) X(halves_4, HALVES, 4)                                                  \
+    X(half_mins_4, HALF_MINS, 4)
+#endif
+/* clang-format on */
 
 #define TILES(name, kind, lump)                                                                    \
     static __attribute__((noinline)) void tiles_##name##_1(const struct job *b)                    \
@@ -266,18 +279,11 @@ IN void gemm(const struct kern_mm *a, int t)
 BLOCK_TYPES(RUN)
 
 #define ROW(name, T, fits)                                                                         \
-    {"gemm_" #name "_q8_avx512vnni",                                                               \
-     KERN_GEMM,                                                                                    \
-     T,                                                                                            \
-     KERN_P16,                                                                                     \
-     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI,                                        \
-     TOKENS,                                                                                       \
-     20,                                                                                           \
-     fits,                                                                                         \
+    {"gemm_" #name "_q8_" VARIANT, KERN_GEMM, T, KERN_P16, NEEDS, TOKENS, RANK, fits,              \
      {.mm = gemm_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
-const struct kern *kern_avx512_gemm(size_t *n)
+const struct kern *ACCESSOR(gemm)(size_t *n)
 {
     *n = sizeof table / sizeof table[0];
     return table;

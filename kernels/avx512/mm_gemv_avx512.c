@@ -1,5 +1,5 @@
-/* mm_gemv_avx512.c - block-format products for few tokens, AVX512 with VNNI: streams the packed
- * weights once for up to 12 tokens.
+/* mm_gemv_avx512.c - block-format products for few tokens, AVX512 with VNNI and without: streams
+ * the packed weights once for up to 12 tokens.
  *
  * Per panel, token and group: f = fma((float)dot, fl32(d * a_scale), f). A weight group is decoded
  * into registers once for all tokens of a tile, so nothing is stored and the decoding runs beside
@@ -12,7 +12,7 @@
  * measured both decides. Bits equal ref/. No symbol but the accessor. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
-    !defined(__AVX512VL__) || !defined(__AVX512VNNI__) || !defined(__F16C__)
+    !defined(__AVX512VL__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
 #include "mm512.h"
@@ -177,22 +177,21 @@ IN void tokens(const struct kern_mm *a, int t, uint32_t r)
     }
 BLOCK_TYPES(RUN)
 
-#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI
 #define ROW(name, T, fits)                                                                         \
-    {"gemv_" #name "_q8_avx512vnni",                                                               \
-     KERN_GEMV,                                                                                    \
-     T,                                                                                            \
-     KERN_P16,                                                                                     \
-     NEEDS,                                                                                        \
-     TOKENS,                                                                                       \
-     20,                                                                                           \
-     fits,                                                                                         \
+    {"gemv_" #name "_q8_" VARIANT, KERN_GEMV, T, KERN_P16, NEEDS, TOKENS, RANK, fits,              \
      {.mm = gemv_##name}},                                                                         \
-        {"gemv_" #name "_q8_avx512vnni-x4", KERN_GEMV, T, KERN_P16, NEEDS, TOKENS, 19, fits,       \
+        {"gemv_" #name "_q8_" VARIANT "-x4",                                                       \
+         KERN_GEMV,                                                                                \
+         T,                                                                                        \
+         KERN_P16,                                                                                 \
+         NEEDS,                                                                                    \
+         TOKENS,                                                                                   \
+         RANK - 1,                                                                                 \
+         fits,                                                                                     \
          {.mm = gemv_##name##_x4}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
-const struct kern *kern_avx512_mm(size_t *n)
+const struct kern *ACCESSOR(mm)(size_t *n)
 {
     *n = sizeof table / sizeof table[0];
     return table;

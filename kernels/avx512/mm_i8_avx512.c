@@ -1,14 +1,15 @@
-/* mm_i8_avx512.c - INT8 matrices with one scale per row, AVX512 with VNNI: GEMV and GEMM.
+/* mm_i8_avx512.c - INT8 matrices with one scale per row, AVX512 with VNNI and without: GEMV and
+ * GEMM.
  *
  * y = fl32((float)dot * fl32(scale * a_scale)), dot the exact integer over the whole row, so
  * nothing but vpdpbusd is in the loop. Panels hold codes + 128; the accumulator starts at -128
  * times the sum of the activation codes, modulo 2^32, and ends exact (k is limited so that the
- * result fits). GEMV: four panels, four address streams, up to 4 tokens. GEMM: two panels and 8
- * tokens, 16 results in registers; the weights of two panels stay in the second-level cache for all
- * tokens. Bits equal ref/. Pure; any thread.
+ * result fits). Without VNNI the codes are made signed again. GEMV: four panels, four address
+ * streams, up to 4 tokens. GEMM: two panels and 8 tokens, 16 results in registers; the weights of
+ * two panels stay in the second-level cache for all tokens. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
-    !defined(__AVX512VL__) || !defined(__AVX512VNNI__)
+    !defined(__AVX512VL__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
 #include "mm512.h"
@@ -31,7 +32,9 @@ IN void tile(const struct kern_mm *a, const int np, const int nt, uint32_t r, ui
         q[n] = a->q + at * a->ldq;
         UNROLL
         for (int s = 0; s < np; s++)
-            acc[s][n] = _mm512_set1_epi32((int32_t)(0u - 128u * (uint32_t)a->sum[at * a->ldg]));
+            acc[s][n] =
+                VNNI ? _mm512_set1_epi32((int32_t)(0u - 128u * (uint32_t)a->sum[at * a->ldg]))
+                     : _mm512_setzero_si512();
     }
     for (uint32_t k = 0; k < a->k; k += 4) {
         __m512i v[MAX_PANELS];
@@ -39,6 +42,8 @@ IN void tile(const struct kern_mm *a, const int np, const int nt, uint32_t r, ui
         for (int s = 0; s < np; s++) {
             const uint8_t *p = w + (size_t)s * panel + 64 + (size_t)k * KERN_PANEL;
             v[s] = _mm512_loadu_si512(p);
+            if (!VNNI)
+                v[s] = _mm512_xor_si512(v[s], _mm512_set1_epi8(-128));
             _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
         }
         UNROLL
@@ -124,15 +129,14 @@ static void gemm(const struct kern_mm *a)
         tokens(a, 1, MAX_TOKENS, r);
 }
 
-#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512VNNI
 /* clang-format off */
 static const struct kern table[] = {
-    {"gemv_int8_q8row_avx512vnni", KERN_GEMV, DT_INT8, KERN_P16, NEEDS, 4, 20, fits_row, {.mm = gemv}},
-    {"gemm_int8_q8row_avx512vnni", KERN_GEMM, DT_INT8, KERN_P16, NEEDS, MAX_TOKENS, 20, fits_row, {.mm = gemm}},
+    {"gemv_int8_q8row_" VARIANT, KERN_GEMV, DT_INT8, KERN_P16, NEEDS, 4, RANK, fits_row, {.mm = gemv}},
+    {"gemm_int8_q8row_" VARIANT, KERN_GEMM, DT_INT8, KERN_P16, NEEDS, MAX_TOKENS, RANK, fits_row, {.mm = gemm}},
 };
 /* clang-format on */
 
-const struct kern *kern_avx512_i8(size_t *n)
+const struct kern *ACCESSOR(i8)(size_t *n)
 {
     *n = sizeof table / sizeof table[0];
     return table;

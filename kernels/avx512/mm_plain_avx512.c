@@ -119,7 +119,6 @@ RUN(bf16, DT_BF16)
 RUN(f16, DT_F16)
 RUN(f32, DT_F32)
 
-#define NEEDS KERN_ISA_AVX2 | KERN_ISA_AVX512
 #define ROWS(name, T)                                                                              \
     {                                                                                              \
         "gemv_" #name "_f32_avx512", KERN_GEMV, T, KERN_P16, NEEDS, 4, 20, NULL,                   \

@@ -34,7 +34,7 @@ for f in "$golden"/canonical/*.safetensors; do
     bf16kv) set -- --kv-type bf16 ;;
     strict) set -- --strict ;;
     esac
-    for level in ref avx2 avx512vnni; do
+    for level in ref avx2 avx512 avx512vnni; do
         check "$model" "$f" "$@" --cpu-mask $level --threads 1
         check "$model" "$f" "$@" --cpu-mask $level --threads 2 --batch 8 --chunk 37
     done

@@ -220,7 +220,7 @@ def variant(name, model, fmt, dense):
             golden = os.path.join(folder, mode + ".golden")
             wanted(golden, cfg, w)
             kv = ["--strict"] if mode == "strict" else ["--kv-type", "f32"]
-            for level in ("ref", "avx2", "avx512vnni"):
+            for level in ("ref", "avx2", "avx512", "avx512vnni"):
                 ok = check(name, folder, golden, *kv, "--cpu-mask", level, "--threads", "2")
                 n += ok is not None
                 bad += ok is False

@@ -76,7 +76,7 @@ def main():
             tensors.update({f"{s}.ids": ids, f"{s}.rows": rows.astype(np.int32), f"{s}.logits": np.ascontiguousarray(z[rows])})
         golden = os.path.join(folder, "golden")
         write(golden, tensors)
-        for level in ("ref", "avx2", "avx512vnni"):
+        for level in ("ref", "avx2", "avx512", "avx512vnni"):
             for more in (["--threads", "1"], ["--threads", "2", "--batch", "6", "--chunk", "37"]):
                 args = [model, golden, "--exact", "--kv-type", "int8", "--cpu-mask", level, *more]
                 r = subprocess.run([KTTUNE, "check-model", *args], capture_output=True, text=True)

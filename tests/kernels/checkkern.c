@@ -152,8 +152,10 @@ static bool parse(int argc, char **argv, struct check_opts *o)
         } else if ((v = value_of(argv[i], "--isa")) != NULL) {
             int m = kern_isa_by_name(v);
             if (m < 0) {
-                fprintf(stderr,
-                        "checkkern: unknown level %s; known: ref avx2 avx512 avx512vnni amx\n", v);
+                fprintf(
+                    stderr,
+                    "checkkern: unknown level %s; known: ref avx2 avxvnni avx512 avx512vnni amx\n",
+                    v);
                 return false;
             }
             o->isa &= (uint32_t)m;

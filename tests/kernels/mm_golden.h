@@ -18,6 +18,9 @@
     X(IQ4_XS, 1536, 0xc45b0a6cu, 0xc4a957ccu, 0xc349ab80u, 0xc272fc80u, 0xd0b91577b476fed0u)       \
     X(Q3_K, 1536, 0xc20d0514u, 0xc2959453u, 0xc202eeb0u, 0xc2994012u, 0xfb258da2a8c93aa3u)         \
     X(Q2_K, 1536, 0x41eca4f2u, 0x412acbdau, 0x40f895dbu, 0x412a8942u, 0xd745998a54cfca19u)         \
+    X(INT4, 1184, 0x3ff440a4u, 0xbe7711d0u, 0xc00e473bu, 0x3d7e13e0u, 0x139b71cb32199cbau)         \
+    X(FP8, 1100, 0xc44b5cb3u, 0x448c1a06u, 0x4482b9cbu, 0x447ceedcu, 0x18b30374fd8f6576u)          \
+    X(INT8, 1184, 0x439e6fe6u, 0xc3c52934u, 0x43a53abcu, 0xc4b1f368u, 0xbe4125f946571270u)         \
     X(BF16, 1100, 0xc05e3080u, 0xbf82692fu, 0x3f17b1cfu, 0x400e3629u, 0xefc8a7e3ecfe5f71u)         \
     X(F16, 1100, 0xc05f1274u, 0xbf827da5u, 0x3f16ebf7u, 0x400ec84au, 0x96bd495c0ad3f678u)          \
     X(F32, 1100, 0xc05f0025u, 0xbf829b5au, 0x3f17edacu, 0x400f37b0u, 0x2c60a30af80ddfd2u)

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType as T
 
 F = np.float32
 ROWS, N = 19, 3
+ROW_FORMATS = ("int4", "fp8", "int8")            # of checkpoints: no GGUF type, so read here
 HALVES = dict(q8_0=[0], q4_0=[0], q4_1=[0, 2], q5_0=[0], q5_1=[0, 2], iq4_nl=[0], mxfp4=[], q4_k=[0, 2], q6_k=[208], q5_k=[0, 2], iq4_xs=[0], q3_k=[108], q2_k=[80, 82])
 SIZE = dict(q8_0=34, q4_0=18, q4_1=20, q5_0=22, q5_1=24, iq4_nl=18, mxfp4=17, q4_k=144, q6_k=210, q5_k=176, iq4_xs=136, q3_k=110, q2_k=84)
 
@@ -30,6 +31,42 @@ class Source:
         return np.array([self.word() / 2.0 ** 24 - 0.5 for _ in range(n)], F)
 
 
+def e4m3(code):
+    """Sign, four exponent bits of bias 7, three of the mantissa; exponent 0 is subnormal. Exact in fp32."""
+    e, m = (code >> 3) & 15, (code & 7).astype(np.float64)
+    v = np.where(e == 0, m * 2.0 ** -9, (8 + m) * 2.0 ** (e.astype(np.float64) - 10))
+    return np.where(code & 128, -v, v).astype(F)
+
+
+def int8_rows(code, scale):
+    """One activation scale per token, one integer dot per row: y = fl32((float)dot * fl32(scale * a_scale))."""
+    def product(x):
+        a_scale = np.abs(x).max(1) / F(127)
+        q = np.clip(np.rint(x * (F(1) / a_scale)[:, None]), -127, 127).astype(np.int64)
+        return (q @ code.T).astype(F) * (scale[None] * a_scale[:, None])
+    return product
+
+
+def row_format(name, src, k, canon):
+    """Bytes in the order of a row: scales, then codes (INT4: a BF16 scale before each 32 nibbles, the low ones columns 0..15)."""
+    if name == "int4":
+        raw = src.bytes(ROWS * k // 32 * 18).reshape(-1, 18)
+        for b in raw:
+            b[0], b[1] = src.bytes(1)[0], 0x3c + (src.word() >> 23)
+        code = np.concatenate((raw[:, 2:] & 15, raw[:, 2:] >> 4), 1).astype(np.int64) - 8
+        scale = (raw[:, :2].copy().view(np.uint16).astype(np.uint32) << 16).view(F)
+        return canon.Groups(code.reshape(ROWS, k), scale.reshape(ROWS, -1))
+    codes, scales = [], []
+    for _ in range(ROWS):
+        scales.append(src.floats(-(-k // 128) if name == "fp8" else 1) + F(1))
+        codes.append(src.bytes(k))
+    code, scale = np.array(codes), np.array(scales, F)
+    if name == "int8":
+        return int8_rows(code.view(np.int8).astype(np.int64), scale[:, 0])
+    code[(code & 127) == 127] ^= 1               # no NaN
+    return canon.Plain(e4m3(code) * np.repeat(scale, 128, 1)[:, :k])
+
+
 def main():
     canon = types.ModuleType("canon")
     text = open(sys.argv[1]).read()
@@ -38,9 +75,11 @@ def main():
     print("#ifndef KT_MM_GOLDEN_H\n#define KT_MM_GOLDEN_H\n")
     print("/* X(type, columns, first four results, FNV-1a of the bytes of all [3][19] results) */\n#define MM_GOLDEN(X) \\")
     lines = []
-    for name in [*HALVES, "bf16", "f16", "f32"]:
-        src, k = Source(7), 1536 if SIZE.get(name, 0) > 34 else 1184 if name in HALVES else 1100
-        if name in HALVES:
+    for name in [*HALVES, *ROW_FORMATS, "bf16", "f16", "f32"]:
+        src, k = Source(7), 1536 if SIZE.get(name, 0) > 34 else 1184 if name in (*HALVES, "int4", "int8") else 1100
+        if name in ROW_FORMATS:
+            product = row_format(name, src, k, canon)
+        elif name in HALVES:
             blocks = ROWS * k // (256 if SIZE[name] > 34 else 32)
             raw = src.bytes(blocks * SIZE[name]).reshape(blocks, -1)
             for b in raw:

@@ -306,7 +306,7 @@ static void one_fails(kt_engine *e, struct stream s[4], uint32_t at, uint32_t pl
     *bad = good;
 }
 
-static const char *const levels[] = {"ref", "avx2", "avx512vnni"};
+static const char *const levels[] = {"ref", "avx2", "avx512", "avx512vnni"};
 
 static void errors_stay_with(const struct shape *shape, enum poison poison, const char *quant)
 {
