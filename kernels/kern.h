@@ -97,6 +97,8 @@ struct kern_mm {
     float *y; /* out [n][ldy]; element (i, r) at y[i * ldy + r]; rows outside [row0, row1) are not
                  written */
     size_t ldy;
+    const void *next; /* packed rows that the caller multiplies after this, where it knows them, or
+                         NULL. A GEMM may ask for their first bytes meanwhile; never read */
 };
 typedef void (*kern_mm_fn)(const struct kern_mm *a);
 

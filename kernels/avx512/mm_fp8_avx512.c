@@ -3,18 +3,18 @@
  * w = fl32(code * scale), then acc = fma(w, x, acc), k ascending, segments of 512; lanes are rows.
  * A code becomes a half by moving its bits, which gives 2^-8 of its value, subnormals included;
  * the panel's scales are 2^8 of the stored ones, so the product is the same number and rounds the
- * same. GEMV decodes for up to 4 tokens over four panels; GEMM decodes a segment of two panels to
- * fp32 once and passes all tokens over it. Bits equal ref/. Pure; any thread.
+ * same. GEMV decodes for up to 4 tokens over four panels; GEMM is the tiles of wide512.h, which
+ * decode once for all tokens. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
-#include "mm512.h"
 #include "tables.h"
+#include "wide512.h"
 
 #define MAX_PANELS 4
-#define MAX_TOKENS 6
+#define MAX_TOKENS 4
 #define AHEAD 1024 /* bytes of prefetch in each stream */
 
 /* Columns k and k + 1 of the 16 rows, as halves of 2^-8 their value. */
@@ -116,123 +116,18 @@ static void gemv(const struct kern_mm *a)
         few(a, 1, r);
 }
 
-/* ---- many tokens ---- */
-
-/* A decoded segment of two panels: 64 KiB, which the second-level cache holds. */
-struct seg {
-    float w[2][KERN_SEGMENT][KERN_PANEL];
-} __attribute__((aligned(64)));
-
-struct job {
-    const struct kern_mm *a;
-    const struct seg *w;
-    uint32_t row, k0, len;
-};
-
-static void decode_seg(const uint8_t *panel, uint32_t k0, uint32_t len,
-                       float out[KERN_SEGMENT][KERN_PANEL])
-{
-    for (uint32_t b = 0; b < len; b += FP8_BLOCK) {
-        const uint8_t *p = panel + fp8_block_at(k0 + b);
-        const uint32_t n = len - b < FP8_BLOCK ? len - b : FP8_BLOCK;
-        const __m512 scale = _mm512_loadu_ps(p);
-        for (uint32_t k = 0; k < n; k += 2) {
-            const uint8_t *q = p + 64 + (size_t)k * KERN_PANEL;
-            __m512i h = halves(q);
-            _mm_prefetch((const char *)q + 2 * AHEAD, _MM_HINT_T0);
-            _mm512_store_ps(out[b + k], first_of(h, scale));
-            if (k + 1 < n)
-                _mm512_store_ps(out[b + k + 1], second_of(h, scale));
-        }
-    }
-}
-
-IN void pass(const struct job *b, const int np, const int nt, uint32_t t0)
-{
-    const struct kern_mm *a = b->a;
-    const float *x[MAX_TOKENS];
-    __m512 f[2][MAX_TOKENS];
-    UNROLL
-    for (int n = 0; n < nt; n++) {
-        x[n] = a->x + token(a, t0 + (uint32_t)n) * a->ldx + b->k0;
-        f[0][n] = f[1][n] = _mm512_setzero_ps();
-    }
-    for (uint32_t k = 0; k < b->len; k++) {
-        __m512 w[2];
-        UNROLL
-        for (int s = 0; s < np; s++)
-            w[s] = _mm512_load_ps(b->w->w[s][k]);
-        UNROLL
-        for (int n = 0; n < nt; n++) {
-            __m512 v = _mm512_set1_ps(x[n][k]);
-            UNROLL
-            for (int s = 0; s < np; s++)
-                f[s][n] = _mm512_fmadd_ps(w[s], v, f[s][n]);
-        }
-    }
-    UNROLL
-    for (int s = 0; s < np; s++) {
-        const uint32_t row = b->row + (uint32_t)s * KERN_PANEL;
-        UNROLL
-        for (int n = 0; n < nt; n++)
-            put512(a->y + (t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n], b->k0 == 0);
-    }
-}
-
-/* All tokens over a decoded segment, in even tiles. */
-IN void passes(const struct job *b, const int np)
-{
-    const uint32_t n = b->a->n, count = (n + MAX_TOKENS - 1) / MAX_TOKENS;
-    for (uint32_t c = 0, t0 = 0; c < count; c++) {
-        uint32_t nt = (n - t0 + count - c - 1) / (count - c);
-        switch (nt) {
-        case 1:
-            pass(b, np, 1, t0);
-            break;
-        case 2:
-            pass(b, np, 2, t0);
-            break;
-        case 3:
-            pass(b, np, 3, t0);
-            break;
-        case 4:
-            pass(b, np, 4, t0);
-            break;
-        case 5:
-            pass(b, np, 5, t0);
-            break;
-        default:
-            pass(b, np, 6, t0);
-            break;
-        }
-        t0 += nt;
-    }
-}
+WIDE_TILES(first, DT_FP8, 1)
+WIDE_TILES(again, DT_F32, 0)
 
 static void gemm(const struct kern_mm *a)
 {
-    const size_t panel = kern_panel_bytes(KERN_P16, DT_FP8, a->k);
-    struct seg w;
-    for (uint32_t r = a->row0; r < a->row1; r += 2 * KERN_PANEL) {
-        const uint8_t *p = (const uint8_t *)a->w + r / KERN_PANEL * panel;
-        const bool two = a->row1 - r > KERN_PANEL;
-        for (uint32_t k0 = 0; k0 < a->k; k0 += KERN_SEGMENT) {
-            struct job b = {a, &w, r, k0, a->k - k0 < KERN_SEGMENT ? a->k - k0 : KERN_SEGMENT};
-            decode_seg(p, k0, b.len, w.w[0]);
-            if (two) {
-                decode_seg(p + panel, k0, b.len, w.w[1]);
-                passes(&b, 2);
-            } else {
-                passes(&b, 1);
-            }
-        }
-    }
+    wide_gemm(a, DT_FP8, first, again);
 }
 
 /* clang-format off */
 static const struct kern table[] = {
     {"gemv_fp8_f32_avx512", KERN_GEMV, DT_FP8, KERN_P16, NEEDS, 4, 20, NULL, {.mm = gemv}},
-    {"gemm_fp8_f32_avx512", KERN_GEMM, DT_FP8, KERN_P16, NEEDS, MAX_TOKENS, 20, NULL, {.mm = gemm}},
+    {"gemm_fp8_f32_avx512", KERN_GEMM, DT_FP8, KERN_P16, NEEDS, WIDE_TOKENS, 20, NULL, {.mm = gemm}},
 };
 /* clang-format on */
 

@@ -2,28 +2,18 @@
  *
  * acc = fma(w_k, x_k, acc), k ascending, segments of 512, lanes are rows. One chain per panel and
  * token: GEMV runs four panels for up to 4 tokens, because a lone chain waits for its fma (4 cycles
- * a column); GEMM runs two panels for 6 tokens. Row sums meet in y, segments ascending. Bits equal
+ * a column); GEMM is the tiles of wide512.h. Row sums meet in y, segments ascending. Bits equal
  * ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__F16C__)
 #error "compile with the AVX512 flags of configure"
 #endif
-#include "mm512.h"
 #include "tables.h"
+#include "wide512.h"
 
-#define MAX_PANELS 4
-#define MAX_TOKENS 6
-
-IN __m512 load_w(int t, const uint8_t *p)
-{
-    if (t == DT_F32)
-        return _mm512_loadu_ps(p);
-    __m256i h = _mm256_loadu_si256((const __m256i *)p);
-    if (t == DT_F16)
-        return _mm512_cvtph_ps(h);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
+#define PANELS 4
+#define TOKENS 4
 
 /* np panels from row r, nt tokens from t0; np and nt are constants. */
 IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_t r, uint32_t t0)
@@ -31,12 +21,12 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
     const uint32_t bytes = KERN_PANEL * plain_bytes(t);
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
     const uint8_t *w = (const uint8_t *)a->w + r / KERN_PANEL * panel;
-    const float *x[MAX_TOKENS];
+    const float *x[TOKENS];
     for (int n = 0; n < nt; n++)
         x[n] = a->x + token(a, t0 + (uint32_t)n) * a->ldx;
     for (uint32_t k0 = 0; k0 < a->k; k0 += KERN_SEGMENT) {
         uint32_t k1 = a->k - k0 < KERN_SEGMENT ? a->k : k0 + KERN_SEGMENT;
-        __m512 f[MAX_PANELS][MAX_TOKENS];
+        __m512 f[PANELS][TOKENS];
         UNROLL
         for (int s = 0; s < np; s++)
             UNROLL
@@ -48,7 +38,7 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
                 const uint8_t *p = w + (size_t)s * panel + (size_t)k * bytes;
                 if (bytes == 64 || k % 2 == 0)
                     _mm_prefetch((const char *)p + 1024, _MM_HINT_T0);
-                __m512 v = load_w(t, p);
+                const __m512 v = wide_decode(t, p, 0, 1, _mm512_setzero_ps());
                 UNROLL
                 for (int n = 0; n < nt; n++)
                     f[s][n] = _mm512_fmadd_ps(v, _mm512_set1_ps(x[n][k]), f[s][n]);
@@ -65,10 +55,10 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
     }
 }
 
-/* All tokens over np panels, in even tiles of at most `most`. */
-IN void tokens(const struct kern_mm *a, int t, const int np, const uint32_t most, uint32_t r)
+/* All tokens over np panels, in even tiles. */
+IN void tokens(const struct kern_mm *a, int t, const int np, uint32_t r)
 {
-    const uint32_t count = (a->n + most - 1) / most;
+    const uint32_t count = (a->n + TOKENS - 1) / TOKENS;
     for (uint32_t c = 0, t0 = 0; c < count; c++) {
         uint32_t nt = (a->n - t0 + count - c - 1) / (count - c);
         switch (nt) {
@@ -81,39 +71,34 @@ IN void tokens(const struct kern_mm *a, int t, const int np, const uint32_t most
         case 3:
             tile(a, t, np, 3, r, t0);
             break;
-        case 4:
-            tile(a, t, np, 4, r, t0);
-            break;
-        case 5:
-            if (most > 4)
-                tile(a, t, np, 5, r, t0);
-            break;
         default:
-            if (most > 4)
-                tile(a, t, np, 6, r, t0);
+            tile(a, t, np, 4, r, t0);
             break;
         }
         t0 += nt;
     }
 }
 
-IN void panels(const struct kern_mm *a, int t, const int np, const uint32_t most)
+IN void gemv(const struct kern_mm *a, int t)
 {
     uint32_t r = a->row0;
-    for (; r + (uint32_t)(np - 1) * KERN_PANEL < a->row1; r += (uint32_t)np * KERN_PANEL)
-        tokens(a, t, np, most, r);
+    for (; r + (PANELS - 1) * KERN_PANEL < a->row1; r += PANELS * KERN_PANEL)
+        tokens(a, t, PANELS, r);
     for (; r < a->row1; r += KERN_PANEL)
-        tokens(a, t, 1, most, r);
+        tokens(a, t, 1, r);
 }
 
+WIDE_TILES(again, DT_F32, 0)
+
 #define RUN(name, T)                                                                               \
+    WIDE_TILES(first_##name, T, 1)                                                                 \
     static void gemv_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
-        panels(a, T, 4, 4);                                                                        \
+        gemv(a, T);                                                                                \
     }                                                                                              \
     static void gemm_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
-        panels(a, T, 2, 6);                                                                        \
+        wide_gemm(a, T, first_##name, again);                                                      \
     }
 RUN(bf16, DT_BF16)
 RUN(f16, DT_F16)
@@ -124,7 +109,7 @@ RUN(f32, DT_F32)
         "gemv_" #name "_f32_avx512", KERN_GEMV, T, KERN_P16, NEEDS, 4, 20, NULL,                   \
         {.mm = gemv_##name}},                                                                      \
     {                                                                                              \
-        "gemm_" #name "_f32_avx512", KERN_GEMM, T, KERN_P16, NEEDS, 6, 20, NULL,                   \
+        "gemm_" #name "_f32_avx512", KERN_GEMM, T, KERN_P16, NEEDS, WIDE_TOKENS, 20, NULL,         \
         {                                                                                          \
             .mm = gemm_##name                                                                      \
         }                                                                                          \

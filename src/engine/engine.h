@@ -40,6 +40,12 @@ struct eng_mat {
                                 figures count */
 };
 
+/* Row r of a part; r a multiple of KERN_PANEL. */
+static inline const uint8_t *eng_row_at(const struct eng_mat *m, uint32_t pool, uint32_t r)
+{
+    return m->part[pool].w + r / KERN_PANEL * m->panel_bytes;
+}
+
 struct eng_layer {
     bool moe;
     const float *attn_norm, *ffn_norm; /* [H] */
@@ -70,6 +76,7 @@ struct mm_job {
     uint32_t n;
     float *y;
     size_t ldy;
+    const uint8_t *next; /* packed rows that this worker multiplies after these, or NULL */
 };
 
 /* Claim counters of one pool; three in rotation so that the next phase's is zero when the phase

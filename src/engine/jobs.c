@@ -111,6 +111,7 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
         .ldx = a->k,
         .y = y,
         .ldy = ldy,
+        .next = j->next,
     };
     const struct kern *k = j->n <= j->mat->gemv_rows ? j->mat->gemv : j->mat->gemm;
     k->run.mm(&m);

@@ -160,9 +160,9 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
         eng_norm_rows(e, worker, l->attn_norm,
                       eng_wants_int8(&l->q) || eng_wants_int8(&l->k) || eng_wants_int8(&l->v));
     struct mm_job qkv[3] = {
-        {&l->q, x, NULL, n, e->qbuf, (size_t)m->n_heads * m->head_dim},
-        {&l->k, x, NULL, n, e->kbuf, (size_t)m->n_kv_heads * m->head_dim},
-        {&l->v, x, NULL, n, e->vbuf, (size_t)m->n_kv_heads * m->head_dim},
+        {&l->q, x, NULL, n, e->qbuf, (size_t)m->n_heads * m->head_dim, NULL},
+        {&l->k, x, NULL, n, e->kbuf, (size_t)m->n_kv_heads * m->head_dim, NULL},
+        {&l->v, x, NULL, n, e->vbuf, (size_t)m->n_kv_heads * m->head_dim, NULL},
     };
     eng_jobs_run(e, worker, qkv, 3);
     eng_phase_end(e, worker);
@@ -173,7 +173,7 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
             eng_quantise(e, &e->attn, i, i);
         eng_phase_end(e, worker);
     }
-    struct mm_job o = {&l->o, &e->attn, NULL, n, e->obuf, m->hidden};
+    struct mm_job o = {&l->o, &e->attn, NULL, n, e->obuf, m->hidden, NULL};
     eng_jobs_run(e, worker, &o, 1);
     e->worker[worker].pending = true;
     eng_phase_end(e, worker);

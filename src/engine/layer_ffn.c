@@ -133,7 +133,8 @@ void eng_experts(struct kt_engine *e, uint32_t worker, const struct eng_layer *l
 static void moe(struct kt_engine *e, uint32_t worker, const struct eng_layer *l,
                 const struct eng_act *x)
 {
-    struct mm_job router = {&l->router, x, NULL, e->step.n, e->rlogits, e->model->t.n_experts};
+    struct mm_job router = {&l->router, x, NULL, e->step.n, e->rlogits, e->model->t.n_experts,
+                            NULL};
     eng_jobs_run(e, worker, &router, 1);
     eng_phase_end(e, worker);
     const struct eng_groups *g = route_all(e, worker);
@@ -163,7 +164,7 @@ static void dense(struct kt_engine *e, uint32_t worker, const struct eng_layer *
     eng_phase_end(e, worker);
     if (eng_wants_rows(&l->down[0]))
         moe_quantise(e, worker, &r);
-    struct mm_job down = {&l->down[0], &r.mid, NULL, n, e->obuf, e->model->t.hidden};
+    struct mm_job down = {&l->down[0], &r.mid, NULL, n, e->obuf, e->model->t.hidden, NULL};
     eng_jobs_run(e, worker, &down, 1);
     e->worker[worker].pending = true;
     eng_phase_end(e, worker);

@@ -71,9 +71,11 @@ static void gate_up_rows(struct kt_engine *e, uint32_t worker, const struct moe_
         float *yg = w->tmp, *yu = w->tmp + (size_t)n * rows;
         /* a kernel writes element (i, r) at y[i * ldy + r] with r counted in the part: shift so
          * that r0 lands at the start */
-        eng_mm(&(struct mm_job){&r->gate[x], r->in, tok, n, NULL, 0}, gate, r0, r1,
+        const uint8_t *next = eng_row_at(&r->up[x], w->pool, r0),
+                      *then = eng_row_at(&r->gate[x], w->pool, r1);
+        eng_mm(&(struct mm_job){&r->gate[x], r->in, tok, n, NULL, 0, next}, gate, r0, r1,
                (float *)((uintptr_t)yg - r0 * sizeof(float)), rows);
-        eng_mm(&(struct mm_job){&r->up[x], r->in, tok, n, NULL, 0}, up, r0, r1,
+        eng_mm(&(struct mm_job){&r->up[x], r->in, tok, n, NULL, 0, then}, up, r0, r1,
                (float *)((uintptr_t)yu - r0 * sizeof(float)), rows);
         for (uint32_t i = 0; i < n; i++) {
             float *y = yg + (size_t)i * rows;
@@ -146,8 +148,11 @@ static void down_rows(struct kt_engine *e, uint32_t worker, const struct moe_run
             act.scale += slot * act.ldg;
             act.sum += slot * act.ldg;
         }
-        eng_mm(&(struct mm_job){&r->down[x], &act, NULL, n, NULL, 0}, &r->down[x].part[w->pool],
-               row0, row1, (float *)((uintptr_t)w->tmp - row0 * sizeof(float)), rows);
+        const uint8_t *next =
+            a + 1 < g->n_active ? eng_row_at(&r->down[g->active[a + 1]], w->pool, row0) : NULL;
+        eng_mm(&(struct mm_job){&r->down[x], &act, NULL, n, NULL, 0, next},
+               &r->down[x].part[w->pool], row0, row1,
+               (float *)((uintptr_t)w->tmp - row0 * sizeof(float)), rows);
         for (uint32_t i = 0; i < n; i++)
             if (!e->fn.moe_add(w->acc + (size_t)g->slot_tok[slot + i] * rows,
                                w->tmp + (size_t)i * rows, g->slot_weight[slot + i], rows))

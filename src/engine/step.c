@@ -153,7 +153,7 @@ static void run_head(struct kt_engine *e, uint32_t worker)
         }
         if (!s->few)
             eng_phase_end(e, worker);
-        struct mm_job head = {&e->head, act, NULL, rows, e->logits, t->vocab};
+        struct mm_job head = {&e->head, act, NULL, rows, e->logits, t->vocab, NULL};
         eng_jobs_run(e, worker, &head, 1);
         eng_phase_end(e, worker);
         uint32_t pieces = (t->vocab + COPY_FLOATS - 1) / COPY_FLOATS;
