@@ -1,7 +1,8 @@
 /* rates.c - see rates.h. The rules for what nobody measured, the same for every host: experts are
  * read at 90 % of the memory's rate (80 % in formats with sub-scales), a fast tier at 80 % of its
  * own; one thread per core gives what the curve gives; a wake-up costs 25 us, a barrier 1.5 us and
- * 0.12 us per thread, a graph launch 20 us, two small copies 8 us.
+ * 0.12 us per thread, a graph launch 20 us, two small copies 8 us, the small kernels of a layer on
+ * a device 100 us.
  */
 #include "cost/rates.h"
 
@@ -19,6 +20,7 @@
 #define BARRIER_PER_THREAD 0.12e-6
 #define LAUNCH_SECONDS 20e-6
 #define MERGE_SECONDS 8e-6
+#define LAYER_SECONDS 100e-6 /* from a public table, docs/COST.md */
 #define OVERLAP 0.5
 
 struct task {
@@ -114,8 +116,8 @@ double cost_node_read(const struct profile *p, int32_t node, uint32_t threads, c
 /* The name that measurements of a format use. */
 static const char *measured_name(const char *format)
 {
-    if (strcmp(format, "fp8") == 0)
-        return "f8_e4m3";
+    if (strcmp(format, "f8_e4m3") == 0)
+        return "fp8";
     return strcmp(format, "q4_k_m") == 0 ? "q4_k" : format;
 }
 
@@ -347,6 +349,11 @@ static void devices(struct task *t)
               "gpu.lat d2h_16k and h2d_16k");
     else
         found(t, COST_MERGE, MERGE_SECONDS, COST_RULE, "8 us");
+    const json_t *layer = entry(t->a->p, "gpu.lat:gpu0.layer");
+    if (median(layer) > 0)
+        found(t, COST_LAYER, median(layer), origin_of(t->a->p, layer), text(layer, "id"));
+    else
+        found(t, COST_LAYER, LAYER_SECONDS, COST_RULE, "100 us");
     found(t, COST_OVERLAP, OVERLAP, COST_RULE, "one half until gpu.pair is measured");
 }
 
@@ -363,7 +370,8 @@ void cost_rates_read(const struct cost_ask *a, struct cost_rates *r,
                                                            {"barrier", "seconds"},
                                                            {"s", "seconds"},
                                                            {"g0", "seconds"},
-                                                           {"mrg", "seconds"}};
+                                                           {"mrg", "seconds"},
+                                                           {"a_g", "seconds"}};
     struct task t = {a, source, 0};
     memset(source, 0, COST_CONSTANTS * sizeof *source);
     for (int c = 0; c < COST_CONSTANTS; c++) {

@@ -24,6 +24,7 @@ enum cost_constant {
     COST_JOIN,      /* s */
     COST_LAUNCH,    /* g0 */
     COST_MERGE,     /* mrg */
+    COST_LAYER,     /* a_g: small kernels of a layer on a device, beside what they read */
     COST_CONSTANTS
 };
 

@@ -143,7 +143,7 @@ static void name_kernel(const struct plan_model *m, const struct profile *p, enu
 {
     const char *f =
         m->shape->expert_format[0] != '\0' ? m->shape->expert_format : m->shape->dense_format;
-    int t = dtype_by_name(strcmp(f, "fp8") == 0      ? "f8_e4m3"
+    int t = dtype_by_name(strcmp(f, "f8_e4m3") == 0  ? "fp8"
                           : strcmp(f, "q4_k_m") == 0 ? "q4_k"
                                                      : f);
     char id[64], abi[17];

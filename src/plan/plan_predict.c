@@ -106,6 +106,8 @@ static void overheads(struct builder *b)
         return;
     }
     term(b, "launches of attention", 0, m->rates.launch_seconds * s->n_layers, s->n_layers, false);
+    term(b, "small kernels on the device", 0, m->sources[COST_LAYER].value * s->n_layers,
+         s->n_layers, false);
     if (devices > 1)
         term(b, "sums over devices", 0, 2 * m->rates.merge_seconds * s->n_layers, s->n_layers,
              false);

@@ -38,6 +38,9 @@ echo '{' >"$tmp/broken.json"
 expect 6 'broken.json' -- "$kttune" plan --profile "$profile" -m "$tmp/broken.json"
 # a quota of 4 cores on a host with 64: one is kept for the server
 expect 0 '3 threads' -- "$kttune" plan --profile "$profile" -m "$qwen" --format mxfp4 --set limits.cpu_quota_cores=4
+# kernels of FP8 checkpoints are found by either name
+expect 0 'few tokens gemv_fp8' -- "$kttune" plan --profile "$profile" -m "$deepseek" --fast-tier auto
+expect 0 'few tokens gemv_fp8' -- "$kttune" plan --profile "$profile" -m "$qwen" --format f8_e4m3
 # the demo model, from its directory
 expect 0 'sizes from the file' -- "$kttune" plan --profile "$profile" -m "$KT_SRCDIR/models/demo"
 
