@@ -47,6 +47,12 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
     e->batch_tokens = (uint32_t)o->batch;
     e->threads = (uint32_t)o->threads;
     e->cpu_mask = o->cpu_mask;
+    e->pages = o->pages;
+    e->smt = o->smt;
+    e->pools = (uint32_t)o->pools;
+    e->pages_yield = options_from_file(o, "pages");
+    e->smt_yield = options_from_file(o, "smt");
+    e->pools_yield = options_from_file(o, "pools");
     e->threads_yield = options_from_file(o, "threads");
     e->cpu_mask_yield = options_from_file(o, "cpu-mask");
     e->memory_limit_bytes = o->memory_limit_mib << 20;

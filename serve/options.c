@@ -36,6 +36,9 @@ const struct opt_row opt_table[] = {
     {"parallel", "N", 0, OPT_UINT, AT(parallel), "16", 1, 4096, "sequences that run at once"},
     {"batch", "N", 0, OPT_UINT, AT(batch), "512", 1, 8192, "most tokens in one step"},
     {"threads", "N", 0, OPT_UINT, AT(threads), "0", 0, 4096, "worker threads; 0: the plan's choice"},
+    {"pages", "KIND", 0, OPT_STRING, AT(pages), NULL, 0, 0, "pages of the weights: thp (default), 4k or hugetlb (reserved 2 MiB pages)"},
+    {"smt", "MODE", 0, OPT_STRING, AT(smt), NULL, 0, 0, "SMT siblings: off (default), server (left to the server, no core is kept for it) or on (they work)"},
+    {"pools", "N", 0, OPT_UINT, AT(pools), "0", 0, 4096, "at most so many memory nodes work; 0: all"},
     {"kv-type", "TYPE", 0, OPT_STRING, AT(kv_type), NULL, 0, 0, "bf16 (default), f32 or int8"},
     {"kv-tokens", "N", 0, OPT_UINT, AT(kv_tokens), "0", 0, UINT64_MAX, "KV capacity of all sequences in tokens; 0: what memory allows"},
     {"strict", NULL, 0, OPT_FLAG, AT(strict), NULL, 0, 0, "fp32 everywhere: slow, for comparison"},
@@ -310,7 +313,8 @@ void options_help(FILE *to)
             "Serves one language model over HTTP. Every option can also be set as KTSERVE_NAME "
             "in the environment (dashes become\n"
             "underscores) or as 'name = value' in the file given with --config. The command line "
-            "wins, then the environment, then\nwhat kttune tune proved (threads, cpu-mask), then "
+            "wins, then the environment, then\nwhat kttune tune proved (threads, cpu-mask, pages, "
+            "smt, pools), then "
             "the file.\n\n");
     for (size_t i = 0; i < opt_count; i++) {
         char left[48];

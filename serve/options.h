@@ -19,11 +19,12 @@ struct opt_list {
 };
 
 struct options {
-    const char *model, *profile, *config, *host, *listen, *api_key_file, *kv_type, *quant,
-        *quant_dense, *pack_cache, *cpu_mask, *profile_check, *model_id, *chat_template, *log_level;
+    const char *model, *profile, *config, *host, *listen, *api_key_file, *kv_type, *pages, *smt,
+        *quant, *quant_dense, *pack_cache, *cpu_mask, *profile_check, *model_id, *chat_template,
+        *log_level;
     struct opt_list allow_hosts, cors_origins;
     uint64_t port, ctx, parallel, batch, threads, kv_tokens, memory_limit_mib, queue, queue_timeout,
-        request_timeout, drain_timeout, latency_target;
+        request_timeout, drain_timeout, latency_target, pools;
     uint64_t max_connections, max_body_mib, max_output_kib;
     bool quiet, insecure, strict, fast_bf16, trust_profile, accept_any_model, check_config,
         print_config, version, help, health;

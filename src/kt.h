@@ -99,9 +99,20 @@ typedef struct kt_engine_opts {
                                     the host leave */
     bool trust_profile;          /**< use a profile of another host all the same (KT026) */
     bool ignore_tunings; /**< run as built in and planned, whatever the profile's tunings say */
-    /** threads and cpu_mask as given hold only where the profile's tunings name no value for this
-     * model; a value that gives way is logged. For values out of a configuration file. */
-    bool threads_yield, cpu_mask_yield;
+    /** What packed weights lie in: "thp" (transparent huge pages are asked for), "4k" (huge pages
+     * are forbidden) or "hugetlb" (reserved pages of 2 MiB); NULL (default): the profile's tuning,
+     * else "thp". */
+    const char *pages;
+    /** SMT siblings: "off" (one worker per core, some cores kept for the server), "server" (one per
+     * core on every core, siblings are left to the server) or "on" (a worker on every PU); NULL
+     * (default): the profile's tuning, else "off". */
+    const char *smt;
+    uint32_t pools; /**< at most so many memory nodes work, those with most bandwidth; 0 (default):
+                       the profile's tuning, else all */
+    /** threads, cpu_mask, pages, smt and pools as given hold only where the profile's tunings name
+     * no value for this model; a value that gives way is logged. For values out of a configuration
+     * file. */
+    bool threads_yield, cpu_mask_yield, pages_yield, smt_yield, pools_yield;
     /** How a profile is checked at the start: "spot" (default) compares its fields with this host
      * and takes up to three measurements again (half a second), "fields" compares only, "off" lets
      * soft fields (kernel release, quota, clocks) differ. Another host is refused in every case. */

@@ -46,6 +46,8 @@ static const struct setting {
     {"ctx", "ctx", "8192", "the model's context, at most 8192 tokens"},
     {"parallel", "parallel", "16", "sequences that run at once"},
     {"batch", "batch", "512", "most tokens in one step"},
+    {"pages", "pages", "thp", "huge pages are asked for, none are reserved"},
+    {"smt", "smt", "off", "one worker per core"},
     {"kv.type", "kv-type", "bf16", "half of fp32, and the step reads it"},
     {"kv.tokens", "kv-tokens", NULL, ""},
     {"memory.limit", "memory-limit", NULL, ""},
@@ -220,6 +222,8 @@ static const struct plan_decision *tuned_row(const struct explain *e)
 {
     const char *id = strcmp(e->id, "threads.total") == 0 ? "tune.threads"
                      : strcmp(e->id, "kernel.isa") == 0 || strcmp(e->id, "isa") == 0 ? "tune.kernel"
+                     : strcmp(e->id, "pages") == 0                                   ? "tune.pages"
+                     : strcmp(e->id, "smt") == 0                                     ? "tune.smt"
                      : strncmp(e->id, "tune.", 5) == 0                               ? e->id
                                                                                      : "";
     return plan_row(e->host.plan, id);

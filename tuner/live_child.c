@@ -174,6 +174,8 @@ static void describe(const struct child *c, struct live_ready *r)
     snprintf(r->expert_format, sizeof r->expert_format, "%s", c->info.expert_format);
     snprintf(r->dense_format, sizeof r->dense_format, "%s", c->info.dense_format);
     r->load_seconds = c->info.load_seconds;
+    r->vocab = c->info.vocab;
+    r->bytes = c->info.weight_bytes + c->info.kv_bytes + c->info.scratch_bytes;
 }
 
 _Noreturn void live_child(const struct live_opts *o, int fd)

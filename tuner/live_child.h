@@ -15,6 +15,8 @@ struct live_ready {
     uint32_t n_pools;
     char expert_format[16], dense_format[16];
     double load_seconds;
+    uint64_t bytes;
+    uint32_t vocab;
 };
 struct live_ask {
     struct live_config config;

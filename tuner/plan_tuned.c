@@ -58,7 +58,10 @@ bool plan_tuned_opts(const struct plan_args *a, const struct plan *p, struct pla
         o->threads = t.threads;
     if (mask >= 0)
         o->isa_mask = (uint32_t)mask;
-    return o->threads > 0 || mask >= 0;
+    if (t.smt != NULL && plan_smt_by_name(t.smt) >= 0)
+        o->smt = (enum plan_smt)plan_smt_by_name(t.smt);
+    o->pools = t.pools;
+    return o->threads > 0 || mask >= 0 || o->smt != PLAN_SMT_OFF || o->pools > 0;
 }
 
 kt_status plan_tuned_say(const struct plan_args *a, struct plan *p, kt_err *err)
@@ -70,6 +73,9 @@ kt_status plan_tuned_say(const struct plan_args *a, struct plan *p, kt_err *err)
         return KT_OK;
     KT_TRY(note(p, "tune.threads", NULL, first->threads, "threads", first, err));
     KT_TRY(note(p, "tune.kernel", first->kernel, 0, NULL, first, err));
+    KT_TRY(note(p, "tune.pages", first->pages, 0, NULL, first, err));
+    KT_TRY(note(p, "tune.smt", first->smt, 0, NULL, first, err));
+    KT_TRY(note(p, "tune.pools", NULL, first->pools, "pools", first, err));
     KT_TRY(note(p, "tune.claim_rows", NULL, d.claim_rows, "rows", &d, err));
     KT_TRY(note(p, "tune.spin_us", NULL, d.spin_us, "us", &d, err));
     KT_TRY(note(p, "tune.gemv_rows", NULL, f.gemv_rows, "rows", &f, err));

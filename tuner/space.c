@@ -1,5 +1,6 @@
-/* space.c - see space.h. Simplicity: fewer threads first, then the default kernel, then few
- * departures from the default; what is left is decided by the config's number. */
+/* space.c - see space.h. Simplicity: fewer threads first, then no SMT, then no huge pages, then the
+ * default kernel, then few departures from the default; what is left is decided by the config's
+ * number. */
 #include "space.h"
 
 #include <stdio.h>
@@ -49,17 +50,55 @@ void space_word(struct space_axis *a, const char *v)
     add(a, &w);
 }
 
+static uint32_t rank_of_value(const char *axis, const struct space_value *v, bool is_default)
+{
+    if (strcmp(axis, "threads") == 0)
+        return 1000 * (uint32_t)(v->number < 4e6 ? v->number : 4e6);
+    if (strcmp(axis, "smt") == 0)
+        return strcmp(v->text, "off") == 0 ? 0 : strcmp(v->text, "server") == 0 ? 350 : 400;
+    if (strcmp(axis, "pages") == 0)
+        return strcmp(v->text, "4k") == 0 ? 0 : strcmp(v->text, "thp") == 0 ? 100 : 200;
+    return is_default ? 0 : strcmp(axis, "kernel") == 0 ? 50 : 1;
+}
+
 uint32_t space_rank(const struct space *s, const uint8_t *at)
 {
     uint32_t rank = 0;
-    for (uint32_t i = 0; i < s->n_axes; i++) {
-        double v = s->axis[i].v[at[i]].number;
-        if (strcmp(s->axis[i].name, "threads") == 0)
-            rank += 1000 * (uint32_t)(v < 4e6 ? v : 4e6);
-        else if (at[i] != 0)
-            rank += strcmp(s->axis[i].name, "kernel") == 0 ? 100 : 1;
-    }
+    for (uint32_t i = 0; i < s->n_axes; i++)
+        rank += rank_of_value(s->axis[i].name, &s->axis[i].v[at[i]], at[i] == 0);
     return rank;
+}
+
+uint32_t space_add(struct space *s, const uint8_t *at)
+{
+    for (uint32_t i = 0; i < s->n; i++)
+        if (memcmp(s->at + (size_t)i * s->n_axes, at, s->n_axes) == 0)
+            return i;
+    if (s->n == s->room)
+        return UINT32_MAX;
+    memcpy(s->at + (size_t)s->n * s->n_axes, at, s->n_axes);
+    s->rank[s->n] = space_rank(s, at);
+    s->prior[s->n] = 0;
+    return s->n++;
+}
+
+bool space_find(const struct space *s, const char *axis, const struct space_value *v,
+                uint32_t *axis_at, uint8_t *value_at)
+{
+    for (uint32_t i = 0; i < s->n_axes; i++)
+        for (uint32_t k = 0; k < s->axis[i].n; k++)
+            if (strcmp(s->axis[i].name, axis) == 0 && s->axis[i].v[k].number == v->number &&
+                strcmp(s->axis[i].v[k].text, v->text) == 0) {
+                *axis_at = i;
+                *value_at = (uint8_t)k;
+                return true;
+            }
+    return false;
+}
+
+static uint32_t combined(const struct space_axis *a)
+{
+    return a->apart && a->n > 1 ? 1 : a->n;
 }
 
 kt_status space_build(struct space *s, bool (*keep)(void *ctx, const uint8_t *at, double *prior),
@@ -68,14 +107,15 @@ kt_status space_build(struct space *s, bool (*keep)(void *ctx, const uint8_t *at
     uint64_t total = 1;
     uint8_t at[SPACE_AXES] = {0};
     for (uint32_t i = 0; i < s->n_axes; i++)
-        total *= s->axis[i].n;
+        total *= combined(&s->axis[i]);
     if (total == 0 || total > TOTAL_MOST)
         KT_FAIL(err, KT_E_INVALID, "%llu combinations: 1 to %d can be searched",
                 (unsigned long long)total, TOTAL_MOST);
     s->total = (uint32_t)total;
-    s->at = mem_calloc(total * (s->n_axes > 0 ? s->n_axes : 1), 1);
-    s->rank = mem_calloc(total, sizeof *s->rank);
-    s->prior = mem_calloc(total, sizeof *s->prior);
+    s->room = (uint32_t)total + SPACE_MORE;
+    s->at = mem_calloc((size_t)s->room * (s->n_axes > 0 ? s->n_axes : 1), 1);
+    s->rank = mem_calloc(s->room, sizeof *s->rank);
+    s->prior = mem_calloc(s->room, sizeof *s->prior);
     if (s->at == NULL || s->rank == NULL || s->prior == NULL)
         KT_FAIL(err, KT_E_NOMEM, "no memory for %u combinations", s->total);
     for (uint32_t i = 0; i < s->total; i++) {
@@ -85,7 +125,7 @@ kt_status space_build(struct space *s, bool (*keep)(void *ctx, const uint8_t *at
             s->rank[s->n] = space_rank(s, at);
             s->prior[s->n++] = prior;
         }
-        for (uint32_t k = 0; k < s->n_axes && ++at[k] == s->axis[k].n; k++)
+        for (uint32_t k = 0; k < s->n_axes && ++at[k] == combined(&s->axis[k]); k++)
             at[k] = 0;
     }
     return KT_OK;

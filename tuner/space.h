@@ -12,9 +12,10 @@
 #include "base/status.h"
 #include "base/strbuf.h"
 
-#define SPACE_AXES 8
+#define SPACE_AXES 10
 #define SPACE_VALUES 16
 #define SPACE_TEXT 32
+#define SPACE_MORE 64 /* configs that space_add may add */
 
 struct space_value {
     char text[SPACE_TEXT]; /* "" for a number */
@@ -25,6 +26,7 @@ struct space_axis {
     char name[SPACE_TEXT];
     struct space_value v[SPACE_VALUES];
     uint32_t n;
+    bool apart; /* space_build combines its default only; space_add knows the others */
 };
 
 struct space {
@@ -32,6 +34,7 @@ struct space {
     uint32_t n_axes;
     uint32_t total; /* combinations before anything was left out */
     uint32_t n;     /* configs */
+    uint32_t room;  /* for so many */
     uint8_t *at;    /* [n][n_axes] index of the value */
     uint32_t *rank; /* [n] simplicity, lower is simpler */
     double *prior;  /* [n] forecast in seconds, 0 without one */
@@ -48,7 +51,15 @@ void space_word(struct space_axis *a, const char *v);
 kt_status space_build(struct space *s, bool (*keep)(void *ctx, const uint8_t *at, double *prior),
                       void *ctx, kt_err *err);
 
-/* Simplicity of a combination: fewer threads, the default kernel, few departures. */
+/* One more config after those of space_build; its number, or that of an equal one. UINT32_MAX:
+ * there is no room. */
+uint32_t space_add(struct space *s, const uint8_t *at);
+/* Index of a value on an axis; false when there is none. */
+bool space_find(const struct space *s, const char *axis, const struct space_value *v,
+                uint32_t *axis_at, uint8_t *value_at);
+
+/* Simplicity of a combination: fewer threads, no SMT, no huge pages, the default kernel, few
+ * departures. */
 uint32_t space_rank(const struct space *s, const uint8_t *at);
 
 /* Value of an axis in a config; NULL when there is no such axis. */

@@ -92,6 +92,8 @@ static kt_status start_child(struct live *l, kt_err *err)
     memcpy(l->expert_format, ready.expert_format, sizeof l->expert_format);
     memcpy(l->dense_format, ready.dense_format, sizeof l->dense_format);
     l->load_seconds = ready.load_seconds;
+    l->bytes = ready.bytes;
+    l->vocab = ready.vocab;
     return KT_OK;
 }
 
@@ -152,8 +154,9 @@ kt_status live_open(struct live *l, const struct live_opts *o, kt_err *err)
     l->fd = -1;
     l->o = *o;
     l->timer = (struct kt_timer){l, time_config, now, &l->limit};
+    l->repeats = o->repeats;
     kt_status s = start_child(l, err);
-    if (s == KT_OK)
+    if (s == KT_OK && o->repeats == 0)
         s = calibrate(l, err);
     if (s != KT_OK)
         live_close(l);

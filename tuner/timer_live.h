@@ -27,6 +27,7 @@ struct live_opts {
     uint32_t batch;           /* sequences decoded together */
     uint32_t prompt, prefill; /* tokens before decoding; tokens of a prefill sample */
     double sample_seconds;    /* least length of a sample */
+    uint32_t repeats;         /* steps of a sample; 0: as many as sample_seconds needs */
     uint64_t seed;            /* of token ids */
 };
 
@@ -44,6 +45,8 @@ struct live {
     uint32_t n_pools;
     char expert_format[16], dense_format[16];
     double load_seconds;
+    uint64_t bytes; /* of memory that it holds */
+    uint32_t vocab;
 };
 
 /* Load the model in a child and choose the length of a sample. Errors are the engine's. live_close

@@ -113,7 +113,7 @@ static kt_status read_configs(struct replay *r, const char *path, kt_err *err)
     mem_free(r->space.rank);
     mem_free(r->space.prior);
     uint32_t axes = r->space.n_axes;
-    r->space.n = (uint32_t)n;
+    r->space.n = r->space.room = (uint32_t)n;
     r->space.at = mem_calloc(n * (axes > 0 ? axes : 1), 1);
     r->space.rank = mem_calloc(n, sizeof *r->space.rank);
     r->space.prior = mem_calloc(n, sizeof *r->space.prior);

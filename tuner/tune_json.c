@@ -155,6 +155,29 @@ static json_t *proved_parts(const struct search_out *r, json_t *o)
     return o;
 }
 
+/* {"knee": {"configs": 12, "why": ".."}, ..}: configs that were not timed, by rule */
+static json_t *pruned_json(const struct tune_job *j)
+{
+    json_t *o = json_object();
+    for (int i = 0; i < TUNE_RULES; i++)
+        if (j->pruned.n[i] > 0)
+            json_object_set_new(o, tune_rule_name(i),
+                                json_pack("{s:I,s:s}", "configs", (json_int_t)j->pruned.n[i], "why",
+                                          j->pruned.why[i]));
+    return o;
+}
+
+static json_t *tries_json(const struct tune_job *j)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < j->n_tries; i++)
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s}", "axis", j->tries[i].axis,
+                                              "value", j->tries[i].value, "result",
+                                              outer_fate_name(j->tries[i].fate), "reason",
+                                              j->tries[i].reason));
+    return list;
+}
+
 json_t *tune_entry(const struct tune_job *j, const struct search_out *r, json_t *measurements)
 {
     char created[32], chosen_id[128] = "", id[128], who[16];
@@ -190,7 +213,9 @@ json_t *tune_entry(const struct tune_job *j, const struct search_out *r, json_t 
     json_object_set_new(o, "x_seconds", json_real(r->elapsed_seconds));
     json_object_set_new(o, "x_samples", json_integer(r->samples));
     json_object_set_new(o, "x_default_seconds", json_real(r->default_seconds));
-    json_object_set_new(o, "x_pruned", json_integer(j->space->total - j->space->n));
+    json_object_set_new(o, "x_pruned", pruned_json(j));
+    json_object_set_new(o, "x_at_load", tries_json(j));
+    json_object_set_new(o, "x_complete", json_boolean(r->missing[0] == '\0'));
     json_object_set_new(o, "x_failed", json_integer(r->failed + r->hung));
     json_object_set_new(o, "x_finalists", finalists(j, r));
     if (r->missing[0] != '\0')

@@ -13,12 +13,15 @@
 
 #include "base/clock.h"
 #include "cmds.h"
+#include "fleet.h"
 #include "kern.h"
 #include "model/model.h"
 #include "tune.h"
 #include "tune_state.h"
 
 #define SAVE_SECONDS 1.0 /* between two writes of the notes: what a kill costs at most */
+#define TRY_LOADS 1.3    /* a try of an outer axis: loading once more .. */
+#define TRY_SAMPLES 700  /* .. and 60 rounds of up to five samples, with what is around them */
 
 /* ---- progress ---- */
 
@@ -131,13 +134,13 @@ static void tell_state(const struct tune_state *s)
 }
 
 /* Notes beside the profile, unless the user names another place. */
-static kt_status begin_state(const struct tune_live_args *a, struct live *l, struct tune_state *s,
+static kt_status begin_state(const struct tune_live_args *a, struct fleet *f, struct tune_state *s,
                              kt_err *err)
 {
     if (a->restart)
         (void)unlink(s->path);
-    KT_TRY(state_begin(s, &l->timer, false, err));
-    l->repeats = s->repeats;
+    KT_TRY(state_begin(s, &f->timer, false, err));
+    f->slot[0].repeats = s->repeats;
     tell_state(s);
     if (s->resumed && s->journal.note[s->journal.known - 1].end >= s->seconds)
         fprintf(stderr,
@@ -147,41 +150,66 @@ static kt_status begin_state(const struct tune_live_args *a, struct live *l, str
     return KT_OK;
 }
 
-static kt_status search_live(const struct tune_live_args *a, struct tune_job *j, struct live *l,
-                             struct tune_state *state, int *code, kt_err *err)
+/* The fleet's reason is better than the search's. */
+static void explain_failures(struct tune_job *j, const struct fleet *f)
+{
+    for (uint32_t i = 0; i < j->n_tries; i++)
+        if (j->tries[i].fate == OUTER_FAILED && f->reason[0] != '\0')
+            snprintf(j->tries[i].reason, sizeof j->tries[i].reason, "%s", f->reason);
+}
+
+static kt_status conclude(const struct tune_live_args *a, struct tune_job *j,
+                          const struct search_out *r, struct tune_state *state, int *code,
+                          kt_err *err)
+{
+    if (!a->json)
+        tune_print(j, r);
+    KT_TRY(store(a, j, r, err));
+    if (!a->json)
+        printf("written  %s\n", a->profile);
+    state->complete = r->missing[0] == '\0';
+    if (state->complete)
+        return KT_OK;
+    *code = EXIT_DEADLINE;
+    if (!a->json)
+        printf("notes    %s: the same command with a greater --budget goes on\n", state->path);
+    return KT_OK;
+}
+
+static kt_status search_live(const struct tune_live_args *a, struct tune_job *j, struct fleet *f,
+                             const struct tune_layouts *facts, struct tune_state *state, int *code,
+                             kt_err *err)
 {
     struct show show = {.space = j->space, .state = state, .tty = isatty(2)};
+    struct tune_layout_ctx layout = {j->space, facts};
     struct search_out r;
-    KT_TRY(begin_state(a, l, state, err));
-    struct search_in in = {.n = j->space->n,
-                           .reference = 0,
-                           .rank = j->space->rank,
-                           .prior = j->space->prior,
-                           .budget_seconds = state->seconds,
-                           .seed = a->seed,
-                           .stop = a->stop,
-                           .progress = show_progress,
-                           .user = &show};
-    KT_TRY(search_run(&in, &state->journal.timer, &r, err));
+    KT_TRY(begin_state(a, f, state, err));
+    struct outer_in in = {.search = {.n = j->space->n,
+                                     .reference = 0,
+                                     .rank = j->space->rank,
+                                     .prior = j->space->prior,
+                                     .budget_seconds = state->seconds,
+                                     .seed = a->seed,
+                                     .stop = a->stop,
+                                     .progress = show_progress,
+                                     .user = &show},
+                          .try_seconds = TRY_LOADS * f->slot[0].load_seconds +
+                                         TRY_SAMPLES * a->live.sample_seconds,
+                          .configs = tune_layout_configs,
+                          .rank = tune_layout_rank,
+                          .ctx = &layout};
+    KT_TRY(outer_run(&in, j->tries, j->n_tries, &state->journal.timer, &r, err));
     if (show.tty)
         fprintf(stderr, "\r\033[K");
-    if (!a->json)
-        tune_print(j, &r);
-    kt_status s = store(a, j, &r, err);
-    if (s == KT_OK && !a->json)
-        printf("written  %s\n", a->profile);
-    if (r.missing[0] != '\0') {
-        *code = EXIT_DEADLINE;
-        if (!a->json)
-            printf("notes    %s: the same command with a greater --budget goes on\n", state->path);
-    }
-    state->complete = s == KT_OK && r.missing[0] == '\0';
+    explain_failures(j, f);
+    kt_status s = conclude(a, j, &r, state, code, err);
     search_free(&r);
     return s;
 }
 
-static kt_status search_noted(const struct tune_live_args *a, struct tune_job *j, struct live *l,
-                              const struct profile *p, double seconds, int *code, kt_err *err)
+static kt_status search_noted(const struct tune_live_args *a, struct tune_job *j, struct fleet *f,
+                              const struct tune_layouts *facts, const struct profile *p,
+                              double seconds, int *code, kt_err *err)
 {
     char space[72];
     struct strbuf path = {0};
@@ -190,13 +218,13 @@ static kt_status search_noted(const struct tune_live_args *a, struct tune_job *j
         KT_FAIL(err, KT_E_NOMEM, "no memory for a path");
     struct tune_state state = {.path = a->state != NULL ? a->state : path.data,
                                .every = SAVE_SECONDS,
-                               .repeats = l->repeats,
+                               .repeats = f->slot[0].repeats,
                                .budget = a->budget,
                                .seconds = seconds};
     kt_status s = state_space_id(j->space, space, err);
     state.key = s == KT_OK ? key_of(a, j, p, space) : NULL;
     if (s == KT_OK)
-        s = search_live(a, j, l, &state, code, err);
+        s = search_live(a, j, f, facts, &state, code, err);
     state_end(&state, state.complete);
     json_decref(state.key);
     sb_free(&path);
@@ -217,40 +245,44 @@ static kt_status read_shape(const struct tune_live_args *a, struct tune_job *j, 
     return KT_OK;
 }
 
+/* What a config of the space is, for the fleet. */
+static void config_of(void *ctx, uint32_t config, struct fleet_layout *layout,
+                      struct live_config *out)
+{
+    const struct space *s = ctx;
+    tune_config(s, config, out);
+    tune_layout(s, config, layout);
+}
+
 static kt_status with_engine(const struct tune_live_args *a, struct tune_job *j,
-                             const struct profile *p, int *code, kt_err *err)
+                             const struct profile *p, const struct host *h, int *code, kt_err *err)
 {
     double deadline = clock_seconds() + a->budget;
-    struct live l = {.fd = -1};
+    struct fleet f = {0};
     struct space space = {0};
-    struct live_config *config = NULL;
     fprintf(stderr, "loading %s\n", j->model);
-    kt_status s = live_open(&l, &a->live, err);
-    if (s == KT_OK)
-        s = tune_space(&l, p, j->abi, &space, err);
+    kt_status s = fleet_open(&f, &a->live, err);
+    const struct live *l = &f.slot[0];
+    struct tune_layouts facts = {h, l->bytes, l->n_pools, l->built_in.threads};
     if (s == KT_OK) {
-        config = calloc(space.n, sizeof *config);
-        if (config == NULL)
-            s = err_set(err, KT_E_NOMEM, 0, __func__, "no memory for %u configurations", space.n);
+        tune_layout_tries(&facts, j);
+        j->format = l->expert_format[0] != '\0' ? l->expert_format : l->dense_format;
+        s = tune_space(l, p, j, &space, err);
     }
     if (s == KT_OK) {
-        for (uint32_t i = 0; i < space.n; i++)
-            tune_config(&space, i, &config[i]);
-        l.config = config;
-        j->space = &space;
-        j->format = l.expert_format[0] != '\0' ? l.expert_format : l.dense_format;
+        f.config = config_of;
+        f.ctx = j->space = &space;
         double left = deadline - clock_seconds();
         if (left < 1)
             s = err_set(err, KT_E_TIMEOUT, 0, __func__,
-                        "loading took %.0f of %.0f s; give more with --budget", l.load_seconds,
+                        "loading took %.0f of %.0f s; give more with --budget", l->load_seconds,
                         a->budget);
         else if (a->record != NULL)
-            s = tune_record(j, &l.timer, left, a->stop, a->record, err);
+            s = tune_record(j, &f.timer, left, a->stop, a->record, err);
         else
-            s = search_noted(a, j, &l, p, left, code, err);
+            s = search_noted(a, j, &f, &facts, p, left, code, err);
     }
-    live_close(&l);
-    free(config);
+    fleet_close(&f);
     space_free(&space);
     return s;
 }
@@ -291,7 +323,7 @@ int tune_live(struct tune_live_args *a)
         s = read_shape(a, &j, &err);
         if (s != KT_OK)
             code = cmd_fail("tune", &err, 1);
-        else if (with_engine(a, &j, p, &code, &err) != KT_OK)
+        else if (with_engine(a, &j, p, h, &code, &err) != KT_OK)
             code = cmd_fail("tune", &err, err.code == KT_E_FORMAT);
     }
     profile_match_free(&m);

@@ -4,6 +4,30 @@
 
 #include "tune.h"
 
+const char *tune_rule_name(enum tune_rule r)
+{
+    static const char *const name[] = {"load", "selftest", "knee", "blocking", "roofline"};
+    return name[r];
+}
+
+static void print_pruned(const struct tune_job *j)
+{
+    bool any = false;
+    for (int i = 0; i < TUNE_RULES; i++) {
+        if (j->pruned.n[i] > 0)
+            printf("%s%-9s %6u   %s\n", any ? "         " : "left out ", tune_rule_name(i),
+                   j->pruned.n[i], j->pruned.why[i]);
+        any = any || j->pruned.n[i] > 0;
+    }
+}
+
+static void print_tries(const struct tune_job *j)
+{
+    for (uint32_t i = 0; i < j->n_tries; i++)
+        printf("%s %-5s %-8s %-11s %s\n", i == 0 ? "at load " : "        ", j->tries[i].axis,
+               j->tries[i].value, outer_fate_name(j->tries[i].fate), j->tries[i].reason);
+}
+
 void tune_print(const struct tune_job *j, const struct search_out *r)
 {
     struct strbuf t = {0};
@@ -38,6 +62,8 @@ void tune_print(const struct tune_job *j, const struct search_out *r)
            "in %.0f s\n",
            100 * r->noise_cv, r->timed, j->space->n, j->space->total - j->space->n,
            r->failed + r->hung, r->samples, r->elapsed_seconds);
+    print_pruned(j);
+    print_tries(j);
     if (r->missing[0] != '\0')
         printf("missing  %s\n", r->missing);
     sb_free(&t);

@@ -77,11 +77,25 @@ static size_t round_huge(size_t bytes)
     return bytes > SIZE_MAX - HUGE ? 0 : (bytes + HUGE - 1) / HUGE * HUGE;
 }
 
+static void *map_reserved(size_t n)
+{
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT, -1, 0);
+    return p != MAP_FAILED ? p : NULL;
+}
+
 void *mem_map(size_t bytes)
+{
+    return mem_map_pages(bytes, MEM_THP);
+}
+
+void *mem_map_pages(size_t bytes, enum mem_pages pages)
 {
     size_t n = round_huge(bytes ? bytes : 1);
     if (n == 0 || refused())
         return NULL;
+    if (pages == MEM_HUGETLB)
+        return map_reserved(n);
     /* One huge page more than asked, so that the start can be moved to a 2 MiB border and the rest
      * given back. */
     char *raw = mmap(NULL, n + HUGE, PROT_READ | PROT_WRITE,
@@ -93,7 +107,7 @@ void *mem_map(size_t bytes)
         munmap(raw, lead);
     if (HUGE - lead > 0)
         munmap(raw + lead + n, HUGE - lead);
-    madvise(raw + lead, n, MADV_HUGEPAGE);
+    madvise(raw + lead, n, pages == MEM_4K ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     return raw + lead;
 }
 

@@ -24,6 +24,10 @@ void *mem_aligned(size_t align, size_t bytes);
 /* Anonymous private mapping of at least `bytes` (rounded up to 2 MiB), zero pages, not yet touched;
  * transparent huge pages advised. NULL when refused. Unmap with the same `bytes`. */
 void *mem_map(size_t bytes);
+/* The same with the pages that are wanted: MEM_4K forbids huge pages, MEM_HUGETLB takes reserved
+ * ones of 2 MiB (NULL when there are too few). */
+enum mem_pages { MEM_THP, MEM_4K, MEM_HUGETLB };
+void *mem_map_pages(size_t bytes, enum mem_pages pages);
 void mem_unmap(void *p, size_t bytes);
 
 /* Tests: let n allocations pass, then fail every one (n < 0: never fail, the default). Counts all

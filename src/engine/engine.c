@@ -144,6 +144,7 @@ static kt_status plan_threads(kt_engine *e, const kt_engine_opts *o, struct eng_
     po.isa_mask = e->isa;
     po.measured = measured;
     po.n_measured = n;
+    KT_TRY(eng_tuned_places(e, o, tuned, &po, err));
     KT_TRY(plan_host(e->host, &po, &e->plan, err));
     if (tuned->threads == 0)
         return KT_OK;

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/mem.h"
 #include "base/team.h"
 #include "host/host.h"
 #include "kern.h"
@@ -210,8 +211,9 @@ struct kt_engine {
     struct eng_counter *pool_counter, *all_counter; /* [n_pools], [1] */
     struct eng_kernels fn;
     uint32_t isa;
-    bool spot_check; /* take measurements of the profile again */
-    uint32_t fast;   /* isa bits that rows of other bits than ref's need; 0: canonical only */
+    enum mem_pages page_kind; /* of packed weights */
+    bool spot_check;          /* take measurements of the profile again */
+    uint32_t fast; /* isa bits that rows of other bits than ref's need; 0: canonical only */
     bool strict;
     enum kern_kv kv_type;
     int quant, quant_dense; /* dtype or -1 */

@@ -205,11 +205,32 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
     return KT_OK;
 }
 
+/* Reserved pages on the pool's own nodes: bound memory that finds none ends the process. */
+static bool reserved_enough(const struct kt_engine *e, uint32_t p)
+{
+    const struct plan_pool *q = &e->plan->pools[p];
+    uint64_t have = 0;
+    for (uint32_t i = 0; i < e->host->env.n_hugetlb; i++) {
+        const struct host_hugetlb *g = &e->host->env.hugetlb[i];
+        for (uint32_t k = 0; k < q->n_mems; k++)
+            if (g->page_bytes == 2u << 20 && (int32_t)g->node == q->mems[k])
+                have += g->free * g->page_bytes;
+    }
+    return have >= e->arena_bytes[p] + (4u << 20);
+}
+
 static kt_status take_arenas(struct kt_engine *e, kt_err *err)
 {
     for (uint32_t p = 0; p < e->n_pools; p++) {
-        e->arena[p] =
-            mem_map(e->arena_bytes[p] + 4096); /* kernels prefetch a little past the end */
+        if (e->page_kind != MEM_HUGETLB || reserved_enough(e, p))
+            e->arena[p] =
+                mem_map_pages(e->arena_bytes[p] + 4096, /* kernels prefetch a little past the end */
+                              e->page_kind);
+        if (e->arena[p] == NULL && e->page_kind == MEM_HUGETLB)
+            KT_FAIL(err, KT_E_NOMEM,
+                    "--pages hugetlb: %.2f GiB of reserved 2 MiB pages are needed for the weights "
+                    "of a pool; reserve them (vm.nr_hugepages) or leave the option out",
+                    gib(e->arena_bytes[p]));
         if (e->arena[p] == NULL)
             KT_FAIL(err, KT_E_NOMEM,
                     "the system refused %.2f GiB for weights; free memory or use a smaller model",

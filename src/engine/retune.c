@@ -59,13 +59,14 @@ kt_status eng_start_team(struct kt_engine *e, kt_err *err)
     memset(e->all_counter, 0, sizeof *e->all_counter);
     for (uint32_t p = 0; p < e->n_pools; p++) {
         const struct plan_pool *pool = &e->plan->pools[p];
+        uint32_t places = pool->n_places > pool->n_cpus ? pool->n_places : pool->n_cpus;
         e->pool_workers[p] = pool->threads;
         for (uint32_t i = 0; i < pool->threads; i++, n++) {
             e->worker[n] = e->own[own + i];
             e->worker[n].pool = p;
             e->worker[n].index = i;
             e->worker[n].phase = 0;
-            cpu[n] = pool->n_cpus > 0 ? pool->cpus[i % pool->n_cpus] : -1;
+            cpu[n] = places > 0 ? pool->cpus[i % places] : -1;
         }
         own += e->open_threads[p];
     }

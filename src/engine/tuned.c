@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "base/mem.h"
 #include "base/strbuf.h"
 
 /* Shape and format that tunings are looked up by; false where there is no model file. */
@@ -33,6 +35,47 @@ static bool shape_of(const struct kt_engine *e, struct profile_shape *out)
     return true;
 }
 
+static int page_kind(const char *name)
+{
+    static const char *const word[] = {"thp", "4k", "hugetlb"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, word[i]) == 0)
+            return i; /* as enum mem_pages */
+    return -1;
+}
+
+/* One line when a value of the configuration file gives way. */
+static void give_way(const struct eng_tuned *t, const char *option, const char *file,
+                     const char *tuned)
+{
+    if (file != NULL && tuned != NULL && strcmp(file, tuned) != 0)
+        log_info("%s: %s, tuned on %s, instead of %s of the configuration file; --%s %s keeps the "
+                 "file's",
+                 option, tuned, t->created, file, option, file);
+}
+
+kt_status eng_tuned_places(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,
+                           struct plan_opts *po, kt_err *err)
+{
+    const char *pages = t->pages != NULL ? t->pages : o->pages,
+               *smt = t->smt != NULL ? t->smt : o->smt;
+    int kind = pages != NULL ? page_kind(pages) : MEM_THP,
+        mode = smt != NULL ? plan_smt_by_name(smt) : PLAN_SMT_OFF;
+    if (kind < 0)
+        KT_FAIL(err, KT_E_INVALID, "--pages %s: must be thp, 4k or hugetlb", pages);
+    if (mode < 0)
+        KT_FAIL(err, KT_E_INVALID, "--smt %s: must be off, server or on", smt);
+    give_way(t, "pages", o->pages, t->pages);
+    give_way(t, "smt", o->smt, t->smt);
+    e->page_kind = (enum mem_pages)kind;
+    po->smt = (enum plan_smt)mode;
+    po->pools = t->pools > 0 ? t->pools : o->pools;
+    po->pages = pages;
+    po->asked_why =
+        t->pages != NULL || t->smt != NULL || t->pools > 0 ? "by the tuning below" : NULL;
+    return KT_OK;
+}
+
 void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const char *abi,
                     struct eng_tuned *t)
 {
@@ -44,17 +87,22 @@ void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const ch
                     profile_find_tuning(e->profile, &shape, "both", abi, &t->decode);
     t->has_prefill = profile_find_tuning(e->profile, &shape, "prefill", abi, &t->prefill) ||
                      profile_find_tuning(e->profile, &shape, "both", abi, &t->prefill);
-    if (!t->has_decode && t->has_prefill) {
-        t->threads = t->prefill.threads;
-        t->kernel = t->prefill.kernel;
-        t->created = t->prefill.created;
-    } else {
-        t->threads = t->decode.threads;
-        t->kernel = t->decode.kernel;
-        t->created = t->decode.created;
-    }
+    const struct profile_tuning *first =
+        !t->has_decode && t->has_prefill ? &t->prefill : &t->decode;
+    t->threads = first->threads;
+    t->kernel = first->kernel;
+    t->pages = first->pages;
+    t->smt = first->smt;
+    t->pools = first->pools;
+    t->created = first->created;
     if (o->threads > 0 && !o->threads_yield)
         t->threads = 0;
+    if ((o->pages != NULL && !o->pages_yield) || (t->pages != NULL && page_kind(t->pages) < 0))
+        t->pages = NULL;
+    if ((o->smt != NULL && !o->smt_yield) || (t->smt != NULL && plan_smt_by_name(t->smt) < 0))
+        t->smt = NULL;
+    if (o->pools > 0 && !o->pools_yield)
+        t->pools = 0;
     if ((o->cpu_mask != NULL && !o->cpu_mask_yield) ||
         (t->kernel != NULL && kern_isa_by_name(t->kernel) < 0))
         t->kernel = NULL;
@@ -130,15 +178,18 @@ kt_status eng_tuned_say(const struct eng_tuned *t, struct plan *plan, kt_err *er
     /* the rows of decoding, then those of prefill; one entry for both goals has all of them */
     const struct row row[] = {{"tune.threads", NULL, "threads", t->threads},
                               {"tune.kernel", t->kernel, NULL, 0},
+                              {"tune.pages", t->pages, NULL, 0},
+                              {"tune.smt", t->smt, NULL, 0},
+                              {"tune.pools", NULL, "pools", t->pools},
                               {"tune.claim_rows", NULL, "rows", d->claim_rows},
                               {"tune.spin_us", NULL, "us", d->spin_us},
                               {"tune.gemv_rows", NULL, "rows", p->gemv_rows},
                               {"tune.gemm_claim_rows", NULL, "rows", p->gemm_claim_rows}};
     if (alone || both)
-        return say(plan, p, row, 6, err);
+        return say(plan, p, row, 9, err);
     if (t->has_decode)
-        KT_TRY(say(plan, d, row, 4, err));
+        KT_TRY(say(plan, d, row, 7, err));
     if (t->has_prefill)
-        KT_TRY(say(plan, p, row + 4, 2, err));
+        KT_TRY(say(plan, p, row + 7, 2, err));
     return KT_OK;
 }

@@ -29,6 +29,7 @@ struct plan_pool {
     uint32_t n_mems;
     int32_t *cpus; /* one PU (P#) per core of the pool, in the order threads are placed */
     uint32_t n_cpus;
+    uint32_t n_places;   /* of cpus: n_cpus, or more where SMT siblings work too; they come last */
     double *weights;     /* [n_cpus] speed of each core relative to the fastest class: 1 unless core
                             classes are mixed */
     struct host_set pus; /* all allowed PUs of its cores */
@@ -92,11 +93,25 @@ struct plan {
     uint32_t n_warnings;
 };
 
+/* What the second and further PUs of a core do. */
+enum plan_smt {
+    PLAN_SMT_OFF,    /* nothing is planned for them */
+    PLAN_SMT_SERVER, /* one worker on every core; siblings are left to server threads, so that no
+                        core is kept for them */
+    PLAN_SMT_ALL     /* a worker on every PU */
+};
+const char *plan_smt_name(enum plan_smt s); /* "off", "server", "on": also the option values */
+int plan_smt_by_name(const char *name);     /* -1 for another name */
+
 struct plan_opts {
     uint32_t threads;        /* 0: choose */
     const char *threads_why; /* who chose `threads`, when it was not the user; NULL: the user */
     int reserve;             /* cores kept for server and copy threads; -1: by the rule */
     uint32_t isa_mask;       /* ISA bits allowed by the user; UINT32_MAX: all */
+    enum plan_smt smt;
+    uint32_t pools;        /* at most so many, those with most bandwidth; 0: all */
+    const char *pages;     /* what weights lie in: "thp", "4k", "hugetlb"; NULL: the default */
+    const char *asked_why; /* who chose smt, pools and pages; NULL: the user */
     const struct plan_measured *measured; /* NULL: no profile */
     uint32_t n_measured;
 };

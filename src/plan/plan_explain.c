@@ -222,6 +222,8 @@ static void explain_pool(struct work *w, const struct plan_pool *q)
                   100 * m->knee_bytes_per_second / m->read_bytes_per_second, q->node);
     else if (knee)
         sb_printf(&y, "%u threads are enough for the read rate of node %d", q->threads, q->node);
+    else if (q->threads > q->n_cpus)
+        sb_printf(&y, "%u cores with SMT siblings, %u PUs", q->n_cpus, q->n_places);
     else if (q->threads == q->n_cpus)
         sb_printf(&y, "one per core, %u core%s", q->n_cpus, q->n_cpus == 1 ? "" : "s");
     else
@@ -304,6 +306,15 @@ static void explain_isa(struct work *w)
     change_if(w, d, "a self-test fails");
 }
 
+/* A value that the user, or a tuning, set. */
+static void asked(struct work *w, const char *id, const char *value)
+{
+    struct strbuf v = {0}, y = {0};
+    sb_printf(&v, "\"%s\"", value);
+    sb_puts(&y, w->o.asked_why != NULL ? w->o.asked_why : "asked for");
+    (void)decide(w, id, &v, &y, w->o.asked_why != NULL ? "model" : "user");
+}
+
 static void explain_rest(struct work *w)
 {
     struct strbuf v = {0}, y = {0};
@@ -334,6 +345,10 @@ static void explain_rest(struct work *w)
         }
     }
     struct strbuf pv = {0}, py = {0};
+    if (w->o.pages != NULL) {
+        asked(w, "pages", w->o.pages);
+        return;
+    }
     sb_puts(&pv, never ? "\"base\"" : "\"thp\"");
     sb_puts(
         &py,
@@ -384,6 +399,8 @@ void plan_explain(struct work *w)
 {
     explain_pools(w);
     explain_total(w);
+    if (w->o.smt != PLAN_SMT_OFF)
+        asked(w, "smt", plan_smt_name(w->o.smt));
     for (uint32_t i = 0; i < w->p->n_pools; i++)
         explain_pool(w, &w->p->pools[i]);
     for (uint32_t i = 0; i < w->p->n_gpus; i++)

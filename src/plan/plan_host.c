@@ -181,6 +181,22 @@ static uint32_t cores_of(const struct work *w, uint32_t pool)
     return n;
 }
 
+/* Threads that a pool can hold: one per core, or one per allowed PU. */
+static uint32_t places_of(const struct work *w, uint32_t pool)
+{
+    uint32_t n = 0;
+    for (uint32_t c = 0; c < w->h->n_cores; c++) {
+        const struct host_core *k = &w->h->cores[c];
+        if (w->owner[c] != (int32_t)pool)
+            continue;
+        n++;
+        for (int32_t u = host_set_next(&k->pus, -1); u >= 0 && w->o.smt == PLAN_SMT_ALL;
+             u = host_set_next(&k->pus, u))
+            n += u != k->first_pu && host_set_has(&w->h->limits.allowed_pus, (uint32_t)u);
+    }
+    return n;
+}
+
 static double bandwidth_of(const struct work *w, int32_t node)
 {
     const struct plan_measured *m = plan_measured_of(&w->o, node);
@@ -237,8 +253,14 @@ static kt_status budget(struct work *w, kt_err *err)
 {
     uint32_t b = w->h->limits.cores_budget;
     w->reserve = w->o.reserve >= 0 ? (uint32_t)w->o.reserve : b < 4 ? 0 : b < 16 ? 1 : 2;
+    if (w->o.smt == PLAN_SMT_SERVER && w->o.reserve < 0)
+        w->reserve = 0;
     for (uint32_t i = 0; i < w->p->n_pools; i++)
-        w->pool_cores += cores_of(w, i);
+        w->pool_cores += places_of(w, i);
+    if (w->o.smt == PLAN_SMT_ALL) /* a quota is time of PUs */
+        b = w->h->limits.quota_cores > 0 && w->h->limits.quota_cores < w->pool_cores
+                ? (uint32_t)w->h->limits.quota_cores
+                : w->pool_cores;
     w->cap = b > w->reserve ? b - w->reserve : 1;
     if (w->cap > w->pool_cores)
         w->cap = w->pool_cores;
@@ -257,7 +279,7 @@ static void spread_threads(struct work *w)
     while (w->p->threads_max < w->p->n_pools && !w->oom)
         drop_pool(w, weakest(w));
     for (uint32_t i = 0; i < w->p->n_pools; i++)
-        sum += w->p->pools[i].threads = cores_of(w, i);
+        sum += w->p->pools[i].threads = places_of(w, i);
     for (; sum > w->p->threads_max; sum--) {
         struct plan_pool *most = &w->p->pools[0];
         for (uint32_t i = 1; i < w->p->n_pools; i++)
@@ -268,7 +290,8 @@ static void spread_threads(struct work *w)
     for (uint32_t i = 0; i < w->p->n_pools; i++) {
         struct plan_pool *q = &w->p->pools[i];
         const struct plan_measured *m = plan_measured_of(&w->o, q->node);
-        if (w->o.threads == 0 && m != NULL && m->knee_threads > 0 && m->knee_threads < q->threads)
+        if (w->o.threads == 0 && w->o.smt == PLAN_SMT_OFF && m != NULL && m->knee_threads > 0 &&
+            m->knee_threads < q->threads)
             q->threads = m->knee_threads;
         w->p->n_threads += q->threads;
     }
@@ -281,9 +304,10 @@ static void place_cores(struct work *w, uint32_t pool)
 {
     const struct host *h = w->h;
     struct plan_pool *q = &w->p->pools[pool];
-    uint32_t n = cores_of(w, pool), *rank = mem_calloc(h->n_cores, sizeof *rank),
+    uint32_t n = cores_of(w, pool), places = places_of(w, pool),
+             *rank = mem_calloc(h->n_cores, sizeof *rank),
              *used = mem_calloc(h->n_l3 + (size_t)1, sizeof *used);
-    q->cpus = mem_calloc(n > 0 ? n : 1, sizeof *q->cpus);
+    q->cpus = mem_calloc(places > 0 ? places : 1, sizeof *q->cpus);
     q->weights = mem_calloc(n > 0 ? n : 1, sizeof *q->weights);
     if (q->cpus == NULL || q->weights == NULL || rank == NULL || used == NULL) {
         w->oom = true;
@@ -303,6 +327,15 @@ static void place_cores(struct work *w, uint32_t pool)
                     w->oom = !host_set_or(&q->pus, &h->cores[c].pus) || w->oom;
                 }
     host_set_and(&q->pus, &h->limits.allowed_pus);
+    q->n_places = q->n_cpus;
+    for (int32_t u = host_set_next(&q->pus, -1); u >= 0 && w->o.smt == PLAN_SMT_ALL && !w->oom;
+         u = host_set_next(&q->pus, u)) {
+        bool first = false;
+        for (uint32_t i = 0; i < q->n_cpus; i++)
+            first = first || q->cpus[i] == u;
+        if (!first && q->n_places < places)
+            q->cpus[q->n_places++] = u;
+    }
     mem_free(rank);
     mem_free(used);
 }
@@ -343,6 +376,8 @@ static kt_status build(struct work *w, kt_err *err)
     assign_cores(w);
     if (w->p->n_pools == 0 && !w->oom)
         remote_pool(w);
+    while (w->o.pools > 0 && w->p->n_pools > w->o.pools && !w->oom)
+        drop_pool(w, weakest(w));
     if (w->oom)
         KT_FAIL(err, KT_E_NOMEM, "plan: out of memory");
     KT_TRY(budget(w, err));

@@ -10,6 +10,21 @@
 #include "base/mem.h"
 #include "plan/plan.h"
 
+static const char *const smt_name[] = {"off", "server", "on"};
+
+const char *plan_smt_name(enum plan_smt s)
+{
+    return smt_name[s];
+}
+
+int plan_smt_by_name(const char *name)
+{
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, smt_name[i]) == 0)
+            return i;
+    return -1;
+}
+
 kt_status plan_note(struct plan *p, const struct plan_note *n, kt_err *err)
 {
     struct plan_decision *list =

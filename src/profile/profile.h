@@ -127,8 +127,8 @@ struct profile_tuning {
     bool proved;
     double gain; /* proved: median of t_default / t_chosen - 1 */
     struct profile_shape shape;
-    const char *goal, *created, *kernel;
-    uint32_t threads, gemv_rows, claim_rows, gemm_claim_rows, spin_us;
+    const char *goal, *created, *kernel, *pages, *smt;
+    uint32_t threads, gemv_rows, claim_rows, gemm_claim_rows, spin_us, pools;
 };
 /* The tuning for a shape and goal ("decode", "prefill", "both") made with the running kernel build
  * `abi`; false when there is none of that weight format. */

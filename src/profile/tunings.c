@@ -72,6 +72,9 @@ static void fill(const json_t *entry, struct profile_tuning *out)
     out->claim_rows = changed_number(entry, "claim_rows");
     out->gemm_claim_rows = changed_number(entry, "gemm_claim_rows");
     out->spin_us = changed_number(entry, "spin_us");
+    out->pages = json_string_value(changed(entry, "pages"));
+    out->smt = json_string_value(changed(entry, "smt"));
+    out->pools = changed_number(entry, "pools");
 }
 
 bool profile_find_tuning(const struct profile *p, const struct profile_shape *shape,

@@ -20,8 +20,13 @@ endif
 # Timing tables recorded by kttune tune --record on a virtual machine with two AMD Zen 4 cores.
 EXTRA_DIST += %D%/data/replay_decode.json %D%/data/replay_prefill.json
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/test_tuned
-TESTS += tests/unit/test_tuned
+check_PROGRAMS += tests/unit/test_tuned tests/unit/test_outer
+TESTS += tests/unit/test_tuned tests/unit/test_outer
+tests_unit_test_outer_SOURCES = %D%/test_outer.c tuner/outer.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c tuner/timer_virtual.c \
+	tuner/tune_layout.c tuner/tune_prune.c
+tests_unit_test_outer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
+tests_unit_test_outer_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_outer_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 tests_unit_test_tuned_SOURCES = %D%/test_tuned.c
 tests_unit_test_tuned_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_tuned_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
