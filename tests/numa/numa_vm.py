@@ -140,10 +140,11 @@ def build_initramfs(path, folder, programs, files, script):
 
 
 class Machine:
-    """nodes: [(MiB, "0-2" or "" for a node without CPUs)]; distances: {(from, to): value}, all pairs or none; kernel: words for the kernel's command line."""
+    """nodes: [(MiB, "0-2" or "" for a node without CPUs)]; distances: {(from, to): value}, all pairs or none; kernel: words for the kernel's command line; cpu: QEMU's
+    name of the processor (without AVX512 in any case: the emulation has none)."""
 
-    def __init__(self, name, nodes, distances=None, kernel_args="", timeout=120):
-        self.name, self.nodes, self.distances, self.kernel_args, self.timeout = name, nodes, distances or {}, kernel_args, timeout
+    def __init__(self, name, nodes, distances=None, kernel_args="", cpu="max", timeout=120):
+        self.name, self.nodes, self.distances, self.kernel_args, self.cpu, self.timeout = name, nodes, distances or {}, kernel_args, cpu, timeout
 
     def cpus(self):
         """CPU numbers of each node."""
@@ -177,7 +178,7 @@ class Machine:
             build_initramfs(initrd, folder, programs, files, script)
             for f in (console, results):
                 open(f, "wb").close()
-            cmd = ["timeout", "-k", "2", str(self.timeout), qemu, "-accel", "tcg,thread=multi", "-cpu", "max", *self.qemu_args(), "-kernel", image, "-initrd", initrd,
+            cmd = ["timeout", "-k", "2", str(self.timeout), qemu, "-accel", "tcg,thread=multi", "-cpu", self.cpu, *self.qemu_args(), "-kernel", image, "-initrd", initrd,
                    "-append", f"console=ttyS0 quiet panic=-1 no_timer_check {self.kernel_args}", "-display", "none", "-monitor", "none", "-net", "none", "-no-reboot",
                    "-serial", f"file:{console}", "-serial", f"file:{results}"]
             p = subprocess.run(cmd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=self.timeout + 10)

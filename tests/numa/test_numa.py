@@ -1,6 +1,6 @@
 """test_numa.py - ktserve's NUMA side on real NUMA kernels: machines of one to many unequal nodes are emulated (numa_vm.py), the demo model is loaded inside them, and
 what the kernel says is held against what QEMU was told: pools and threads, every weight page on its pool's node, nothing on nodes without CPUs, every worker on one
-CPU of its own, the topology that kttune reports, and an answer whose tokens and logits equal this host's bit for bit.
+CPU of its own, the topology that kttune reports, the level of the kernels, and an answer whose tokens and logits equal this host's bit for bit.
 
 Arguments: names of machines (default: all). Exit codes: 0 pass, 1 fail, 77 what emulation needs is not installed (1 with CI=true).
 """
@@ -31,6 +31,10 @@ MACHINES = [
 ]
 # node numbers beyond 64, and a kernel whose CPU sets have more than 1024 bits; the CPUs of nodes 1 to 63 are off, and these nodes have next to no memory
 MACHINES.append(Machine("66-nodes", [(384, "0")] + [(8, str(i)) for i in range(1, 64)] + [(256, "64"), (256, "65")], kernel_args="maxcpus=1 possible_cpus=1100"))
+# processors older than the kernels' first level, and with that one alone: an instruction that they lack, anywhere in the programs, would end them
+MACHINES += [Machine("no-avx", [(640, "0-1")], cpu="Nehalem"), Machine("avx2-only", [(640, "0-1")], cpu="Haswell")]
+LEVEL = {"no-avx": "ref"}
+SERVES = ("4-nodes", "no-avx", "avx2-only")
 OFFLINE = {"8-nodes": [3, 8], "66-nodes": list(range(1, 64))}
 PREPARE = {"8-nodes": "echo 0 >/sys/devices/system/cpu/cpu3/online; echo 0 >/sys/devices/system/cpu/cpu8/online; ",
            "66-nodes": "echo 1 >/sys/devices/system/cpu/cpu64/online; echo 1 >/sys/devices/system/cpu/cpu65/online; "}
@@ -188,6 +192,7 @@ def judge(machine, out, here):
     check_operator(c, machine, facts)
     check_threads(c, machine, facts)
     check_topology(c, machine, json.loads(out["topology"][1]))
+    c.same("kernels", facts["kernels"], LEVEL.get(machine.name, "avx2"))
     for key in ("tokens", "logits_hash"):
         c.same(f"{key} (kernels here {here['kernels']}, there {facts['kernels']})", facts[key], here[key])
     return c.wrong
@@ -228,7 +233,7 @@ def boot(machine):
     }
     if machine.name == "2-nodes":
         commands["full"] = FULL
-    if machine.name == "4-nodes":
+    if machine.name in SERVES:
         commands["serve"] = SERVE
     files = {f"model/{f}": os.path.join(MODEL, f) for f in MODEL_FILES}
     return machine.run(commands, [FACTS, KTTUNE] + ([KTSERVE] if "serve" in commands else []), files), time.monotonic() - start
