@@ -26,8 +26,10 @@ static const uint32_t crossover_tokens[] = {1, 2, 3, 4, 5, 6, 8, 12, 16};
 
 int bk_level(const struct kern *k)
 {
-    if (kern_act_of((enum dtype)k->dtype) == KERN_ACT_F32 || k->isa == 0)
+    if (k->isa == 0)
         return -1;
+    if (kern_act_of((enum dtype)k->dtype) == KERN_ACT_F32)
+        return k->isa & KERN_ISA_AVX512 ? BK_FMA512 : BK_FMA256;
     return k->isa & KERN_ISA_AVX512VNNI ? BK_AVX512VNNI
            : k->isa & KERN_ISA_AVX512   ? BK_AVX512
            : k->isa & KERN_ISA_AVXVNNI  ? BK_AVXVNNI
@@ -36,10 +38,10 @@ int bk_level(const struct kern *k)
 
 uint32_t bk_level_isa(int level)
 {
-    return level == BK_AVX512VNNI ? KERN_ISA_AVX512VNNI
-           : level == BK_AVX512   ? KERN_ISA_AVX512
-           : level == BK_AVXVNNI  ? KERN_ISA_AVXVNNI
-                                  : KERN_ISA_AVX2;
+    return level == BK_AVX512VNNI                     ? KERN_ISA_AVX512VNNI
+           : level == BK_AVX512 || level == BK_FMA512 ? KERN_ISA_AVX512
+           : level == BK_AVXVNNI                      ? KERN_ISA_AVXVNNI
+                                                      : KERN_ISA_AVX2;
 }
 
 /* ---- one format ---- */
@@ -127,7 +129,7 @@ struct sampler {
     struct kern_set *set;
 };
 
-/* Items: 0 read, then the int8 and scaled ceilings of each level, then the points. */
+/* Items: 0 read, then the loop and scaled ceilings of each level, then the points. */
 static kt_status sample(void *ctx, uint32_t item, uint32_t round, kt_err *err)
 {
     struct sampler *s = ctx;
@@ -138,8 +140,10 @@ static kt_status sample(void *ctx, uint32_t item, uint32_t round, kt_err *err)
     } else if (item <= 2 * BK_LEVELS) {
         int level = (int)(item - 1) / 2;
         if (b->level_used[level] && item % 2 == 1)
-            b->int8_ops[level][round] = ceiling_int8(s->ceiling, bk_level_isa(level));
-        else if (b->level_used[level])
+            b->loop_ops[level][round] = level >= BK_FMA256
+                                            ? ceiling_fma(s->ceiling, bk_level_isa(level))
+                                            : ceiling_int8(s->ceiling, bk_level_isa(level));
+        else if (b->level_used[level] && level < BK_FMA256)
             b->scaled_ops[level][round] = ceiling_scaled(s->ceiling, bk_level_isa(level));
     } else {
         struct bk_point *p = &b->point[item - 1 - 2 * BK_LEVELS];

@@ -15,8 +15,8 @@
 
 #define BK_POINTS 256
 
-/* Compute ceilings: the instruction that a variant uses. */
-enum { BK_AVX2, BK_AVXVNNI, BK_AVX512, BK_AVX512VNNI, BK_LEVELS };
+/* Compute ceilings: the instruction that a variant uses. From BK_FMA256 on fp32. */
+enum { BK_AVX2, BK_AVXVNNI, BK_AVX512, BK_AVX512VNNI, BK_FMA256, BK_FMA512, BK_LEVELS };
 
 struct bk_point { /* one kernel at one number of tokens */
     const struct kern *k;
@@ -37,12 +37,12 @@ struct bk { /* options, and what was measured of the format in work */
     enum dtype t;
     struct bk_point point[BK_POINTS];
     uint32_t n_points;
-    double read_bps[ROUNDS_MOST], int8_ops[BK_LEVELS][ROUNDS_MOST],
-        scaled_ops[BK_LEVELS][ROUNDS_MOST];
+    double read_bps[ROUNDS_MOST], loop_ops[BK_LEVELS][ROUNDS_MOST], /* int8 or fp32 alone */
+        scaled_ops[BK_LEVELS][ROUNDS_MOST];                         /* int8 levels only */
     bool level_used[BK_LEVELS];
 };
 
-/* The ceiling of a variant, or -1 (its arithmetic is not int8). */
+/* The ceiling of a variant, or -1 (ref). */
 int bk_level(const struct kern *k);
 uint32_t bk_level_isa(int level);
 /* Least number of tokens from which the best GEMM is faster than the best GEMV at every larger

@@ -9,7 +9,7 @@
 
 /* What one point gives in one round. */
 struct figures {
-    double gb_s, gops, read, int8, scaled; /* the last three: shares, NAN where there is none */
+    double gb_s, gops, read, loop, scaled; /* the last three: shares, NAN where there is none */
 };
 
 static struct figures figures_of(const struct bk *b, const struct bk_point *p, uint32_t r)
@@ -19,12 +19,13 @@ static struct figures figures_of(const struct bk *b, const struct bk_point *p, u
                (double)(dtype_row_bytes(b->t, b->k) * b->rows) * b->host.n_threads / p->seconds[r],
            ops = 2.0 * b->rows * b->k * p->tokens * b->host.n_threads / p->seconds[r];
     return (struct figures){bytes * 1e-9, ops * 1e-9, bytes / b->read_bps[r],
-                            level >= 0 ? ops / b->int8_ops[level][r] : (double)NAN,
-                            level >= 0 ? ops / b->scaled_ops[level][r] : (double)NAN};
+                            level >= 0 ? ops / b->loop_ops[level][r] : (double)NAN,
+                            level >= 0 && level < BK_FMA256 ? ops / b->scaled_ops[level][r]
+                                                            : (double)NAN};
 }
 
 struct summary {
-    struct stats gb_s, gops, read, int8, scaled;
+    struct stats gb_s, gops, read, loop, scaled;
 };
 
 static void summarise(const struct bk *b, const struct bk_point *p, struct summary *s)
@@ -32,12 +33,12 @@ static void summarise(const struct bk *b, const struct bk_point *p, struct summa
     double v[5][ROUNDS_MOST];
     for (uint32_t r = 0; r < b->rounds.n; r++) {
         struct figures f = figures_of(b, p, r);
-        v[0][r] = f.gb_s, v[1][r] = f.gops, v[2][r] = f.read, v[3][r] = f.int8, v[4][r] = f.scaled;
+        v[0][r] = f.gb_s, v[1][r] = f.gops, v[2][r] = f.read, v[3][r] = f.loop, v[4][r] = f.scaled;
     }
     stats_of(v[0], b->rounds.n, &s->gb_s);
     stats_of(v[1], b->rounds.n, &s->gops);
     stats_of(v[2], b->rounds.n, &s->read);
-    stats_of(v[3], b->rounds.n, &s->int8);
+    stats_of(v[3], b->rounds.n, &s->loop);
     stats_of(v[4], b->rounds.n, &s->scaled);
 }
 
@@ -92,15 +93,22 @@ static void ceilings(const struct bk *b, struct json_out *j)
     for (int l = 0; l < BK_LEVELS; l++) {
         if (!b->level_used[l])
             continue;
-        const char *name = ceiling_int8_name(bk_level_isa(l));
+        const bool fma = l >= BK_FMA256;
+        const char *name =
+            fma ? ceiling_fma_name(bk_level_isa(l)) : ceiling_int8_name(bk_level_isa(l));
         jo_object(j);
         jo_kstr(j, "instruction", name);
-        put_series(j, "int8_gops", b->int8_ops[l], b->rounds.n);
-        put_series(j, "scaled_gops", b->scaled_ops[l], b->rounds.n);
+        put_series(j, fma ? "fma_gops" : "int8_gops", b->loop_ops[l], b->rounds.n);
+        if (!fma)
+            put_series(j, "scaled_gops", b->scaled_ops[l], b->rounds.n);
         jo_object_end(j);
-        if (!b->json)
+        if (b->json)
+            continue;
+        if (fma)
+            printf("; %s: fp32 loop %.0f GOPS", name, median(b->loop_ops[l], b->rounds.n) * 1e-9);
+        else
             printf("; %s: int8 loop %.0f, group-scaled %.0f GOPS", name,
-                   median(b->int8_ops[l], b->rounds.n) * 1e-9,
+                   median(b->loop_ops[l], b->rounds.n) * 1e-9,
                    median(b->scaled_ops[l], b->rounds.n) * 1e-9);
     }
     jo_array_end(j);
@@ -108,6 +116,7 @@ static void ceilings(const struct bk *b, struct json_out *j)
 
 void bk_out_format(const struct bk *b, struct json_out *j)
 {
+    const bool fma = kern_act_of(b->t) == KERN_ACT_F32;
     double gain = 0;
     jo_object(j);
     jo_kstr(j, "format", dtype_name(b->t));
@@ -116,7 +125,7 @@ void bk_out_format(const struct bk *b, struct json_out *j)
     jo_array(j);
     if (!b->json)
         printf("\n  %-28s %6s %8s %8s  %-20s  %-20s  %s\n", "kernel", "tokens", "GB/s", "GOPS",
-               "% read", "% group-scaled", "% int8");
+               "% read", "% group-scaled", fma ? "% fp32" : "% int8");
     for (uint32_t i = 0; i < b->n_points; i++) {
         const struct bk_point *p = &b->point[i];
         struct summary s;
@@ -131,14 +140,14 @@ void bk_out_format(const struct bk *b, struct json_out *j)
         rounds_put(j, "gops", &s.gops, 1);
         rounds_put(j, "read_ratio", &s.read, 1);
         rounds_put(j, "scaled_ratio", &s.scaled, 1);
-        rounds_put(j, "int8_ratio", &s.int8, 1);
+        rounds_put(j, fma ? "fma_ratio" : "int8_ratio", &s.loop, 1);
         jo_object_end(j);
         if (b->json)
             continue;
         printf("  %-28s %6u %8.2f %8.1f", p->k->name, p->tokens, s.gb_s.median, s.gops.median);
         share(&s.read, true);
         share(&s.scaled, true);
-        share(&s.int8, false);
+        share(&s.loop, false);
         printf("\n");
     }
     jo_array_end(j);

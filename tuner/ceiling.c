@@ -59,6 +59,8 @@ static void read_all(struct ceiling *c, uint32_t w)
 #define DOT_W(r)                                                                                   \
     "vpmaddubsw %%zmm31, %%zmm30, %%zmm27\n\tvpmaddwd %%zmm28, %%zmm27, %%zmm27\n\t"               \
     "vpaddd %%zmm27, %%zmm" #r ", %%zmm" #r "\n\t"
+#define FMA_Z(r) "vfmadd231ps %%zmm29, %%zmm28, %%zmm" #r "\n\t"
+#define FMA_Y(r) "vfmadd231ps %%ymm14, %%ymm14, %%ymm" #r "\n\t"
 /* acc in r, row sum in s */
 #define SCALE_Z(r, s)                                                                              \
     "vmulps %%zmm28, %%zmm29, %%zmm27\n\tvcvtdq2ps %%zmm" #r ", %%zmm" #r                          \
@@ -92,6 +94,20 @@ static void int8_loop(struct ceiling *c, uint32_t w)
         RUN(SET_YMM, EACH_12(DOT_Y));
     else if (c->isa & KERN_ISA_AVX2)
         RUN(SET_YMM, EACH_6(DOT_S));
+#endif
+    (void)n;
+}
+
+/* The same of fp32: 12 of 16 or of 8. */
+static void fma_loop(struct ceiling *c, uint32_t w)
+{
+    uint64_t n = c->loops;
+    (void)w;
+#if defined(__x86_64__)
+    if (c->isa & KERN_ISA_AVX512)
+        RUN(SET_ZMM, EACH_12(FMA_Z));
+    else if (c->isa & KERN_ISA_AVX2)
+        RUN(SET_YMM, EACH_12(FMA_Y));
 #endif
     (void)n;
 }
@@ -145,7 +161,7 @@ double ceiling_read(struct ceiling *c)
     return (double)(c->bytes * c->n) / seconds_of(c, read_all);
 }
 
-/* Operations per second of a loop with `products` int8 products a turn, over about 20 ms. */
+/* Operations per second of a loop with `products` products a turn, over about 20 ms. */
 static double rate(struct ceiling *c, void (*loop)(struct ceiling *, uint32_t), double products,
                    uint32_t isa)
 {
@@ -164,6 +180,12 @@ double ceiling_int8(struct ceiling *c, uint32_t isa)
     return products > 0 ? rate(c, int8_loop, products, isa) : 0;
 }
 
+double ceiling_fma(struct ceiling *c, uint32_t isa)
+{
+    double products = isa & KERN_ISA_AVX512 ? 12 * 16 : isa & KERN_ISA_AVX2 ? 12 * 8 : 0;
+    return products > 0 ? rate(c, fma_loop, products, isa) : 0;
+}
+
 double ceiling_scaled(struct ceiling *c, uint32_t isa)
 {
     double products = isa & (KERN_ISA_AVX512VNNI | KERN_ISA_AVX512) ? 64 * 64
@@ -179,6 +201,13 @@ const char *ceiling_int8_name(uint32_t isa)
            : isa & KERN_ISA_AVXVNNI  ? "vpdpbusd, 256 bit"
            : isa & KERN_ISA_AVX2     ? "vpmaddubsw, 256 bit"
                                      : "none";
+}
+
+const char *ceiling_fma_name(uint32_t isa)
+{
+    return isa & KERN_ISA_AVX512 ? "vfmadd231ps, 512 bit"
+           : isa & KERN_ISA_AVX2 ? "vfmadd231ps, 256 bit"
+                                 : "none";
 }
 
 kt_status ceiling_open(uint32_t n, const int *cpus, uint64_t bytes, struct ceiling **out,

@@ -26,10 +26,14 @@ double ceiling_read(struct ceiling *c);
  * About 20 ms. */
 double ceiling_int8(struct ceiling *c, uint32_t isa);
 /* The same with what each group of 32 costs beside its 8 dot products: one convert, one multiply,
- * one fma (the group-scaled peak). No loads, no decoding. AVX2 kernels add the 16-bit products of
- * narrow formats before they widen them, so they can pass this loop, which widens each. About 20
- * ms. */
+ * one fma (the group-scaled peak). No loads, no decoding. Kernels without VNNI add the 16-bit
+ * products of narrow formats before they widen them, so they can pass this loop, which widens each.
+ * About 20 ms. */
 double ceiling_scaled(struct ceiling *c, uint32_t isa);
 const char *ceiling_int8_name(uint32_t isa);
+/* Multiplications plus additions per second in fp32, vfmadd231ps alone: formats with fp32
+ * activations. */
+double ceiling_fma(struct ceiling *c, uint32_t isa);
+const char *ceiling_fma_name(uint32_t isa);
 
 #endif
