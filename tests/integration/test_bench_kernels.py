@@ -37,6 +37,8 @@ def test_json():
             assert abs(k["gops"]["median"] / k["gb_s"]["median"] / per_byte - 1) < 1e-6, k
             vector = "avx" in k["kernel"] and f["format"] == "q8_0"
             assert (k["scaled_ratio"]["median"] is not None) == vector, k
+            loop = k["int8_ratio" if f["format"] == "q8_0" else "fma_ratio"]["median"]
+            assert (loop is not None) == ("avx" in k["kernel"]), k
     return doc
 
 
