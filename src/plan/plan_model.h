@@ -62,7 +62,7 @@ struct plan_prediction {
 /* A change, or several together, none of which can be left out or made smaller. */
 struct plan_remedy {
     char action[256], price[256];
-    char options[2048]; /* of this command, after its own: with them it fits. Spaces between */
+    char options[4096]; /* of this command, after its own: with them it fits. Spaces between */
     double cost;        /* order of the list; docs/COST.md has the rule */
 };
 #define PLAN_REMEDIES 3

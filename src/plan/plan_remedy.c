@@ -1,12 +1,13 @@
 /* plan_remedy.c - what would make a model fit: sets of changes, each tried by the same arithmetic
  * that refused it (plan_fit), with the shape, limits and memories that the change would give.
- * Experts in fewer bits, other matrices in 8, keys and values in 8, fewer or shorter sequences, a
- * fast tier, a higher limit, more memory; alone and together. A set stays only when no part of it
- * can be left out or made smaller at the same cost or less. Costs add up; docs/COST.md has the
- * table. Pure.
+ * Experts in fewer bits, other matrices in 8 or 4, keys and values in 8, fewer or shorter
+ * sequences, a fast tier, a higher limit, more memory; alone and together. A set of which a part
+ * does as well at no higher cost is told only when there is nothing else. Costs add up;
+ * docs/COST.md has the table. Pure.
  */
+#include "plan/plan_remedy.h"
+
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,6 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "kern.h"
-#include "plan/plan_model.h"
 
 #define KV_COST 0.05
 #define CUT_COST 0.5 /* of a context or a number of sequences that becomes nothing */
@@ -22,18 +22,14 @@
 #define LIMIT_COST 0.2
 #define MEMORY_COST 0.3
 #define DOUBLING_COST 0.7 /* of memory */
+#define AND_COST 0.05     /* of every change beside the first */
 #define LEAST_CTX 1024u
 #define CTX_UNIT 256u
-#define AND_COST 0.05 /* of every change beside the first */
-#define GB 1e9
-
-enum { FORMAT = 1, DENSE = 2, KV = 4, CTX = 8, PARALLEL = 16, TIER = 32, LIMIT = 64, MEMORY = 128 };
 
 /* Formats of experts from many bits to few; those that do not divide the rows are passed over. */
 static const char *const ladder[] = {"q8_0", "q6_k", "q5_k",  "q5_0", "q4_k",
                                      "q4_0", "q4_1", "mxfp4", "q3_k", "q2_k"};
 #define LADDER ((int)(sizeof ladder / sizeof ladder[0]))
-#define MAX_TIER_ASKS 8
 
 /* What the other matrices may become: little is lost in 8 bits, attention suffers in 4. */
 static const struct {
@@ -41,38 +37,6 @@ static const struct {
     double cost;
 } dense[] = {{"", "", 0}, {"q8_0", "8.5", 0.08}, {"q4_0", "4.5", 0.35}};
 #define DENSE_FORMATS 3
-
-struct change {
-    uint32_t kinds;
-    int format;     /* of the ladder; -1: as it is */
-    uint32_t dense; /* of dense[]; 0: as it is */
-    uint32_t ctx, parallel;
-    int tier;     /* of search.tier; -1: as it is */
-    double bits;  /* of the experts then */
-    double saved; /* bytes of experts */
-    double limit; /* bytes; 0: as it is */
-    double added; /* bytes of memory on all nodes together */
-    double cost;
-    bool pointless; /* a part of it does as well at no higher cost */
-    bool useless;   /* and with no more memory */
-    bool taken;
-};
-
-struct search {
-    const struct plan_model *m;
-    const struct host *h;
-    struct shape shape; /* with its own layers, rewritten by every trial */
-    struct shape_layer *layers;
-    struct plan plan;
-    struct plan_pool *pools;
-    double *node; /* [n_pools] bytes that the pool's memory must have */
-    char tier[MAX_TIER_ASKS][48];
-    int n_tiers;
-    struct change *found;
-    uint32_t n, most;
-    kt_status status;
-    kt_err *err;
-};
 
 /* ---- one trial ---- */
 
@@ -129,7 +93,7 @@ static bool fits(struct search *w, const struct change *c)
 
 /* ---- costs ---- */
 
-static double present(const struct search *w)
+double remedy_present(const struct search *w)
 {
     double sum = 0;
     for (uint32_t i = 0; i < w->plan.n_pools; i++)
@@ -156,7 +120,7 @@ static double cost_of(const struct search *w, const struct change *c)
     if (c->kinds & LIMIT)
         sum += LIMIT_COST;
     if (c->kinds & MEMORY)
-        sum += MEMORY_COST + DOUBLING_COST * log2(1 + c->added / fmax(present(w), 1));
+        sum += MEMORY_COST + DOUBLING_COST * log2(1 + c->added / fmax(remedy_present(w), 1));
     return sum + AND_COST * (__builtin_popcount(c->kinds) - 1);
 }
 
@@ -248,8 +212,7 @@ static bool rows_divide(const struct shape *s, enum dtype t)
     return s->hidden % unit == 0 && s->expert_inter % unit == 0;
 }
 
-/* Bits of an expert's weight; 0 without experts. */
-static double bits_of(const struct shape *s)
+double remedy_bits(const struct shape *s)
 {
     double weights = 0;
     for (uint32_t i = 0; i < s->n_layers; i++)
@@ -266,11 +229,12 @@ static bool smaller(struct search *w, struct change *c, double *last)
     if (t < 0 || !kern_has_dtype(t) || !rows_divide(w->m->shape, (enum dtype)t))
         return false;
     reshape(w, c);
-    c->bits = bits_of(&w->shape);
+    c->bits = remedy_bits(&w->shape);
     if (c->bits >= *last)
         return false;
     *last = c->bits;
     c->kinds |= FORMAT;
+    c->experts = ladder[c->format];
     c->saved = shape_expert_bytes(w->m->shape) - shape_expert_bytes(&w->shape);
     return true;
 }
@@ -299,7 +263,7 @@ static void try_set(struct search *w, const struct change *c)
 
 static void try_all(struct search *w)
 {
-    double last = bits_of(w->m->shape);
+    double last = remedy_bits(w->m->shape);
     bool kv = plan_kv_element(w->m->o.kv_type) > plan_kv_element("int8");
     for (int f = last > 0 ? -1 : LADDER; f < LADDER; f++) {
         struct change c = {.format = f,
@@ -312,6 +276,8 @@ static void try_all(struct search *w)
         for (uint32_t k = 0; k < 2 * DENSE_FORMATS; k++) {
             struct change d = c;
             d.dense = k / 2;
+            d.others = dense[d.dense].format;
+            d.others_bits = dense[d.dense].bits;
             d.kinds |= (k & 1 ? KV : 0) | (d.dense > 0 ? DENSE : 0);
             if ((k & 1) && !kv)
                 continue;
@@ -333,7 +299,7 @@ static void list_tiers(struct search *w)
         gpu = gpu || (w->h->gpus[i].cuda && w->h->gpus[i].memory_bytes != HOST_UNKNOWN_BYTES);
     if (gpu)
         snprintf(w->tier[w->n_tiers++], sizeof w->tier[0], "auto");
-    for (uint32_t i = 0; i < w->plan.n_tiers && w->n_tiers < MAX_TIER_ASKS; i++) {
+    for (uint32_t i = 0; i < w->plan.n_tiers && w->n_tiers < REMEDY_TIERS; i++) {
         const struct plan_tier *t = &w->plan.tiers[i];
         double room = floor((double)t->bytes * (1 - PLAN_SYSTEM_SHARE) / GB);
         if (t->usable && t->bytes != HOST_UNKNOWN_BYTES && room >= 1)
@@ -390,138 +356,15 @@ static uint32_t choose(struct search *w, struct change out[PLAN_REMEDIES])
     return n;
 }
 
-/* ---- words ---- */
-
-static void add(char *to, size_t size, const char *between, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static void add(char *to, size_t size, const char *between, const char *fmt, ...)
+/* The sizes of its nodes once more: other trials have written over them. */
+static void sizes_again(struct search *w, const struct change *c)
 {
-    size_t n = strlen(to);
-    va_list ap;
-    if (n > 0)
-        n += (size_t)snprintf(to + n, size - n, "%s", between);
-    if (n >= size)
-        return;
-    va_start(ap, fmt);
-    vsnprintf(to + n, size - n, fmt, ap);
-    va_end(ap);
-}
-
-#define ACTION(...) add(r->action, sizeof r->action, " and ", __VA_ARGS__)
-#define PRICE(...) add(r->price, sizeof r->price, "; ", __VA_ARGS__)
-#define OPTION(...) add(r->options, sizeof r->options, " ", __VA_ARGS__)
-
-static bool made_at_load(const char *format)
-{
-    static const char *const can[] = {"mxfp4", "q8_0", "q4_0", "int4", "int8", "fp8"};
-    for (size_t i = 0; i < sizeof can / sizeof can[0]; i++)
-        if (strcmp(can[i], format) == 0)
-            return true;
-    return false;
-}
-
-static void say_weights(const struct search *w, const struct change *c, struct plan_remedy *r)
-{
-    if (c->kinds & FORMAT) {
-        const char *f = ladder[c->format];
-        ACTION("--format %s", f);
-        OPTION("--format %s", f);
-        PRICE("%.2f instead of %.2f bits a weight, experts %.1f GB less (%s%s)", c->bits,
-              bits_of(w->m->shape), c->saved / GB,
-              made_at_load(f) ? "ktserve --quant " : "a GGUF file in ", f);
-    }
-    if (c->kinds & DENSE) {
-        const char *f = dense[c->dense].format;
-        ACTION("--format-dense %s", f);
-        OPTION("--format-dense %s", f);
-        PRICE("attention and head in %s bits a weight (ktserve --quant-dense %s)",
-              dense[c->dense].bits, f);
-    }
-    if (c->kinds & KV) {
-        ACTION("--kv-type int8");
-        OPTION("--kv-type int8");
-        PRICE("keys and values are rounded to 8 bits");
-    }
-}
-
-static void say_memory(const struct search *w, const struct change *c, struct plan_remedy *r)
-{
-    const struct plan *p = w->m->host_plan;
-    double least = INFINITY, most = 0;
-    uint32_t n = 0;
-    if (!(c->kinds & MEMORY))
-        return;
-    for (uint32_t i = 0; i < p->n_pools; i++) {
-        if (w->node[i] <= 0)
-            continue;
-        int32_t os = p->pools[i].node >= 0    ? p->pools[i].node
-                     : p->pools[i].n_mems > 0 ? p->pools[i].mems[0]
-                                              : 0;
-        double grown = w->node[i] - (double)p->pools[i].bytes;
-        for (uint32_t k = 0; k < w->h->n_nodes; k++)
-            if (w->h->nodes[k].os == os) /* a pool may have more nodes than this one */
-                OPTION("--set node%d.bytes=%.0f", os, (double)w->h->nodes[k].bytes + grown);
-        least = fmin(least, w->node[i]);
-        most = fmax(most, w->node[i]);
-        n++;
-    }
-    if (p->n_pools == 1)
-        ACTION("%.0f GB more memory", ceil(c->added / GB));
-    else if (most - least < GB)
-        ACTION("%.0f GB more memory (%.0f GB on each of %u nodes)", ceil(c->added / GB), most / GB,
-               n);
-    else
-        ACTION("%.0f GB more memory (%.0f to %.0f GB on %u nodes)", ceil(c->added / GB), least / GB,
-               most / GB, n);
-    PRICE("hardware: %.0f instead of %.0f GB", (present(w) + c->added) / GB, present(w) / GB);
-}
-
-static void say_limit(const struct search *w, const struct change *c, struct plan_remedy *r)
-{
-    const struct host_limits *l = &w->h->limits;
-    if (!(c->kinds & LIMIT))
-        return;
-    ACTION("a memory limit of %.0f GB", c->limit / GB);
-    if ((double)l->memory_max < c->limit)
-        OPTION("--set limits.memory_max_bytes=%.0f", c->limit);
-    if ((double)l->memory_high < c->limit)
-        OPTION("--set limits.memory_high_bytes=%.0f", c->limit);
-    PRICE("a change of the cgroup or container: %.0f GB more",
-          (c->limit - w->m->memory_limit) / GB);
-}
-
-static void say(struct search *w, const struct change *c, struct plan_remedy *r)
-{
-    struct change again = *c;
-    r->cost = c->cost;
-    say_weights(w, c, r);
-    if (c->kinds & CTX) {
-        ACTION("--ctx %u", c->ctx);
-        OPTION("--ctx %u", c->ctx);
-        PRICE("sequences of %u instead of %u tokens", c->ctx, w->m->o.ctx_tokens);
-    }
-    if (c->kinds & PARALLEL) {
-        ACTION("--parallel %u", c->parallel);
-        OPTION("--parallel %u", c->parallel);
-        PRICE("%u instead of %u sequences at once", c->parallel, w->m->o.parallel);
-    }
-    if (c->kinds & TIER) {
-        ACTION("--fast-tier %s", w->tier[c->tier]);
-        OPTION("--fast-tier %s", w->tier[c->tier]);
-        PRICE("%s; planned, not served by this version",
-              strcmp(w->tier[c->tier], "auto") == 0
-                  ? "attention, KV and some experts on the GPU"
-                  : "some experts in memory that no cores are near to");
-    }
-    if (c->kinds & (MEMORY | LIMIT)) { /* the sizes of its nodes again */
-        again.kinds &= ~(uint32_t)(MEMORY | LIMIT);
-        again.added = again.limit = 0;
-        reshape(w, &again);
-        w->n = w->most; /* nothing is kept */
-        try_memory(w, &again);
-    }
-    say_limit(w, c, r);
-    say_memory(w, c, r);
+    struct change bare = *c;
+    bare.kinds &= ~(uint32_t)(MEMORY | LIMIT);
+    bare.added = bare.limit = 0;
+    reshape(w, &bare);
+    w->n = w->most; /* nothing is kept */
+    try_memory(w, &bare);
 }
 
 kt_status plan_remedies(struct plan_model *m, const struct host *h, kt_err *err)
@@ -529,7 +372,7 @@ kt_status plan_remedies(struct plan_model *m, const struct host *h, kt_err *err)
     struct change best[PLAN_REMEDIES];
     const uint32_t n_pools = m->host_plan->n_pools;
     struct search w = {.m = m, .h = h, .plan = *m->host_plan, .err = err};
-    w.most = (LADDER + 1) * 2 * DENSE_FORMATS * (MAX_TIER_ASKS + 1) * 5;
+    w.most = (LADDER + 1) * 2 * DENSE_FORMATS * (REMEDY_TIERS + 1) * 5;
     w.layers = mem_calloc(m->shape->n_layers + (size_t)1, sizeof *w.layers);
     w.pools = mem_calloc(n_pools + (size_t)1, sizeof *w.pools);
     w.node = mem_calloc(n_pools + (size_t)1, sizeof *w.node);
@@ -543,8 +386,11 @@ kt_status plan_remedies(struct plan_model *m, const struct host *h, kt_err *err)
         try_all(&w);
         prune(&w);
         m->n_remedies = choose(&w, best);
-        for (uint32_t i = 0; i < m->n_remedies; i++)
-            say(&w, &best[i], &m->remedies[i]);
+        for (uint32_t i = 0; i < m->n_remedies; i++) {
+            if (best[i].kinds & (MEMORY | LIMIT))
+                sizes_again(&w, &best[i]);
+            remedy_say(&w, &best[i], &m->remedies[i]);
+        }
     }
     mem_free(w.layers);
     mem_free(w.pools);

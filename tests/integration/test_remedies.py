@@ -17,8 +17,8 @@ ASKS = [
     ["--format", "bf16", "--at", "4096", "--set", "limits.memory_max_bytes=24GB", "--set", "limits.memory_high_bytes=20GB"],
     ["--fast-tier", "auto", "--parallel", "4"],
 ]
-# a host with memory that no core is near to: a tier
-CXL = ["--topology", "syn:pack:2 [numa(memory=64GB)] core:8 pu:2"]
+# hosts without rates: two nodes, four small ones, three with one core each
+TOPOLOGIES = ["syn:pack:2 [numa(memory=64GB)] core:8 pu:2", "syn:pack:1 group:4 [numa(memory=8GB)] core:3 pu:1", "syn:pack:3 [numa(memory=250GB)] core:1 pu:1"]
 
 
 def plan(args):
@@ -55,7 +55,7 @@ def main():
     if not os.access(KTTUNE, os.X_OK):
         print("no kttune")
         return 77
-    hosts = [["--profile", p] for p in sorted(glob.glob(os.path.join(SRC, "profiles/*.json"))) if not p.endswith("schema.json")] + [CXL]
+    hosts = [["--profile", p] for p in sorted(glob.glob(os.path.join(SRC, "profiles/*.json"))) if not p.endswith("schema.json")] + [["--topology", t] for t in TOPOLOGIES]
     models = sorted(glob.glob(os.path.join(SRC, "profiles/shapes/*.config.json")))
     wrong, refused, fitted = [], 0, 0
     for host in hosts:
