@@ -305,6 +305,10 @@ kt_status eng_load_layout(struct kt_engine *e,
 void eng_choose_type(const struct kt_engine *e, enum mdl_role role, bool expert, enum dtype src,
                      int *through, enum dtype *packed);
 size_t eng_count_mats(const struct mdl_traits *t);
+/* Every matrix of a loaded layout once, in a fixed order. */
+typedef void (*eng_mat_fn)(void *ctx, struct eng_mat *m, enum mdl_role role, uint32_t layer,
+                           uint32_t expert);
+void eng_each_mat(const struct kt_engine *e, eng_mat_fn fn, void *ctx);
 /* packing.c */
 void eng_zero_counters(struct kt_engine *e); /* no worker runs */
 kt_status eng_load_weights(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);

@@ -2,9 +2,13 @@
  * norm vectors. Weights are not read here (packing.c).
  *
  * Every matrix is split by output rows over the pools, in whole panels (gate and up: in pairs), by
- * the plan's shares.
+ * the plan's shares. The parts lie in the arenas as the weights lie in the files, so that packing,
+ * which reads the files in order, fills each page at once, while the zeros that the system has put
+ * there are still in a cache.
  */
 #include "engine.h"
+
+#include <stdlib.h>
 
 #include "base/mem.h"
 
@@ -106,6 +110,74 @@ size_t eng_count_mats(const struct mdl_traits *t)
     return n;
 }
 
+void eng_each_mat(const struct kt_engine *e, eng_mat_fn fn, void *ctx)
+{
+    for (uint32_t i = 0; i < e->model->t.n_layers; i++) {
+        struct eng_layer *l = &e->layer[i];
+        fn(ctx, &l->q, MDL_Q, i, 0);
+        fn(ctx, &l->k, MDL_K, i, 0);
+        fn(ctx, &l->v, MDL_V, i, 0);
+        fn(ctx, &l->o, MDL_O, i, 0);
+        if (l->moe)
+            fn(ctx, &l->router, MDL_ROUTER, i, 0);
+        for (uint32_t x = 0; x < (l->moe ? e->model->t.n_experts : 1); x++) {
+            fn(ctx, &l->gate[x], MDL_GATE, i, x);
+            fn(ctx, &l->up[x], MDL_UP, i, x);
+            fn(ctx, &l->down[x], MDL_DOWN, i, x);
+        }
+    }
+    fn(ctx, (struct eng_mat *)(uintptr_t)&e->head, MDL_HEAD, 0, 0);
+}
+
+struct places {
+    const struct kt_engine *e;
+    struct place {
+        const uint8_t *at; /* in the mapped file */
+        size_t nth;        /* in the fixed order: two matrices may share a tensor */
+        struct eng_mat *m;
+    } * list;
+    size_t n;
+};
+
+static void add_place(void *ctx, struct eng_mat *m, enum mdl_role role, uint32_t layer,
+                      uint32_t expert)
+{
+    struct places *p = ctx;
+    struct mdl_slice s = {0};
+    (void)mdl_weight(p->e->model, role, layer, expert, &s);
+    p->list[p->n] = (struct place){s.data, p->n, m};
+    p->n++;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+    if (x->at != y->at)
+        return x->at > y->at ? 1 : -1;
+    return (x->nth > y->nth) - (x->nth < y->nth);
+}
+
+/* New offsets in the arenas; their sizes stay. */
+static kt_status order_arenas(struct kt_engine *e, kt_err *err)
+{
+    struct places all = {.e = e};
+    all.list = mem_calloc(eng_count_mats(&e->model->t), sizeof *all.list);
+    if (all.list == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a list of matrices");
+    eng_each_mat(e, add_place, &all);
+    qsort(all.list, all.n, sizeof *all.list, by_place);
+    for (uint32_t p = 0; p < e->n_pools; p++) {
+        uint64_t at = 0;
+        for (size_t i = 0; i < all.n; i++) {
+            const struct eng_mat *m = all.list[i].m;
+            m->part[p].w = (uint8_t *)(uintptr_t)at;
+            at += (kern_packed_bytes(m->layout, m->type, m->part[p].rows, m->k) + 63) / 64 * 64;
+        }
+    }
+    mem_free(all.list);
+    return KT_OK;
+}
+
 /* Norm vectors as fp32, whatever the file has. */
 static kt_status take_vector(struct kt_engine *e, enum mdl_role role, uint32_t layer,
                              const float **out, kt_err *err)
@@ -172,6 +244,7 @@ kt_status eng_load_layout(struct kt_engine *e, kt_err *err)
     }
     e->head.part = e->mats[at++].part;
     KT_TRY(lay_out(e, MDL_HEAD, 0, 0, &e->head, err));
+    KT_TRY(order_arenas(e, err));
     for (uint32_t p = 0; p < e->n_pools; p++)
         e->weight_bytes += e->arena_bytes[p];
     return KT_OK;

@@ -150,47 +150,31 @@ static kt_status digest_model(const struct kt_engine *e, struct source *src, uin
     return KT_OK;
 }
 
-static void take(const struct eng_mat **list, size_t *n, const struct eng_mat *m)
-{
-    if (list != NULL)
-        list[*n] = m;
-    (*n)++;
-}
+struct mat_list {
+    const struct eng_mat **mat;
+    size_t n;
+};
 
-/* All matrices in a fixed order; only counts while list is NULL. */
-static size_t list_mats(const struct kt_engine *e, const struct eng_mat **list)
+static void take(void *ctx, struct eng_mat *m, enum mdl_role role, uint32_t layer, uint32_t expert)
 {
-    size_t n = 0;
-    for (uint32_t i = 0; i < e->model->t.n_layers; i++) {
-        const struct eng_layer *l = &e->layer[i];
-        take(list, &n, &l->q);
-        take(list, &n, &l->k);
-        take(list, &n, &l->v);
-        take(list, &n, &l->o);
-        if (l->moe)
-            take(list, &n, &l->router);
-        for (uint32_t x = 0; x < (l->moe ? e->model->t.n_experts : 1); x++) {
-            take(list, &n, &l->gate[x]);
-            take(list, &n, &l->up[x]);
-            take(list, &n, &l->down[x]);
-        }
-    }
-    take(list, &n, &e->head);
-    return n;
+    struct mat_list *l = ctx;
+    (void)role;
+    (void)layer;
+    (void)expert;
+    l->mat[l->n++] = m;
 }
 
 kt_status pack_key_of(const struct kt_engine *e, struct source *src, struct pack_key *out,
                       kt_err *err)
 {
-    size_t n = list_mats(e, NULL);
-    const struct eng_mat **mat = mem_calloc(n, sizeof *mat);
+    struct mat_list l = {mem_calloc(eng_count_mats(&e->model->t), sizeof *l.mat), 0};
     memset(out, 0, sizeof *out);
-    if (mat == NULL)
-        KT_FAIL(err, KT_E_NOMEM, "no memory for a list of %zu matrices", n);
-    (void)list_mats(e, mat);
+    if (l.mat == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a list of matrices");
+    eng_each_mat(e, take, &l);
     kern_abi(out->build);
-    digest_layout(e, mat, n, out->layout);
-    kt_status s = digest_packing(e, mat, n, out->packing, err);
-    mem_free(mat);
+    digest_layout(e, l.mat, l.n, out->layout);
+    kt_status s = digest_packing(e, l.mat, l.n, out->packing, err);
+    mem_free(l.mat);
     return s == KT_OK ? digest_model(e, src, out->model, err) : s;
 }

@@ -1,12 +1,14 @@
 /* packing.c - the weights of a model from its files into the pools' memory, by all workers.
  *
- * The work is cut into pieces of about a megabyte: rows of one matrix that one pool owns. A pool's
- * workers claim its pieces in file order, read each into a buffer of their own, which stays in
- * cache, and pack it into the pool's memory: so pages are touched first, and only, by their own
- * node, the disk is read sequentially, and memory beyond the packed weights is a buffer for each
- * worker. Conversion at load (--quant, --quant-dense, --strict) goes file form -> fp32 -> file form
- * of the wanted type -> packed, 64 rows at a time, so its bits equal those of a file that was
- * converted before. Owner: the engine thread; workers only inside team_run.
+ * The work is cut into pieces of about half a megabyte: rows of one matrix that one pool owns. A
+ * pool's workers claim runs of pieces in file order, which is also the order of the pool's memory,
+ * so pages are touched first, and only, by their own node, and the disk is read sequentially.
+ * Rows that are packed as stored are read right into the place where they will lie, one panel too
+ * high, and packed downwards from there; others go through a buffer of the worker. So memory beyond
+ * the packed weights is two buffers for each worker. Conversion at load (--quant, --quant-dense,
+ * --strict) goes file form -> fp32 -> file form of the wanted type -> packed, 64 rows at a time, so
+ * its bits equal those of a file that was converted before. Owner: the engine thread; workers only
+ * inside team_run.
  */
 #include "engine.h"
 
@@ -19,9 +21,10 @@
 #include "pack_cache.h"
 #include "source.h"
 
-#define PIECE_BYTES                                                                                \
-    (1u << 20)       /* of the file, about: a buffer that the second-level cache holds             \
-                      */
+#define PIECE_BYTES (1u << 19) /* of the file, about: the second-level cache holds it */
+/* Pieces of a claim: two workers that touch one huge page of fresh memory at the same time both
+ * fill it with zeros, and one of the two is thrown away. */
+#define RUN_PIECES 8
 #define STEP_ROWS 64 /* rows converted at once */
 #define PROGRESS_NS 100000000u
 
@@ -40,6 +43,7 @@ struct packer {
     struct source *source;
     struct piece *piece;
     uint32_t n_pieces;
+    uint32_t listed_pool; /* while the list is made */
     uint32_t *pool_first; /* [n_pools+1] pieces of each pool are contiguous */
     uint64_t total_bytes, largest;
     _Atomic uint64_t done_bytes;
@@ -118,27 +122,58 @@ static bool pack_rows(struct packer *pk, const struct piece *k, uint32_t worker,
     return bad < 0;
 }
 
-static void pack_piece(struct packer *pk, const struct piece *k, uint32_t worker)
+/* Through the worker's buffers. */
+static void pack_staged(struct packer *pk, const struct piece *k, uint32_t worker, uint8_t *dst)
 {
-    const struct eng_mat *m = k->mat;
-    const struct eng_part *part = &m->part[k->pool];
     uint64_t row_bytes = mdl_file_row_bytes(&k->src);
-    bool as_stored = k->through < 0 && m->type == k->src.type && k->src.scale.data == NULL;
-    uint32_t step = as_stored ? k->rows : STEP_ROWS;
+    const uint8_t *src = pk->stage[worker];
     kt_err err;
-    if (atomic_load_explicit(&pk->failed, memory_order_relaxed))
-        return;
     if (source_read(pk->source, k->at, k->bytes, pk->stage[worker], &err) != KT_OK) {
         fail(pk, &err);
         return;
     }
-    for (uint32_t r = 0; r < k->rows; r += step) {
-        uint32_t n = k->rows - r < step ? k->rows - r : step;
-        uint8_t *dst = part->w + (uint64_t)((k->row0 + r) / KERN_PANEL) * m->panel_bytes;
-        if (!pack_rows(pk, k, worker, pk->stage[worker] + r * row_bytes, part->row0 + k->row0 + r,
-                       n, dst))
+    for (uint32_t r = 0; r < k->rows; r += STEP_ROWS) {
+        uint32_t n = k->rows - r < STEP_ROWS ? k->rows - r : STEP_ROWS;
+        if (!pack_rows(pk, k, worker, src + r * row_bytes, k->mat->part[k->pool].row0 + k->row0 + r,
+                       n, dst + (uint64_t)(r / KERN_PANEL) * k->mat->panel_bytes))
             return;
     }
+}
+
+/* All panels but the last end where the piece's memory ends, and each is packed to the panel below:
+ * a packed panel is never smaller than its rows. The last one waits in the worker's buffer. */
+static void pack_in_place(struct packer *pk, const struct piece *k, uint32_t worker, uint8_t *dst)
+{
+    const uint64_t to = k->mat->panel_bytes, from = KERN_PANEL * mdl_file_row_bytes(&k->src);
+    const uint32_t last = (k->rows - 1) / KERN_PANEL, row = k->mat->part[k->pool].row0 + k->row0;
+    uint8_t *src = dst + (last + 1) * to - last * from;
+    kt_err err;
+    if ((last > 0 && source_read(pk->source, k->at, last * from, src, &err) != KT_OK) ||
+        source_read(pk->source, k->at + last * from, k->bytes - last * from, pk->stage[worker],
+                    &err) != KT_OK) {
+        fail(pk, &err);
+        return;
+    }
+    for (uint32_t i = 0; i < last; i++)
+        if (!pack_rows(pk, k, worker, src + i * from, row + i * KERN_PANEL, KERN_PANEL,
+                       dst + i * to))
+            return;
+    (void)pack_rows(pk, k, worker, pk->stage[worker], row + last * KERN_PANEL,
+                    k->rows - last * KERN_PANEL, dst + last * to);
+}
+
+static void pack_piece(struct packer *pk, const struct piece *k, uint32_t worker)
+{
+    const struct eng_mat *m = k->mat;
+    uint8_t *dst = m->part[k->pool].w + (uint64_t)(k->row0 / KERN_PANEL) * m->panel_bytes;
+    bool as_stored = k->through < 0 && m->type == k->src.type && k->src.scale.data == NULL;
+    if (atomic_load_explicit(&pk->failed, memory_order_relaxed))
+        return;
+    /* rows of KERN_ROWS are not padded to a whole panel: no room to read them higher */
+    if (as_stored && m->layout == KERN_P16)
+        pack_in_place(pk, k, worker, dst);
+    else
+        pack_staged(pk, k, worker, dst);
     uint64_t done = atomic_fetch_add(&pk->done_bytes, k->bytes) + k->bytes, now = clock_ns();
     if (worker == 0 && pk->o->progress != NULL && now - pk->last_progress_ns > PROGRESS_NS) {
         pk->last_progress_ns = now;
@@ -150,11 +185,14 @@ static void pack_worker(void *ctx, uint32_t worker)
 {
     struct packer *pk = ctx;
     struct kt_engine *e = pk->e;
-    uint32_t pool = e->worker[worker].pool, first = pk->pool_first[pool],
-             n = pk->pool_first[pool + 1] - first, i;
+    uint32_t pool = e->worker[worker].pool, first = pk->pool_first[pool];
+    struct eng_cut cut;
+    uint64_t from, to;
     e->worker[worker].phase = 0;
-    while (eng_claim_pool(e, worker, n, &i))
-        pack_piece(pk, &pk->piece[first + i], worker);
+    eng_cut_begin(e, worker, &cut, pk->pool_first[pool + 1] - first, 1, RUN_PIECES);
+    while (eng_cut_next(e, worker, &cut, &from, &to))
+        for (uint64_t i = from; i < to; i++)
+            pack_piece(pk, &pk->piece[first + i], worker);
 }
 
 /* ---- the list of pieces ---- */
@@ -167,9 +205,11 @@ static uint32_t piece_rows(uint64_t row_bytes)
 }
 
 /* Add the pieces of one matrix for one pool; only counts while pk->piece is NULL. */
-static void add_pieces(struct packer *pk, const struct eng_mat *m, enum mdl_role role,
-                       uint32_t layer, uint32_t expert, uint32_t pool)
+static void add_pieces(void *ctx, struct eng_mat *m, enum mdl_role role, uint32_t layer,
+                       uint32_t expert)
 {
+    struct packer *pk = ctx;
+    const uint32_t pool = pk->listed_pool;
     struct kt_engine *e = pk->e;
     struct mdl_slice s;
     int through;
@@ -203,25 +243,11 @@ static int by_place(const void *a, const void *b)
 static void list_pieces(struct packer *pk)
 {
     struct kt_engine *e = pk->e;
-    const struct mdl_traits *t = &e->model->t;
     pk->n_pieces = 0;
     for (uint32_t p = 0; p < e->n_pools; p++) {
         pk->pool_first[p] = pk->n_pieces;
-        for (uint32_t i = 0; i < t->n_layers; i++) {
-            const struct eng_layer *l = &e->layer[i];
-            add_pieces(pk, &l->q, MDL_Q, i, 0, p);
-            add_pieces(pk, &l->k, MDL_K, i, 0, p);
-            add_pieces(pk, &l->v, MDL_V, i, 0, p);
-            add_pieces(pk, &l->o, MDL_O, i, 0, p);
-            if (l->moe)
-                add_pieces(pk, &l->router, MDL_ROUTER, i, 0, p);
-            for (uint32_t x = 0; x < (l->moe ? t->n_experts : 1); x++) {
-                add_pieces(pk, &l->gate[x], MDL_GATE, i, x, p);
-                add_pieces(pk, &l->up[x], MDL_UP, i, x, p);
-                add_pieces(pk, &l->down[x], MDL_DOWN, i, x, p);
-            }
-        }
-        add_pieces(pk, &e->head, MDL_HEAD, 0, 0, p);
+        pk->listed_pool = p;
+        eng_each_mat(e, add_pieces, pk);
     }
     pk->pool_first[e->n_pools] = pk->n_pieces;
     for (uint32_t p = 0; pk->piece != NULL && p < e->n_pools; p++)
