@@ -7,6 +7,6 @@ kernels_libkern_avx512_la_SOURCES += %D%/avx512/mm512.h %D%/avx512/wide512.h %D%
 	%D%/avx512/mm_fp8_avx512.c %D%/avx512/mm_i8_avx512.c
 kernels_libkern_avx512vnni_la_SOURCES += %D%/avx512vnni/mm_gemv_avx512vnni.c %D%/avx512vnni/mm_gemm_avx512vnni.c \
 	%D%/avx512vnni/mm_i8_avx512vnni.c
-kernels_libkern_amx_la_SOURCES += %D%/amx/mm_gemm_amx.c %D%/amx/tile.h
+kernels_libkern_amx_la_SOURCES += %D%/amx/mm_gemm_amx.c %D%/amx/mm_i8_amx.c %D%/amx/mm_bf16_amx.c %D%/amx/tile.h
 kernels_libkern_avxvnni_la_SOURCES += %D%/avxvnni/mm_gemv_avxvnni.c %D%/avxvnni/mm_gemm_avxvnni.c
 kernels_libkern_avx512bf16_la_SOURCES += %D%/avx512bf16/mm_gemm_bf16.c

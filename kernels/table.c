@@ -58,6 +58,8 @@ const struct kern *const *kern_table(size_t *n)
 #endif
 #if KT_HAVE_AMX
         t = kern_amx_gemm(&c), take(t, c);
+        t = kern_amx_i8(&c), take(t, c);
+        t = kern_amx_bf16(&c), take(t, c);
 #endif
     }
     *n = n_rows;

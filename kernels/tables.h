@@ -28,7 +28,11 @@ const struct kern *kern_avx512vnni_gemm(size_t *n);
 const struct kern *kern_avx512vnni_i8(size_t *n);
 const struct kern *kern_avx512bf16_mm(size_t *n);
 const struct kern *kern_amx_gemm(size_t *n);
-/* The same source over the tile model of amx/tile.h; in the kernel tests only. */
+const struct kern *kern_amx_i8(size_t *n);
+const struct kern *kern_amx_bf16(size_t *n);
+/* The same sources over the tile model of amx/tile.h; in the kernel tests only. */
 const struct kern *kern_amx_gemm_emulated(size_t *n);
+const struct kern *kern_amx_i8_emulated(size_t *n);
+const struct kern *kern_amx_bf16_emulated(size_t *n);
 
 #endif

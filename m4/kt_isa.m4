@@ -28,17 +28,17 @@ AC_DEFUN([KT_ISA_CHECK], [
   KT_ISA_TRY([avx512bf16], [AVX512-BF16], [-mavx512f -mavx512bw -mavx512vl -mavx512bf16],
     [__m512 a = _mm512_setzero_ps(); __m512bh b = _mm512_cvtne2ps_pbh(a, a); return (int)_mm512_reduce_add_ps(_mm512_dpbf16_ps(a, b, b));])
   AS_IF([test "x$kt_have_avx512" = xno], [kt_have_avx512bf16=no])
-  KT_ISA_TRY([amx], [AMX], [-mavx512f -mamx-tile -mamx-int8],
-    [_tile_zero(0); _tile_dpbssd(0, 1, 2); _tile_release(); return 0;])
-  # they start from an AVX512-VNNI file's helpers
-  AS_IF([test "x$kt_have_avx512vnni" = xno], [kt_have_amx=no])
+  KT_ISA_TRY([amx], [AMX], [-mavx512f -mamx-tile -mamx-int8 -mamx-bf16],
+    [_tile_zero(0); _tile_dpbssd(0, 1, 2); _tile_dpbsud(0, 1, 2); _tile_dpbf16ps(0, 1, 2); _tile_release(); return 0;])
+  # they start from the helpers of AVX512-VNNI and AVX512-BF16 files
+  AS_IF([test "x$kt_have_avx512vnni" = xno || test "x$kt_have_avx512bf16" = xno], [kt_have_amx=no])
   KT_AVX2_CFLAGS="-mavx2 -mfma -mf16c"
   KT_AVXVNNI_CFLAGS="$KT_AVX2_CFLAGS -mavxvnni"
   AC_SUBST([KT_AVXVNNI_CFLAGS])
   KT_AVX512_CFLAGS="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512"
   KT_AVX512VNNI_CFLAGS="$KT_AVX512_CFLAGS -mavx512vnni"
   AC_SUBST([KT_AVX512VNNI_CFLAGS])
-  KT_AMX_CFLAGS="$KT_AVX512VNNI_CFLAGS -mamx-tile -mamx-int8"
+  KT_AMX_CFLAGS="$KT_AVX512VNNI_CFLAGS -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16"
   AC_SUBST([KT_AMX_CFLAGS])
   KT_AVX512BF16_CFLAGS="$KT_AVX512_CFLAGS -mavx512bf16"
   AC_SUBST([KT_AVX512BF16_CFLAGS])

@@ -42,7 +42,7 @@ const struct opt_row opt_table[] = {
     {"kv-type", "TYPE", 0, OPT_STRING, AT(kv_type), NULL, 0, 0, "bf16 (default), f32 or int8"},
     {"kv-tokens", "N", 0, OPT_UINT, AT(kv_tokens), "0", 0, UINT64_MAX, "KV capacity of all sequences in tokens; 0: what memory allows"},
     {"strict", NULL, 0, OPT_FLAG, AT(strict), NULL, 0, 0, "fp32 everywhere: slow, for comparison"},
-    {"fast-bf16", NULL, 0, OPT_FLAG, AT(fast_bf16), NULL, 0, 0, "BF16 matrices round activations to BF16 for many tokens: faster, but bits depend on batch and chunks"},
+    {"fast-bf16", NULL, 0, OPT_FLAG, AT(fast_bf16), NULL, 0, 0, "BF16 and FP8 matrices round activations to BF16 for many tokens: faster, but bits depend on batch and chunks"},
     {"quant", "TYPE", 0, OPT_STRING, AT(quant), NULL, 0, 0, "convert routed experts at load: mxfp4, q8_0, q4_0, int4, int8, fp8, none"},
     {"quant-dense", "TYPE", 0, OPT_STRING, AT(quant_dense), NULL, 0, 0, "convert all other matrices at load: mxfp4, q8_0, q4_0, int4, int8, fp8, none"},
     {"cpu-mask", "ISA", 0, OPT_STRING, AT(cpu_mask), NULL, 0, 0, "highest instruction set to use: ref, avx2, avxvnni, avx512, avx512vnni, amx"},

@@ -82,8 +82,9 @@ typedef struct kt_engine_opts {
     const char *quant_dense;
     /** Decode every format to fp32, fp32 activations, fp32 KV: slow, for comparison. */
     bool strict;
-    /** BF16 matrices round activations to BF16 for many tokens: about twice as fast in prefill, but
-     * not canonical: bits then depend on batch and chunks. Refused without AVX512-BF16. */
+    /** BF16 and FP8 matrices, except routers, round activations to BF16 for many tokens: almost
+     * twice as fast in prefill, but not canonical: bits then depend on batch and chunks. Refused
+     * without AVX512-BF16. */
     bool fast_bf16;
     const char *kv_type; /**< "bf16" (default), "f32" or "int8" */
     uint32_t max_seqs;   /**< sequences open at once, 1..4096; default 16 */

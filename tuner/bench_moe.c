@@ -269,7 +269,7 @@ static int usage(FILE *to)
         "  --format F,F..     weight formats (default mxfp4)\n"
         "  --threads N        (default: the plan's)\n"
         "  --cpu-mask LEVEL   ref, avx2, avxvnni, avx512, avx512vnni or amx\n"
-        "  --fast-bf16        round activations of BF16 weights to BF16\n"
+        "  --fast-bf16        round activations of BF16 and FP8 weights to BF16\n"
         "  --rounds N         paired rounds, 3 to %d (default 9)\n"
         "  --seed N           of the order inside a round and of zipf (default 1)\n"
         "  --json             one JSON object\n"

@@ -41,10 +41,17 @@ _Static_assert(sizeof(struct tile_config) == 64, "as LDTILECFG reads it");
 #define tile_store(t, p, stride) _tile_stored(t, p, stride)
 /* acc[m][n] += sum over k and 4 bytes of a[m][k] * b[k][n], signed bytes */
 #define tile_dot_s8(acc, a, b) _tile_dpbssd(acc, a, b)
+/* the same with unsigned bytes in b */
+#define tile_dot_s8u8(acc, a, b) _tile_dpbsud(acc, a, b)
+/* acc[m][n] += sum over k and 2 of a[m][k] * b[k][n], BF16 pairs, fp32 sums */
+#define tile_dot_bf16(acc, a, b) _tile_dpbf16ps(acc, a, b)
 
 #else
 
+#include <math.h>
 #include <stdlib.h>
+
+#include "base/fp.h"
 
 #define tile_sync() ((void)0)
 
@@ -105,13 +112,19 @@ static inline void tile_store(int t, void *p, size_t stride)
         memcpy((uint8_t *)p + (size_t)r * stride, tile_file.t[t].row[r], tile_file.c.row_bytes[t]);
 }
 
-static inline void tile_dot_s8(int acc, int a, int b)
+static inline void tile_fit(int acc, int a, int b)
 {
     const struct tile_config *c = &tile_file.c;
     tile_used(acc), tile_used(a), tile_used(b);
     tile_must(acc != a && acc != b && a != b);
     tile_must(c->rows[acc] == c->rows[a] && c->row_bytes[acc] == c->row_bytes[b] &&
               c->row_bytes[a] == 4 * c->rows[b]);
+}
+
+static inline void tile_dot_s8(int acc, int a, int b)
+{
+    const struct tile_config *c = &tile_file.c;
+    tile_fit(acc, a, b);
     for (int m = 0; m < c->rows[acc]; m++)
         for (int n = 0; n < c->row_bytes[acc] / 4; n++) {
             int32_t s;
@@ -120,6 +133,55 @@ static inline void tile_dot_s8(int acc, int a, int b)
                 for (int i = 0; i < 4; i++)
                     s += (int8_t)tile_file.t[a].row[m][4 * k + i] *
                          (int8_t)tile_file.t[b].row[k][4 * n + i];
+            memcpy(tile_file.t[acc].row[m] + 4 * n, &s, 4);
+        }
+}
+
+/* Sums wrap at 2^32. */
+static inline void tile_dot_s8u8(int acc, int a, int b)
+{
+    const struct tile_config *c = &tile_file.c;
+    tile_fit(acc, a, b);
+    for (int m = 0; m < c->rows[acc]; m++)
+        for (int n = 0; n < c->row_bytes[acc] / 4; n++) {
+            uint32_t s;
+            memcpy(&s, tile_file.t[acc].row[m] + 4 * n, 4);
+            for (int k = 0; k < c->rows[b]; k++)
+                for (int i = 0; i < 4; i++)
+                    s += (uint32_t)((int8_t)tile_file.t[a].row[m][4 * k + i] *
+                                    tile_file.t[b].row[k][4 * n + i]);
+            memcpy(tile_file.t[acc].row[m] + 4 * n, &s, 4);
+        }
+}
+
+/* Subnormal operands count as zero of their sign, and subnormal results become it. */
+static inline float tile_flush(float f)
+{
+    return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f;
+}
+
+static inline float tile_bf16(int t, int row, int i)
+{
+    uint16_t h;
+    memcpy(&h, tile_file.t[t].row[row] + 2 * i, 2);
+    return tile_flush(bf16_to_f32(h));
+}
+
+/* The even and the odd columns have a sum each, by fma, nearest even; the two are added, and the
+ * result to acc. */
+static inline void tile_dot_bf16(int acc, int a, int b)
+{
+    const struct tile_config *c = &tile_file.c;
+    tile_fit(acc, a, b);
+    for (int m = 0; m < c->rows[acc]; m++)
+        for (int n = 0; n < c->row_bytes[acc] / 4; n++) {
+            float s, even = 0, odd = 0;
+            for (int k = 0; k < c->rows[b]; k++) {
+                even = tile_flush(fmaf(tile_bf16(a, m, 2 * k), tile_bf16(b, k, 2 * n), even));
+                odd = tile_flush(fmaf(tile_bf16(a, m, 2 * k + 1), tile_bf16(b, k, 2 * n + 1), odd));
+            }
+            memcpy(&s, tile_file.t[acc].row[m] + 4 * n, 4);
+            s = tile_flush(tile_flush(s) + tile_flush(even + odd));
             memcpy(tile_file.t[acc].row[m] + 4 * n, &s, 4);
         }
 }

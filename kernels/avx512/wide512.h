@@ -121,14 +121,22 @@ IN __m512 wide_mac(__m512 f, __m512 w, __m512 x)
     return _mm512_fmadd_ps(w, x, f);
 }
 #else
-/* Columns 2i and 2i + 1 in BF16; a last odd column has a zero beside it. */
+/* Columns 2i and 2i + 1 in BF16; a last odd column has a zero beside it. FP8 codes are exact in
+ * BF16, 2^-8 of their value as above; the scales wait for the sums. */
 IN __m512 wide_decode(int t, const uint8_t *p, uint32_t i, uint32_t len, __m512 scale)
 {
     const __m512i beside =
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                          21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     (void)scale;
-    (void)t;
+    if (t == DT_FP8) {
+        p += (size_t)2 * i * KERN_PANEL + 64 * (2 * i / FP8_BLOCK + 1);
+        __m512i h = _mm512_permutexvar_epi16(
+            beside, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)));
+        h = _mm512_and_si512(_mm512_slli_epi16(h, 7), _mm512_set1_epi16((short)0xbfff));
+        return (__m512)_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)),
+                                           _mm512_cvtph_ps(_mm512_castsi512_si256(h)));
+    }
     p += (size_t)i * 64;
     const __m512i v = 2 * i + 1 < len
                           ? _mm512_loadu_si512(p)
@@ -142,6 +150,25 @@ IN __m512 wide_mac(__m512 f, __m512 w, __m512 x)
 }
 #endif
 
+/* What FP8 in pairs keeps beside the registers. */
+struct wide_sums {
+    float at[WIDE_PANELS][WIDE_TOKENS][KERN_PANEL];
+} __attribute__((aligned(64)));
+
+/* The panel's scales times the sums of a block, added to those before it (i: the step after
+ * it). */
+IN void wide_scale(struct wide_sums *o, const uint8_t *panel, const int s, const int nt, uint32_t i,
+                   __m512 *f)
+{
+    const uint32_t block = (i * WIDE_COLUMNS - 1) / FP8_BLOCK;
+    const __m512 scale = _mm512_loadu_ps(panel + (size_t)block * (64 + FP8_BLOCK * KERN_PANEL));
+    UNROLL
+    for (int n = 0; n < nt; n++) {
+        _mm512_store_ps(o->at[s][n], _mm512_fmadd_ps(f[n], scale, _mm512_load_ps(o->at[s][n])));
+        f[n] = _mm512_setzero_ps();
+    }
+}
+
 /* One tile. decode, np and nt are constants. */
 IN void wide_tile(struct wide_job *b, int t, const int decode, const int np, const int nt)
 {
@@ -149,12 +176,16 @@ IN void wide_tile(struct wide_job *b, int t, const int decode, const int np, con
     const uint32_t steps = (b->len + WIDE_COLUMNS - 1) / WIDE_COLUMNS;
     const float *src[WIDE_TOKENS];
     __m512 f[WIDE_PANELS][WIDE_TOKENS], scale[WIDE_PANELS];
+    struct wide_sums sums; /* FP8 in pairs: of the blocks of 128 columns so far */
     UNROLL
     for (int n = 0; n < nt; n++) {
         src[n] = a->x + token(a, b->t0 + (uint32_t)n) * a->ldx + b->k0;
         UNROLL
-        for (int s = 0; s < np; s++)
+        for (int s = 0; s < np; s++) {
             f[s][n] = _mm512_setzero_ps();
+            if (t == DT_FP8 && WIDE_COLUMNS == 2)
+                _mm512_store_ps(sums.at[s][n], f[s][n]);
+        }
     }
     UNROLL
     for (int s = 0; s < np; s++)
@@ -167,10 +198,10 @@ IN void wide_tile(struct wide_job *b, int t, const int decode, const int np, con
         wide_ask(b, np);
         if (b->pack && i1 < steps)
             wide_pack(b, src, nt, i1);
-        if (decode && t == DT_FP8 && i0 * WIDE_COLUMNS % FP8_BLOCK == 0)
+        if (decode && t == DT_FP8 && WIDE_COLUMNS == 1 && i0 % FP8_BLOCK == 0)
             UNROLL
         for (int s = 0; s < np; s++)
-            scale[s] = _mm512_loadu_ps(b->panel[s] + fp8_block_at(i0 * WIDE_COLUMNS));
+            scale[s] = _mm512_loadu_ps(b->panel[s] + fp8_block_at(i0));
         for (uint32_t i = i0; i < i1; i++, x++) {
             __m512 w[WIDE_PANELS];
             UNROLL
@@ -189,13 +220,18 @@ IN void wide_tile(struct wide_job *b, int t, const int decode, const int np, con
                     f[s][n] = wide_mac(f[s][n], w[s], v);
             }
         }
+        if (t == DT_FP8 && WIDE_COLUMNS == 2 && (i1 * 2 % FP8_BLOCK == 0 || i1 == steps))
+            UNROLL
+        for (int s = 0; s < np; s++)
+            wide_scale(&sums, b->panel[s], s, nt, i1, f[s]);
     }
     UNROLL
     for (int s = 0; s < np; s++) {
         const uint32_t row = b->row + (uint32_t)s * KERN_PANEL;
         UNROLL
         for (int n = 0; n < nt; n++)
-            put512(a->y + (b->t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row), f[s][n],
+            put512(a->y + (b->t0 + (uint32_t)n) * a->ldy + row, lanes_of(a, row),
+                   t == DT_FP8 && WIDE_COLUMNS == 2 ? _mm512_load_ps(sums.at[s][n]) : f[s][n],
                    b->k0 == 0);
     }
 }

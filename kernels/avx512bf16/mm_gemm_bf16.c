@@ -1,9 +1,10 @@
-/* mm_gemm_bf16.c - BF16 matrices for many tokens with vdpbf16ps: activations rounded to BF16, two
- * columns at a time, subnormals taken as zero.
+/* mm_gemm_bf16.c - BF16 and FP8 matrices for many tokens with vdpbf16ps: activations rounded to
+ * BF16, two columns at a time, subnormals taken as zero.
  *
- * Twice the rate of fp32, and not canonical: the bits differ from ref/, so its row needs the
+ * Twice the rate of fp32, and not canonical: the bits differ from ref/, so its rows need the
  * permission KERN_FAST_BF16, which only --fast-bf16 grants. The tiles are those of wide512.h: a
- * step is two columns. Segments meet in y as in the definition. Pure; any thread.
+ * step is two columns. FP8 codes are BF16 numbers; a scale multiplies the sum of its 128 columns.
+ * Segments meet in y as in the definition. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) ||                   \
     !defined(__AVX512BF16__)
@@ -13,25 +14,28 @@
 #include "../avx512/wide512.h"
 #include "tables.h"
 
-WIDE_TILES(first, DT_BF16, 1)
-WIDE_TILES(again, DT_BF16, 0)
+WIDE_TILES(first_bf16, DT_BF16, 1)
+WIDE_TILES(again_bf16, DT_BF16, 0)
+WIDE_TILES(first_fp8, DT_FP8, 1)
+WIDE_TILES(again_fp8, DT_FP8, 0)
 
 static void gemm_bf16(const struct kern_mm *a)
 {
-    wide_gemm(a, DT_BF16, first, again);
+    wide_gemm(a, DT_BF16, first_bf16, again_bf16);
 }
 
+static void gemm_fp8(const struct kern_mm *a)
+{
+    wide_gemm(a, DT_FP8, first_fp8, again_fp8);
+}
+
+/* clang-format off */
+#define PAIRS_NEED KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512BF16 | KERN_FAST_BF16
 static const struct kern table[] = {
-    {"gemm_bf16_bf16_avx512bf16",
-     KERN_GEMM,
-     DT_BF16,
-     KERN_P16,
-     KERN_ISA_AVX2 | KERN_ISA_AVX512 | KERN_ISA_AVX512BF16 | KERN_FAST_BF16,
-     WIDE_TOKENS,
-     40,
-     NULL,
-     {.mm = gemm_bf16}},
+    {"gemm_bf16_bf16_avx512bf16", KERN_GEMM, DT_BF16, KERN_P16, PAIRS_NEED, WIDE_TOKENS, 40, NULL, {.mm = gemm_bf16}},
+    {"gemm_fp8_bf16_avx512bf16", KERN_GEMM, DT_FP8, KERN_P16, PAIRS_NEED, WIDE_TOKENS, 40, NULL, {.mm = gemm_fp8}},
 };
+/* clang-format on */
 
 const struct kern *kern_avx512bf16_mm(size_t *n)
 {

@@ -102,8 +102,8 @@ static kt_status fast_bf16(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         kern_find(KERN_GEMM, DT_BF16, e->fast, NULL)->isa != (needs | KERN_FAST_BF16))
         KT_FAIL(err, KT_E_UNSUPPORTED,
                 "--fast-bf16: this CPU or this build has no AVX512-BF16; leave the option out");
-    log_info("fast-bf16: BF16 matrices round activations to BF16 for many tokens: faster, and the "
-             "bits depend on batch and prompt chunks");
+    log_info("fast-bf16: BF16 and FP8 matrices, except routers, round activations to BF16 for many "
+             "tokens: faster, and the bits depend on batch and prompt chunks");
     return KT_OK;
 }
 

@@ -35,6 +35,8 @@ struct eng_mat {
     uint32_t rows, k;
     uint64_t panel_bytes;
     const struct kern *gemv, *gemm;
+    bool exact;              /* canonical whatever is permitted: the router, whose choices a rounded
+                                input would change */
     uint32_t gemv_rows;      /* up to so many rows of activations gemv runs, above it gemm */
     struct eng_part *part;   /* [n_pools] */
     uint64_t row_file_bytes; /* bytes of a row in the packed dtype's file form: what bandwidth

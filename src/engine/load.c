@@ -225,6 +225,7 @@ kt_status eng_load_layout(struct kt_engine *e, kt_err *err)
         l->moe_index = i > 0 ? e->layer[i - 1].moe_index + (e->layer[i - 1].moe ? 1 : 0) : 0;
         for (int r = 0; r < (l->moe ? 5 : 4); r++) {
             five[r]->part = e->mats[at++].part;
+            five[r]->exact = role[r] == MDL_ROUTER;
             KT_TRY(lay_out(e, role[r], i, 0, five[r], err));
         }
         l->gate = &e->mats[at];

@@ -27,7 +27,7 @@ static const struct kern *kernel_of(const struct kt_engine *e, enum kern_op op,
     const struct kern_shape shape = {m->rows, m->k, tokens};
     const char *variant = NULL;
     char id[64];
-    if (e->fast != 0 && m->type == DT_BF16)
+    if (e->fast != 0 && !m->exact && (m->type == DT_BF16 || m->type == DT_FP8))
         return kern_find(op, (int)m->type, e->isa | e->fast, &shape);
     snprintf(id, sizeof id, "kernel.%s.%s", op == KERN_GEMM ? "gemm" : "gemv", dtype_name(m->type));
     if (e->kernels_measured)

@@ -141,7 +141,7 @@ def whole_model(a, fmt, folder, rng):
 def operator(a, method, tokens, rng):
     contenders, missing = [], []
     ours = [KTTUNE, "bench", "moe", "--format", OURS[method], "--experts", "128", "--topk", "8", "--hidden", "2048", "--inter", "768", "--tokens", str(tokens), "--threads", str(a.threads), "--paced"]
-    if method == "BF16":  # theirs rounds activations to BF16 as well
+    if method in ("BF16", "FP8"):  # theirs takes activations in BF16
         ours.append("--fast-bf16")
     start("ktserve", ours, contenders, missing)
     for threads in sorted({1, a.threads}):

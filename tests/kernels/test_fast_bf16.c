@@ -1,7 +1,8 @@
-/* test_fast_bf16.c - the BF16 product that --fast-bf16 allows: not ref's bits, so it is held to the
- * sum in double over the same rounded activations, within what fp32 sums may lose. Odd rows,
- * columns and tokens, gathered tokens; places outside the computed rows stay as they were. Skips
- * on CPUs without AVX512-BF16. One thread.
+/* test_fast_bf16.c - the products that --fast-bf16 allows, BF16 and FP8, also those with AMX tiles
+ * over the model of amx/tile.h: not ref's bits, so they are held to the sum in double over the same
+ * rounded activations, within what fp32 sums may lose. Odd rows, columns and tokens, gathered
+ * tokens; places outside the computed rows stay as they were. Skips on CPUs
+ * without AVX512-BF16. One thread.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +17,9 @@
 
 #include "base/fp.h"
 #include "base/mem.h"
+#include "config.h"
 #include "kern.h"
+#include "tables.h"
 
 #define UNTOUCHED (-12345.5f)
 
@@ -31,19 +34,26 @@ static float draw(void)
 static void shape(const struct kern *k, uint32_t rows, uint32_t cols, uint32_t n, bool gather)
 {
     const uint32_t held = n + (gather ? 3 : 0), ldy = rows + 5;
-    uint16_t *w = mem_calloc((size_t)rows * cols, sizeof *w);
+    const enum dtype t = (enum dtype)k->dtype;
+    const size_t row_bytes = dtype_row_bytes(t, cols);
+    uint8_t *file = mem_calloc(rows, row_bytes);
+    float *w = mem_calloc((size_t)rows * cols, sizeof *w);
     float *x = mem_calloc((size_t)held * cols, sizeof *x), *y = mem_calloc((size_t)n * ldy, 4);
     uint32_t *tok = mem_calloc(n, sizeof *tok);
-    uint8_t *packed = mem_aligned(64, kern_packed_bytes(KERN_P16, DT_BF16, rows, cols));
+    uint8_t *packed = mem_aligned(64, kern_packed_bytes(KERN_P16, t, rows, cols));
     for (size_t i = 0; i < (size_t)rows * cols; i++)
-        w[i] = f32_to_bf16(draw());
+        w[i] = draw();
+    for (uint32_t r = 0; r < rows; r++) {
+        assert_true(kern_quantise(t, w + (size_t)r * cols, cols, file + r * row_bytes));
+        assert_true(kern_decode(t, file + r * row_bytes, cols, w + (size_t)r * cols));
+    }
     for (size_t i = 0; i < (size_t)held * cols; i++)
         x[i] = draw();
     for (size_t i = 0; i < (size_t)n * ldy; i++)
         y[i] = UNTOUCHED;
     for (uint32_t i = 0; i < n; i++)
         tok[i] = gather ? (i * 7 + 2) % held : i;
-    assert_int_equal(kern_pack(KERN_P16, DT_BF16, w, rows, cols, packed), -1);
+    assert_int_equal(kern_pack(KERN_P16, t, file, rows, cols, packed), -1);
     struct kern_mm a = {.w = packed,
                         .k = cols,
                         .row1 = rows,
@@ -63,41 +73,63 @@ static void shape(const struct kern *k, uint32_t rows, uint32_t cols, uint32_t n
             }
             for (uint32_t c = 0; c < cols; c++) {
                 const float rounded = bf16_to_f32(f32_to_bf16(x[(size_t)tok[i] * cols + c]));
-                const double p = (double)bf16_to_f32(w[(size_t)r * cols + c]) * (double)rounded;
+                const double p = (double)w[(size_t)r * cols + c] * (double)rounded;
                 sum += p;
                 size += fabs(p);
             }
             if (fabs(got - sum) > 0x1p-22 * (double)cols * size + 0x1p-100) {
-                print_error("rows %u columns %u tokens %u: token %u row %u is %.9g, not %.9g\n",
-                            rows, cols, n, i, r, got, sum);
+                print_error("%s: rows %u columns %u tokens %u: token %u row %u is %.9g, not %.9g\n",
+                            k->name, rows, cols, n, i, r, got, sum);
                 fail();
             }
         }
-    mem_free(w), mem_free(x), mem_free(y), mem_free(tok), mem_free(packed);
+    mem_free(file), mem_free(w), mem_free(x), mem_free(y), mem_free(tok), mem_free(packed);
 }
 
-static const struct kern *fast_row(void)
+static const struct kern *fast_row(enum dtype t)
 {
-    return kern_find(KERN_GEMM, DT_BF16, kern_isa_host() | KERN_FAST_BF16, NULL);
+    return kern_find(KERN_GEMM, (int)t, kern_isa_host() | KERN_FAST_BF16, NULL);
+}
+
+static void all_shapes(const struct kern *k)
+{
+    static const uint32_t rows[] = {1, 16, 17, 47, 64}, cols[] = {1, 2, 31, 33, 512, 513, 1540},
+                          tokens[] = {1, 2, 5, 12, 13, 37, 66};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof cols / sizeof *cols; j++)
+            for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
+                shape(k, rows[i], cols[j], tokens[t], (i + j + t) % 2);
 }
 
 static void sums_are_those_of_rounded_activations(void **s)
 {
-    static const uint32_t rows[] = {1, 16, 17, 47, 64}, cols[] = {1, 2, 31, 33, 512, 513, 1540},
-                          tokens[] = {1, 2, 5, 6, 7, 13};
     (void)s;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        for (size_t j = 0; j < sizeof cols / sizeof *cols; j++)
-            for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
-                shape(fast_row(), rows[i], cols[j], tokens[t], (i + j + t) % 2);
+    all_shapes(fast_row(DT_BF16));
+    all_shapes(fast_row(DT_FP8));
+}
+
+static void so_are_those_of_tiles(void **s)
+{
+    (void)s;
+#if KT_HAVE_AVX512BF16
+    size_t n;
+    const struct kern *k = kern_amx_bf16_emulated(&n);
+    assert_int_equal(n, 2);
+    all_shapes(&k[0]);
+    all_shapes(&k[1]);
+#endif
 }
 
 static void nobody_gets_it_unasked(void **s)
 {
+    static const enum dtype types[] = {DT_BF16, DT_FP8};
     (void)s;
-    assert_true((fast_row()->isa & KERN_FAST_BF16) != 0);
     assert_true((kern_isa_host() & KERN_FAST_BF16) == 0);
-    assert_true((kern_find(KERN_GEMM, DT_BF16, kern_isa_host(), NULL)->isa & KERN_FAST_BF16) == 0);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true((fast_row(types[i])->isa & KERN_FAST_BF16) != 0);
+        assert_true((kern_find(KERN_GEMM, (int)types[i], kern_isa_host(), NULL)->isa &
+                     KERN_FAST_BF16) == 0);
+    }
 }
 
 int main(void)
@@ -105,8 +137,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nobody_gets_it_unasked),
         cmocka_unit_test(sums_are_those_of_rounded_activations),
+        cmocka_unit_test(so_are_those_of_tiles),
     };
-    if ((fast_row()->isa & KERN_FAST_BF16) == 0) {
+    if ((fast_row(DT_BF16)->isa & KERN_FAST_BF16) == 0) {
         puts("this CPU or this build has no AVX512-BF16");
         return 77;
     }

@@ -41,3 +41,10 @@ tests_unit_test_pack_cache_SOURCES = %D%/test_pack_cache.c
 tests_unit_test_pack_cache_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_pack_cache_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_fast_router
+TESTS += tests/unit/test_fast_router
+tests_unit_test_fast_router_SOURCES = %D%/test_fast_router.c
+tests_unit_test_fast_router_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_fast_router_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+endif
