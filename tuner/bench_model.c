@@ -258,6 +258,9 @@ static kt_status prepare(struct bench *b, kt_err *err)
 {
     b->engine.max_seqs = b->batch > 1 ? b->batch : 1;
     b->engine.ctx_tokens = (b->context > b->prompt ? b->context : b->prompt) + b->gen + 1;
+    if (b->batch > 1) /* every sequence takes whole pages */
+        b->engine.ctx_tokens =
+            (b->engine.ctx_tokens + KERN_KV_PAGE - 1) / KERN_KV_PAGE * KERN_KV_PAGE;
     b->engine.batch_tokens = b->prompt < 512 ? (b->prompt > b->batch ? b->prompt : b->batch) : 512;
     KT_TRY(look_at_host(b, err));
     KT_TRY(kt_engine_open(&b->engine, &b->e, err));

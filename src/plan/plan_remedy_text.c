@@ -63,7 +63,7 @@ static void say_weights(const struct search *w, const struct change *c, struct p
 static void say_memory(const struct search *w, const struct change *c, struct plan_remedy *r)
 {
     const struct plan *p = w->m->host_plan;
-    double least = INFINITY, most = 0;
+    double least = (double)INFINITY, most = 0;
     uint32_t n = 0;
     if (!(c->kinds & MEMORY))
         return;
