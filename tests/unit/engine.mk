@@ -28,6 +28,14 @@ tests_unit_test_moe_op_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_moe_op_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
 endif
 if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/test_bench_args
+TESTS += tests/unit/test_bench_args
+tests_unit_test_bench_args_SOURCES = %D%/test_bench_args.c tuner/bench_args.c tuner/bench_rounds.c tuner/measure.c tuner/measure_json.c tuner/paced.c \
+	tuner/stats.c
+tests_unit_test_bench_args_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_bench_args_LDADD = $(KT_BELOW_ENGINE) $(KT_DEPLIBS) $(CMOCKA_LIBS)
+endif
+if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/test_bench_moe
 TESTS += tests/unit/test_bench_moe
 tests_unit_test_bench_moe_SOURCES = %D%/test_bench_moe.c tuner/bench_moe_ids.c tuner/measure.c tuner/measure_json.c tuner/stats.c
