@@ -8,7 +8,9 @@
  *   l      [rows][block_pad]        sum of the block's weights
  * Scratch of a running call:
  *   score  [ATTN_ROWS][KERN_KV_BLOCK]   scores, then weights, of the rows and the block in work
- *   q      [rows / ATTN_ROWS][dim][ATTN_ROWS]  queries, rows side by side
+ *   weight [ATTN_ROWS][KERN_KV_BLOCK]   INT8 pages: weights as integers of 15 bits
+ *   row    [rows / ATTN_ROWS][2][ATTN_ROWS]    INT8 pages: what becomes of a row's integer dots
+ *   q      [rows / ATTN_ROWS][dim to 4][ATTN_ROWS]  queries, rows side by side
  * Every array starts on 64 bytes; pads make rows whole vectors, so kernels load and store them
  * unmasked. Integer arithmetic only: ISA files include this, and nothing here is an exported
  * symbol.
@@ -19,6 +21,12 @@
 #include "kern.h"
 
 #define ATTN_ROWS 8 /* most rows that share a load of keys and values, over all variants */
+
+/* Groups of four dims, which a dot instruction takes at once. */
+static inline uint32_t attn_quads(uint32_t dim)
+{
+    return (dim + 3) / 4;
+}
 
 struct attn_part {
     size_t blocks, block_pad, dim_pad;

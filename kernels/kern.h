@@ -126,12 +126,18 @@ typedef void (*kern_moe_done_fn)(int64_t *acc, float *x, uint32_t n);
 /* How keys and values are kept. A page holds KERN_KV_PAGE positions of one kv head as two planes of
  * kern_kv_plane_bytes each, 64-byte aligned: keys transposed [dim][64] (lanes are keys), values
  * [64][dim]. F32: as they are. BF16: rounded to nearest even. INT8: per position and plane one
- * group of dim elements, quantised as activations are; after the codes 64 fp32 scales, one per
- * position. */
+ * group of dim elements, quantised as activations are; for the dot instructions of bytes codes
+ * of keys are stored plus 128 as [dim / 4][64][4], the last dims filled up with zero codes, and
+ * those of values as [64 / 4][dim][4]; 64 fp32 scales, one per position, follow in both planes. */
 enum kern_kv { KERN_KV_F32, KERN_KV_BF16, KERN_KV_INT8, KERN_KV_COUNT };
 const char *kern_kv_name(enum kern_kv t); /* "f32", "bf16", "int8": also the option values */
 int kern_kv_by_name(const char *name);    /* -1 for another name */
 uint64_t kern_kv_plane_bytes(enum kern_kv t, uint32_t dim);
+/* of an INT8 plane */
+static inline size_t kern_kv_scales_at(uint32_t dim)
+{
+    return (size_t)KERN_KV_PAGE * ((dim + 3) & ~3u);
+}
 /* Write key and value [dim] of place `at` of a page. false: a NaN or an infinity that the type
  * cannot hold (INT8); zeros are stored then. */
 bool kern_kv_write(enum kern_kv t, uint32_t dim, uint32_t at, const float *k, const float *v,
@@ -141,12 +147,13 @@ bool kern_kv_write(enum kern_kv t, uint32_t dim, uint32_t at, const float *k, co
  * position i sees keys 0..pos[i] (absolute positions). Page p covers positions 64p..64p+63;
  * kpage[p] and vpage[p] point at its planes. A row is a pair (position, head); what it gives does
  * not depend on the others of the call. KERN_ATTN       blocks [block0, block1) of 256 positions
- * (those past a row's last key are left out): s_j = fl32(dot_j * scale), m_b = max s_j, p_j =
- * exp(s_j - m_b), l_b and o_b with j ascending, into `part`. Calls for different blocks may run at
- * once. KERN_ATTN_JOIN  after all blocks: M = max m_b; l and o with b ascending and the factors
- *                   exp(m_b - M); out = o / l. Destroys part. Same ISA as the calls before.
- * part: kern_attn_part_bytes(n_pos * n_q, dim, keys of the last position); scratch (not used by the
- * join): kern_attn_scratch_bytes(n_pos * n_q, dim), one per running call; both 64-byte aligned. */
+ * (those past a row's last key are left out): s_j, m_b = max s_j, p_j = exp(s_j - m_b), l_b and
+ * o_b with j ascending, into `part`; attn_ref.c has the formulas. Calls for different blocks may
+ * run at once. INT8 keys: a NaN or an infinity in a row of q makes the row NaN. KERN_ATTN_JOIN
+ * after all blocks: M = max m_b; l and o with b ascending and the factors exp(m_b - M); out = o /
+ * l. Destroys part. Same ISA as the calls before. part: kern_attn_part_bytes(n_pos * n_q, dim, keys
+ * of the last position); scratch (not used by the join): kern_attn_scratch_bytes(n_pos * n_q, dim),
+ * one per running call; both 64-byte aligned. */
 struct kern_attn {
     const float *q;      /* position i, head h at q + i * ldq + h * dim; rotated */
     float *out;          /* position i, head h at out + i * ldo + h * dim */

@@ -52,6 +52,7 @@ const struct kern *const *kern_table(size_t *n)
         t = kern_avx512vnni_mm(&c), take(t, c);
         t = kern_avx512vnni_gemm(&c), take(t, c);
         t = kern_avx512vnni_i8(&c), take(t, c);
+        t = kern_avx512vnni_vec(&c), take(t, c);
 #endif
 #if KT_HAVE_AVX512BF16
         t = kern_avx512bf16_mm(&c), take(t, c);

@@ -26,6 +26,7 @@ const struct kern *kern_avx512_vec(size_t *n);
 const struct kern *kern_avx512vnni_mm(size_t *n);
 const struct kern *kern_avx512vnni_gemm(size_t *n);
 const struct kern *kern_avx512vnni_i8(size_t *n);
+const struct kern *kern_avx512vnni_vec(size_t *n);
 const struct kern *kern_avx512bf16_mm(size_t *n);
 const struct kern *kern_amx_gemm(size_t *n);
 const struct kern *kern_amx_i8(size_t *n);

@@ -11,39 +11,18 @@
 #error "attn_avx2.c needs the flags of KT_AVX2_CFLAGS"
 #endif
 
+#include "attn_codes_avx2.h"
 #include "attn_inner_avx2.h"
 
 #include <math.h>
 
-/* The larger of each lane; of equal or unordered ones the second, as everywhere: a NaN score makes
- * its weight, and so the sum, NaN anyway. */
-INLINE float max_ps(__m256 v)
-{
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
-
-/* Lanes of v at and past n are -infinity. */
-INLINE __m256 visible(__m256 v, uint32_t n)
-{
-    return n >= 8
-               ? v
-               : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, _mm256_castsi256_ps(head_mask(n)));
-}
-
 /* scores to weights: m_b over the visible keys, then exp(s - m_b) in place */
 INLINE void weigh(const struct work *w, uint32_t h)
 {
-    const uint32_t n = w->n[h];
     float *s = w->score + (size_t)h * KERN_KV_BLOCK;
-    __m256 top = _mm256_set1_ps(-INFINITY);
-    for (uint32_t j = 0; j < n; j += 8)
-        top = _mm256_max_ps(top, visible(_mm256_load_ps(s + j), n - j));
-    const float m = max_ps(top);
-    w->m[h * w->block_pad] = m;
-    for (uint32_t j = 0; j < n; j += 8)
-        _mm256_store_ps(s + j, exp_ps(_mm256_sub_ps(_mm256_load_ps(s + j), _mm256_set1_ps(m))));
+    const __m256 m = _mm256_set1_ps(top_score(w, h));
+    for (uint32_t j = 0; j < w->n[h]; j += 8)
+        _mm256_store_ps(s + j, exp_ps(_mm256_sub_ps(_mm256_load_ps(s + j), m)));
 }
 
 /* Keys [j0, j1) of a page for H rows from `row` on: chunks go NC at a time, then one by one; V's
@@ -80,15 +59,13 @@ value_rest(const struct work *w, uint32_t h, const enum kern_kv kv)
                         .first = j == 0};
         if (kv == KERN_KV_F32)
             value_page(w, r, 1, 1, KERN_KV_F32);
-        else if (kv == KERN_KV_BF16)
-            value_page(w, r, 1, 1, KERN_KV_BF16);
         else
-            value_page(w, r, 1, 1, KERN_KV_INT8);
+            value_page(w, r, 1, 1, KERN_KV_BF16);
         j = end;
     }
 }
 
-/* A block for H rows. */
+/* A block for H rows; F32 and BF16 pages. */
 INLINE void block(const struct work *w, const int H, const enum kern_kv kv)
 {
     const int NV = H <= 2 ? 4 : 2, NC = H == 1 ? 4 : H == 2 ? 2 : 1;
@@ -119,7 +96,7 @@ typedef void (*block_fn)(const struct work *w);
     }                                                                                              \
     static void block_int8_##h(const struct work *w)                                               \
     {                                                                                              \
-        block(w, h, KERN_KV_INT8);                                                                 \
+        block_codes(w, h);                                                                         \
     }
 BLOCK(1)
 BLOCK(2)
@@ -141,23 +118,43 @@ static void gather_rows(const struct kern_attn *a, uint32_t row, uint32_t n, flo
     }
 }
 
+/* The same as codes: [quad][2][ROWS]; places of absent rows are left as they are. */
+static void gather_codes(const struct kern_attn *a, uint32_t row, uint32_t n, int32_t *to,
+                         struct code_rows *rows)
+{
+    for (uint32_t h = 0; h < n; h++)
+        put_query(a->q + (row + h) / a->n_q * a->ldq + (row + h) % a->n_q * a->dim, a->dim, to,
+                  rows, h, a->scale);
+}
+
 void kern_avx2_attn(const struct kern_attn *a)
 {
     const struct attn_part s = attn_part_of(a);
     const uint32_t rows = a->n_pos * a->n_q, last = a->pos[a->n_pos - 1] / KERN_KV_BLOCK,
                    pages = a->block1 > last ? a->pos[a->n_pos - 1] / KERN_KV_PAGE + 1
                                             : a->block1 * (KERN_KV_BLOCK / KERN_KV_PAGE);
-    float *f = a->part, *score = a->scratch, *q = score + ATTN_ROWS * KERN_KV_BLOCK;
-    for (uint32_t r = 0; r < rows; r += ROWS)
-        gather_rows(a, r, rows - r < ROWS ? rows - r : ROWS, q + (size_t)r * a->dim);
+    const size_t groups = (rows + ROWS - 1) / ROWS, q_step = (size_t)attn_quads(a->dim) * 4 * ROWS;
+    float *f = a->part, *score = a->scratch;
+    uint8_t *weight = (uint8_t *)(score + ATTN_ROWS * KERN_KV_BLOCK);
+    struct code_rows *codes = (struct code_rows *)(void *)(weight + 2 * ATTN_ROWS * KERN_KV_BLOCK);
+    float *q = (float *)(void *)(codes + groups);
+    for (uint32_t g = 0; g < groups; g++) {
+        const uint32_t r = g * ROWS, n = rows - r < ROWS ? rows - r : ROWS;
+        if (a->kv == KERN_KV_INT8)
+            gather_codes(a, r, n, (int32_t *)(void *)(q + g * q_step), &codes[g]);
+        else
+            gather_rows(a, r, n, q + g * q_step);
+    }
     for (uint32_t b = a->block0; b < a->block1 && b <= last; b++) {
         bool fetch = true;
         for (uint32_t r = 0; r < rows; r += ROWS) {
             const uint32_t n = rows - r < ROWS ? rows - r : ROWS;
             struct work w = {
                 .a = a,
-                .q = q + (size_t)r * a->dim,
+                .q = q + r / ROWS * q_step,
                 .score = score,
+                .weight = weight,
+                .codes = &codes[r / ROWS],
                 .o = f + ((size_t)b * rows + r) * s.dim_pad,
                 .m = f + s.m_at + r * s.block_pad + b,
                 .l = f + s.l_at + r * s.block_pad + b,

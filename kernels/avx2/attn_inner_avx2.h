@@ -11,7 +11,7 @@
 #ifndef KT_KERN_ATTN_INNER_AVX2_H
 #define KT_KERN_ATTN_INNER_AVX2_H
 
-#include <string.h>
+#include <math.h>
 
 #include "attn_scratch.h"
 #include "vec_avx2.h"
@@ -30,10 +30,12 @@
 /* A group of rows in one block; immutable while its functions run. */
 struct work {
     const struct kern_attn *a;
-    const float *q; /* [dim][ROWS] */
-    float *score;   /* [ROWS][KERN_KV_BLOCK] */
-    float *o;       /* [rows][dim_pad] of this block */
-    float *m, *l;   /* of this block; rows are block_pad apart */
+    const void *q;                 /* [dim][ROWS] floats, or codes */
+    float *score;                  /* [ROWS][KERN_KV_BLOCK] */
+    uint8_t *weight;               /* [ROWS][2 * KERN_KV_BLOCK] bytes; INT8 pages */
+    const struct code_rows *codes; /* INT8 pages */
+    float *o;                      /* [rows][dim_pad] of this block */
+    float *m, *l;                  /* of this block; rows are block_pad apart */
     size_t block_pad, dim_pad;
     uint32_t page0;    /* first page of the block */
     uint32_t all, any; /* keys of the block that every row sees, that one row sees */
@@ -44,7 +46,7 @@ struct work {
 
 INLINE int elem_bytes(const enum kern_kv kv)
 {
-    return kv == KERN_KV_F32 ? 4 : kv == KERN_KV_BF16 ? 2 : 1;
+    return kv == KERN_KV_F32 ? 4 : 2;
 }
 
 /* Pages lie anywhere, so the hardware's prefetchers start anew with each: while a page is worked
@@ -75,70 +77,78 @@ INLINE __m256 interleave(__m256 even, __m256 odd, int half)
     return half == 0 ? _mm256_permute2f128_ps(a, b, 0x20) : _mm256_permute2f128_ps(a, b, 0x31);
 }
 
-INLINE __m256 codes(__m128i v)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v));
-}
-
-/* 16 elements of a plane as two registers, INT8 without scales; `left` < 16: the others are 0. */
+/* 16 elements of a plane as two registers; `left` < 16: the others are 0. */
 INLINE void widen(const void *p, uint32_t left, const enum kern_kv kv, __m256 v[2])
 {
     if (kv == KERN_KV_BF16) {
         const __m256i raw =
             left >= CHUNK ? _mm256_loadu_si256(p) : _mm256_maskload_epi32(p, head_mask(left / 2));
         v[0] = even_words(raw), v[1] = odd_words(raw);
-    } else if (kv == KERN_KV_F32) {
+    } else {
         const float *f = p;
         v[0] = left >= CHUNK ? _mm256_loadu_ps(f)
                              : _mm256_maskload_ps(f, head_mask(left < 8 ? left : 8));
         v[1] = left >= CHUNK ? _mm256_loadu_ps(f + 8)
                : left > 8    ? _mm256_maskload_ps(f + 8, head_mask(left - 8))
                              : _mm256_setzero_ps();
-    } else {
-        _Alignas(16) int8_t part[16];
-        __m128i raw;
-        if (left >= CHUNK) {
-            raw = _mm_loadu_si128(p);
-        } else {
-            memset(part, 0, sizeof part);
-            memcpy(part, p, left);
-            raw = _mm_load_si128((const __m128i *)(const void *)part);
-        }
-        v[0] = codes(raw), v[1] = codes(_mm_srli_si128(raw, 8));
     }
 }
 
-/* Scores of the 64 keys of one page for H rows: NV vectors of 8 keys at a time. */
+/* The larger of each lane; of equal or unordered ones the second, as everywhere: a NaN score makes
+ * its weight, and so the sum, NaN anyway. */
+INLINE float max_ps(__m256 v)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+/* Lanes of v at and past n are -infinity. */
+INLINE __m256 visible(__m256 v, uint32_t n)
+{
+    return n >= 8
+               ? v
+               : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, _mm256_castsi256_ps(head_mask(n)));
+}
+
+/* m_b of a row, over the keys that it sees; also stored */
+INLINE float top_score(const struct work *w, uint32_t h)
+{
+    const uint32_t n = w->n[h];
+    const float *s = w->score + (size_t)h * KERN_KV_BLOCK;
+    __m256 top = _mm256_set1_ps(-INFINITY);
+    for (uint32_t j = 0; j < n; j += 8)
+        top = _mm256_max_ps(top, visible(_mm256_load_ps(s + j), n - j));
+    const float m = max_ps(top);
+    w->m[h * w->block_pad] = m;
+    return m;
+}
+
+/* Scores of the keys of one page for H rows: NV vectors of 8 keys at a time, as far as a row sees
+ * them. */
 INLINE void score_page(const struct work *w, uint32_t page, const int H, const int NV,
                        const enum kern_kv kv)
 {
     const uint32_t dim = w->a->dim;
     const int elem = elem_bytes(kv), share = 8 * NV * elem; /* fetched per step */
+    const uint32_t seen = w->any - page * KERN_KV_PAGE;
     const __m256 factor = _mm256_set1_ps(w->a->scale);
     const char *base = w->a->kpage[w->page0 + page];
-    const float *scales = (const float *)(const void *)(base + (size_t)dim * KERN_KV_PAGE);
     const char *ahead = w->fetch ? w->a->vpage[w->page0 + page] : base;
-    for (int at = 0; at < KERN_KV_PAGE; at += 8 * NV) {
-        __m256 acc[ROWS][4], key[4], scale[4];
-        UNROLL
-        for (int v = 0; v < NV; v++)
-            scale[v] = kv == KERN_KV_INT8 ? _mm256_loadu_ps(scales + at + 8 * v) : factor;
+    for (uint32_t at = 0; at < KERN_KV_PAGE && at < seen; at += 8 * (uint32_t)NV) {
+        __m256 acc[ROWS][4], key[4];
         UNROLL
         for (int h = 0; h < H; h++)
             UNROLL
         for (int v = 0; v < NV; v++)
             acc[h][v] = _mm256_setzero_ps();
-        const char *row = base + at * elem;
+        const char *row = base + at * (uint32_t)elem;
         const float *q = w->q;
         for (uint32_t d = 0; d < dim; d++, ahead += share, row += KERN_KV_PAGE * elem, q += ROWS) {
             fetch_ahead(ahead, share);
             UNROLL
             for (int v = 0; v < NV; v += 2)
                 widen(row + 8 * v * elem, CHUNK, kv, key + v);
-            if (kv == KERN_KV_INT8)
-                UNROLL
-            for (int v = 0; v < NV; v++)
-                key[v] = _mm256_mul_ps(key[v], scale[v]);
             UNROLL
             for (int h = 0; h < H; h++) {
                 const __m256 one = _mm256_set1_ps(q[h]);
@@ -178,7 +188,6 @@ INLINE void value_run(const struct work *w, const struct run *r, const int H, co
     const size_t row_bytes = (size_t)dim * (size_t)elem;
     const char *plane = w->a->vpage[w->page0 + r->page],
                *row = plane + r->j0 * row_bytes + (size_t)r->d * (size_t)elem;
-    const float *scales = (const float *)(const void *)(plane + (size_t)dim * KERN_KV_PAGE);
     const float *p = w->score + r->row * KERN_KV_BLOCK + r->page * KERN_KV_PAGE;
     /* the same place in the next block */
     const uint32_t next = w->page0 + KERN_KV_BLOCK / KERN_KV_PAGE + r->page;
@@ -202,10 +211,6 @@ INLINE void value_run(const struct work *w, const struct run *r, const int H, co
         UNROLL
         for (int c = 0; c < NC; c++)
             widen(row + c * CHUNK * elem, r->left, kv, v + 2 * c);
-        if (kv == KERN_KV_INT8)
-            UNROLL
-        for (int c = 0; c < 2 * NC; c++)
-            v[c] = _mm256_mul_ps(v[c], _mm256_set1_ps(scales[j]));
         UNROLL
         for (int h = 0; h < H; h++) {
             const __m256 weight = _mm256_set1_ps(p[h * KERN_KV_BLOCK + (int)j]);

@@ -5,7 +5,7 @@
  * comes from memory once per call. Rows of a group may see different numbers of the block's keys:
  * those that all see are summed together, the rest row by row. Keys that a row does not see may be
  * read inside the last page (never a page without a visible key) but reach no result. The join of
- * the blocks is here too. Any thread.
+ * the blocks is here too. INT8 pages: attn_codes_avx512.c. Any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__)
@@ -19,19 +19,10 @@
 /* scores to weights: m_b over the visible keys, then exp(s - m_b) in place */
 INLINE void weigh(const struct work *w, uint32_t h)
 {
-    const uint32_t n = w->n[h];
     float *s = w->score + (size_t)h * KERN_KV_BLOCK;
-    const __m512 low = _mm512_set1_ps(-INFINITY);
-    __m512 top = low;
-    uint32_t j = 0;
-    for (; j + 16 <= n; j += 16)
-        top = _mm512_max_ps(top, _mm512_load_ps(s + j));
-    if (j < n)
-        top = _mm512_max_ps(top, _mm512_mask_load_ps(low, head_mask(n - j), s + j));
-    const float m = _mm512_reduce_max_ps(top);
-    w->m[h * w->block_pad] = m;
-    for (j = 0; j < n; j += 16)
-        _mm512_store_ps(s + j, exp_ps(_mm512_sub_ps(_mm512_load_ps(s + j), _mm512_set1_ps(m))));
+    const __m512 m = _mm512_set1_ps(top_score(w, h));
+    for (uint32_t j = 0; j < w->n[h]; j += 16)
+        _mm512_store_ps(s + j, exp_ps(_mm512_sub_ps(_mm512_load_ps(s + j), m)));
 }
 
 /* Keys [j0, j1) of a page for H rows from `row` on: chunks go NC at a time, then one by one; V's
@@ -68,15 +59,13 @@ value_rest(const struct work *w, uint32_t h, const enum kern_kv kv)
                         .first = j == 0};
         if (kv == KERN_KV_F32)
             value_page(w, r, 1, 1, KERN_KV_F32);
-        else if (kv == KERN_KV_BF16)
-            value_page(w, r, 1, 1, KERN_KV_BF16);
         else
-            value_page(w, r, 1, 1, KERN_KV_INT8);
+            value_page(w, r, 1, 1, KERN_KV_BF16);
         j = end;
     }
 }
 
-/* A block for H rows. */
+/* A block for H rows; F32 and BF16 pages. */
 INLINE void block(const struct work *w, const int H, const enum kern_kv kv)
 {
     const int NV = H <= 6 ? 4 : 2, NC = H <= 3 ? 4 : H <= 5 ? 2 : 1;
@@ -95,7 +84,6 @@ INLINE void block(const struct work *w, const int H, const enum kern_kv kv)
         value_rest(w, h, kv);
 }
 
-typedef void (*block_fn)(const struct work *w);
 #define BLOCK(h)                                                                                   \
     static void block_f32_##h(const struct work *w)                                                \
     {                                                                                              \
@@ -104,10 +92,6 @@ typedef void (*block_fn)(const struct work *w);
     static void block_bf16_##h(const struct work *w)                                               \
     {                                                                                              \
         block(w, h, KERN_KV_BF16);                                                                 \
-    }                                                                                              \
-    static void block_int8_##h(const struct work *w)                                               \
-    {                                                                                              \
-        block(w, h, KERN_KV_INT8);                                                                 \
     }
 BLOCK(1)
 BLOCK(2)
@@ -117,13 +101,11 @@ BLOCK(5)
 BLOCK(6)
 BLOCK(7)
 BLOCK(8)
-static const block_fn block_of[KERN_KV_COUNT][ATTN_ROWS] = {
-    {block_f32_1, block_f32_2, block_f32_3, block_f32_4, block_f32_5, block_f32_6, block_f32_7,
-     block_f32_8},
-    {block_bf16_1, block_bf16_2, block_bf16_3, block_bf16_4, block_bf16_5, block_bf16_6,
-     block_bf16_7, block_bf16_8},
-    {block_int8_1, block_int8_2, block_int8_3, block_int8_4, block_int8_5, block_int8_6,
-     block_int8_7, block_int8_8},
+static const block_fn block_of[][ATTN_ROWS] = {
+    [KERN_KV_F32] = {block_f32_1, block_f32_2, block_f32_3, block_f32_4, block_f32_5, block_f32_6,
+                     block_f32_7, block_f32_8},
+    [KERN_KV_BF16] = {block_bf16_1, block_bf16_2, block_bf16_3, block_bf16_4, block_bf16_5,
+                      block_bf16_6, block_bf16_7, block_bf16_8},
 };
 
 /* Queries of a group side by side: [dim][ATTN_ROWS]; rows past the last are not used. */
@@ -138,39 +120,16 @@ static void gather_rows(const struct kern_attn *a, uint32_t row, uint32_t n, flo
 
 void kern_avx512_attn(const struct kern_attn *a)
 {
-    const struct attn_part s = attn_part_of(a);
-    const uint32_t rows = a->n_pos * a->n_q, last = a->pos[a->n_pos - 1] / KERN_KV_BLOCK,
-                   pages = a->block1 > last ? a->pos[a->n_pos - 1] / KERN_KV_PAGE + 1
-                                            : a->block1 * (KERN_KV_BLOCK / KERN_KV_PAGE);
-    float *f = a->part, *score = a->scratch, *q = score + ATTN_ROWS * KERN_KV_BLOCK;
+    const uint32_t rows = a->n_pos * a->n_q;
+    const size_t q_step = (size_t)a->dim * ATTN_ROWS;
+    float *score = a->scratch, *q = score + ATTN_ROWS * KERN_KV_BLOCK;
+    if (a->kv == KERN_KV_INT8) {
+        kern_avx512_attn_codes(a);
+        return;
+    }
     for (uint32_t r = 0; r < rows; r += ATTN_ROWS)
         gather_rows(a, r, rows - r < ATTN_ROWS ? rows - r : ATTN_ROWS, q + (size_t)r * a->dim);
-    for (uint32_t b = a->block0; b < a->block1 && b <= last; b++) {
-        bool fetch = true;
-        for (uint32_t r = 0; r < rows; r += ATTN_ROWS) {
-            const uint32_t n = rows - r < ATTN_ROWS ? rows - r : ATTN_ROWS;
-            struct work w = {
-                .a = a,
-                .q = q + (size_t)r * a->dim,
-                .score = score,
-                .o = f + ((size_t)b * rows + r) * s.dim_pad,
-                .m = f + s.m_at + r * s.block_pad + b,
-                .l = f + s.l_at + r * s.block_pad + b,
-                .block_pad = s.block_pad,
-                .dim_pad = s.dim_pad,
-                .page0 = b * (KERN_KV_BLOCK / KERN_KV_PAGE),
-                .pages = pages,
-                .fetch = fetch,
-            };
-            for (uint32_t h = 0; h < n; h++)
-                w.n[h] = attn_visible(a, (r + h) / a->n_q, b);
-            w.all = w.n[0], w.any = w.n[n - 1];
-            if (w.any == 0) /* its positions end before this block */
-                continue;
-            block_of[a->kv][n - 1](&w);
-            fetch = false;
-        }
-    }
+    each_group(&(struct work){.a = a, .q = q, .score = score}, q_step, block_of[a->kv]);
 }
 
 /* ---- join ---- */

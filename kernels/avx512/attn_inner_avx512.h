@@ -6,10 +6,14 @@
  * bound by fma, 2 * dim per row and key, not by loads (8 rows: 16 accumulators, 2 widened vectors,
  * 16 fma a step). BF16 is widened two words at a time: shift for the even words, mask for the odd
  * ones; keys are put back in order when scores are stored, dims stay in that order until the join
- * writes them. Included by attn_avx512.c only; every function is inlined, with its counts known.
+ * writes them. Beside them the walk over blocks and groups of rows, also for INT8 pages.
+ * Included by attn_avx512.c and attn_codes_avx512.c only; every loop is inlined, with its counts
+ * known.
  */
 #ifndef KT_KERN_ATTN_INNER_AVX512_H
 #define KT_KERN_ATTN_INNER_AVX512_H
+
+#include <math.h>
 
 #include "attn_scratch.h"
 #include "vec_avx512.h"
@@ -24,13 +28,21 @@
 #endif
 #define CHUNK 32 /* dims of a step over V, keys of one over K: two registers */
 
+/* INT8 pages: what becomes of the integer dots of a group's rows. */
+struct code_rows {
+    float f[ATTN_ROWS];       /* times the key's scale: the factor of the dot */
+    int32_t start[ATTN_ROWS]; /* minus 128 times the sum of the row's codes */
+};
+
 /* A group of rows in one block; immutable while its functions run. */
 struct work {
     const struct kern_attn *a;
-    const float *q; /* [dim][ATTN_ROWS] */
-    float *score;   /* [ATTN_ROWS][KERN_KV_BLOCK] */
-    float *o;       /* [rows][dim_pad] of this block */
-    float *m, *l;   /* of this block; rows are block_pad apart */
+    const void *q;                 /* [dim][ATTN_ROWS] floats, or codes */
+    float *score;                  /* [ATTN_ROWS][KERN_KV_BLOCK] */
+    uint8_t *weight;               /* [ATTN_ROWS][2 * KERN_KV_BLOCK] bytes; INT8 pages */
+    const struct code_rows *codes; /* INT8 pages */
+    float *o;                      /* [rows][dim_pad] of this block */
+    float *m, *l;                  /* of this block; rows are block_pad apart */
     size_t block_pad, dim_pad;
     uint32_t page0;        /* first page of the block */
     uint32_t all, any;     /* keys of the block that every row sees, that one row sees */
@@ -41,7 +53,7 @@ struct work {
 
 INLINE int elem_bytes(const enum kern_kv kv)
 {
-    return kv == KERN_KV_F32 ? 4 : kv == KERN_KV_BF16 ? 2 : 1;
+    return kv == KERN_KV_F32 ? 4 : 2;
 }
 
 /* Pages lie anywhere, so the hardware's prefetchers start anew with each: while a page is worked
@@ -74,12 +86,7 @@ INLINE __m512 interleave(__m512 even, __m512 odd, int half)
     return _mm512_permutex2var_ps(even, at, odd);
 }
 
-INLINE __m512 codes(__m128i v)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
-}
-
-/* 32 elements of a plane as two registers, INT8 without scales; `left` < 32: the others are 0. */
+/* 32 elements of a plane as two registers; `left` < 32: the others are 0. */
 INLINE void widen(const void *p, uint32_t left, const enum kern_kv kv, __m512 v[2])
 {
     const uint32_t n0 = left < 16 ? left : 16, n1 = left < 16 ? 0 : left < 32 ? left - 16 : 16;
@@ -88,39 +95,49 @@ INLINE void widen(const void *p, uint32_t left, const enum kern_kv kv, __m512 v[
                                 ? _mm512_loadu_si512(p)
                                 : _mm512_maskz_loadu_epi16((__mmask32)((1u << left) - 1), p);
         v[0] = even_words(raw), v[1] = odd_words(raw);
-    } else if (kv == KERN_KV_F32) {
+    } else {
         v[0] = left >= CHUNK ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(head_mask(n0), p);
         v[1] = left >= CHUNK ? _mm512_loadu_ps((const float *)p + 16)
                              : _mm512_maskz_loadu_ps(head_mask(n1), (const float *)p + 16);
-    } else {
-        const int8_t *c = p;
-        v[0] = codes(left >= CHUNK ? _mm_loadu_si128(p) : _mm_maskz_loadu_epi8(head_mask(n0), c));
-        v[1] = codes(left >= CHUNK ? _mm_loadu_si128((const __m128i *)p + 1)
-                                   : _mm_maskz_loadu_epi8(head_mask(n1), c + 16));
     }
 }
 
-/* Scores of the 64 keys of one page for H rows: NV vectors of 16 keys at a time. */
+/* m_b of a row, over the keys that it sees; also stored */
+INLINE float top_score(const struct work *w, uint32_t h)
+{
+    const uint32_t n = w->n[h];
+    const float *s = w->score + (size_t)h * KERN_KV_BLOCK;
+    const __m512 low = _mm512_set1_ps(-INFINITY);
+    __m512 top = low;
+    uint32_t j = 0;
+    for (; j + 16 <= n; j += 16)
+        top = _mm512_max_ps(top, _mm512_load_ps(s + j));
+    if (j < n)
+        top = _mm512_max_ps(top, _mm512_mask_load_ps(low, head_mask(n - j), s + j));
+    const float m = _mm512_reduce_max_ps(top);
+    w->m[h * w->block_pad] = m;
+    return m;
+}
+
+/* Scores of the keys of one page for H rows: NV vectors of 16 keys at a time, as far as a row sees
+ * them. */
 INLINE void score_page(const struct work *w, uint32_t page, const int H, const int NV,
                        const enum kern_kv kv)
 {
     const uint32_t dim = w->a->dim;
     const int elem = elem_bytes(kv), share = 16 * NV * elem; /* fetched per step */
+    const uint32_t seen = w->any - page * KERN_KV_PAGE;
     const __m512 factor = _mm512_set1_ps(w->a->scale);
     const char *base = w->a->kpage[w->page0 + page];
-    const float *scales = (const float *)(const void *)(base + (size_t)dim * KERN_KV_PAGE);
     const char *ahead = w->fetch ? w->a->vpage[w->page0 + page] : base;
-    for (int at = 0; at < KERN_KV_PAGE; at += 16 * NV) {
-        __m512 acc[ATTN_ROWS][4], key[4], scale[4];
-        UNROLL
-        for (int v = 0; v < NV; v++)
-            scale[v] = kv == KERN_KV_INT8 ? _mm512_loadu_ps(scales + at + 16 * v) : factor;
+    for (uint32_t at = 0; at < KERN_KV_PAGE && at < seen; at += 16 * (uint32_t)NV) {
+        __m512 acc[ATTN_ROWS][4], key[4];
         UNROLL
         for (int h = 0; h < H; h++)
             UNROLL
         for (int v = 0; v < NV; v++)
             acc[h][v] = _mm512_setzero_ps();
-        const char *row = base + at * elem;
+        const char *row = base + at * (uint32_t)elem;
         const float *q = w->q;
         for (uint32_t d = 0; d < dim;
              d++, ahead += share, row += KERN_KV_PAGE * elem, q += ATTN_ROWS) {
@@ -128,12 +145,6 @@ INLINE void score_page(const struct work *w, uint32_t page, const int H, const i
             UNROLL
             for (int v = 0; v < NV; v += 2)
                 widen(row + 16 * v * elem, CHUNK, kv, key + v);
-#ifndef OUTSIDE
-            if (kv == KERN_KV_INT8)
-                UNROLL
-            for (int v = 0; v < NV; v++)
-                key[v] = _mm512_mul_ps(key[v], scale[v]);
-#endif
             UNROLL
             for (int h = 0; h < H; h++) {
                 const __m512 one = _mm512_set1_ps(q[h]);
@@ -147,11 +158,6 @@ INLINE void score_page(const struct work *w, uint32_t page, const int H, const i
             float *out = w->score + h * KERN_KV_BLOCK + page * KERN_KV_PAGE + at;
             UNROLL
             for (int v = 0; v < NV; v += 2) {
-#ifdef OUTSIDE
-                if (kv == KERN_KV_INT8)
-                    acc[h][v] = _mm512_mul_ps(acc[h][v], scale[v]),
-                    acc[h][v + 1] = _mm512_mul_ps(acc[h][v + 1], scale[v + 1]);
-#endif
                 const __m512 a = _mm512_mul_ps(acc[h][v], factor),
                              b = _mm512_mul_ps(acc[h][v + 1], factor);
                 const bool mixed = kv == KERN_KV_BF16;
@@ -178,7 +184,6 @@ INLINE void value_run(const struct work *w, const struct run *r, const int H, co
     const size_t row_bytes = (size_t)dim * (size_t)elem;
     const char *plane = w->a->vpage[w->page0 + r->page],
                *row = plane + r->j0 * row_bytes + (size_t)r->d * (size_t)elem;
-    const float *scales = (const float *)(const void *)(plane + (size_t)dim * KERN_KV_PAGE);
     const float *p = w->score + r->row * KERN_KV_BLOCK + r->page * KERN_KV_PAGE;
     /* the same place in the next block */
     const uint32_t next = w->page0 + KERN_KV_BLOCK / KERN_KV_PAGE + r->page;
@@ -202,12 +207,6 @@ INLINE void value_run(const struct work *w, const struct run *r, const int H, co
         UNROLL
         for (int c = 0; c < NC; c++)
             widen(row + c * CHUNK * elem, r->left, kv, v + 2 * c);
-#ifndef OUTSIDE
-        if (kv == KERN_KV_INT8)
-            UNROLL
-        for (int c = 0; c < 2 * NC; c++)
-            v[c] = _mm512_mul_ps(v[c], _mm512_set1_ps(scales[j]));
-#endif
         UNROLL
         for (int h = 0; h < H; h++) {
             const __m512 weight = _mm512_set1_ps(p[h * KERN_KV_BLOCK + (int)j]);
@@ -227,7 +226,45 @@ INLINE void value_run(const struct work *w, const struct run *r, const int H, co
         for (int c = 0; c < 2 * NC; c++)
             _mm512_store_ps(to + 16 * c, o[h][c]);
     }
-    (void)scales;
+}
+
+typedef void (*block_fn)(const struct work *w);
+
+/* All blocks of a call, and in each all groups of rows, which begin `q_step` elements of q apart;
+ * `of` by the rows of a group. `all` has what the groups share, and what the first begins with. */
+static inline void each_group(const struct work *all, size_t q_step, const block_fn *of)
+{
+    const struct kern_attn *a = all->a;
+    const struct attn_part s = attn_part_of(a);
+    const uint32_t rows = a->n_pos * a->n_q, last = a->pos[a->n_pos - 1] / KERN_KV_BLOCK,
+                   pages = a->block1 > last ? a->pos[a->n_pos - 1] / KERN_KV_PAGE + 1
+                                            : a->block1 * (KERN_KV_BLOCK / KERN_KV_PAGE);
+    float *f = a->part;
+    for (uint32_t b = a->block0; b < a->block1 && b <= last; b++) {
+        bool fetch = true;
+        for (uint32_t r = 0; r < rows; r += ATTN_ROWS) {
+            const uint32_t n = rows - r < ATTN_ROWS ? rows - r : ATTN_ROWS;
+            struct work w = *all;
+            w.q = (const float *)all->q + r / ATTN_ROWS * q_step;
+            w.o = f + ((size_t)b * rows + r) * s.dim_pad;
+            w.m = f + s.m_at + r * s.block_pad + b;
+            w.l = f + s.l_at + r * s.block_pad + b;
+            w.block_pad = s.block_pad;
+            w.dim_pad = s.dim_pad;
+            w.page0 = b * (KERN_KV_BLOCK / KERN_KV_PAGE);
+            w.pages = pages;
+            w.fetch = fetch;
+            if (all->codes != NULL)
+                w.codes = all->codes + r / ATTN_ROWS;
+            for (uint32_t h = 0; h < n; h++)
+                w.n[h] = attn_visible(a, (r + h) / a->n_q, b);
+            w.all = w.n[0], w.any = w.n[n - 1];
+            if (w.any == 0) /* its positions end before this block */
+                continue;
+            of[n - 1](&w);
+            fetch = false;
+        }
+    }
 }
 
 #endif

@@ -40,6 +40,7 @@ static inline __m512 exp_ps(__m512 v)
 }
 
 void kern_avx512_attn(const struct kern_attn *a);
+void kern_avx512_attn_codes(const struct kern_attn *a);
 void kern_avx512_attn_join(const struct kern_attn *a);
 
 #endif

@@ -46,7 +46,7 @@ static bool quant_act(const float *x, uint32_t k, int8_t *q, float *scale, int32
 }
 
 /* The same with one group for the whole row. */
-static bool quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+bool ref_quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
 {
     float amax = 0.0f;
     for (uint32_t i = 0; i < k; i++) {
@@ -68,6 +68,11 @@ static bool quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32
         *sum += q[i];
     }
     return true;
+}
+
+static bool quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum)
+{
+    return ref_quant_row(x, k, q, scale, sum);
 }
 
 /* sum of squares: lane r takes k = r mod 16, then lanes r + 8, + 4, + 2, + 1 are folded in */

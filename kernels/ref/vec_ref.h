@@ -1,5 +1,5 @@
-/* vec_ref.h - what vec_ref.c and attn_ref.c share: the canonical exp, and the attention entry that
- * the table of vec_ref.c lists. Included by ref/ only.
+/* vec_ref.h - what vec_ref.c and attn_ref.c share: the canonical exp, codes of a row with one
+ * scale, and the attention entry that the table of vec_ref.c lists. Included by ref/ only.
  */
 #ifndef KT_KERN_VEC_REF_H
 #define KT_KERN_VEC_REF_H
@@ -35,6 +35,8 @@ static inline float ref_exp(float x)
     return ldexpf(p, (int)n);
 }
 
+/* kern_quant_fn with one group; k may be any number */
+bool ref_quant_row(const float *x, uint32_t k, int8_t *q, float *scale, int32_t *sum);
 void kern_ref_attn(const struct kern_attn *a);
 void kern_ref_attn_join(const struct kern_attn *a);
 

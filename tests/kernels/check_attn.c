@@ -9,6 +9,7 @@
  */
 #include "check_vec.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,30 +44,47 @@ static void close_case(struct attn_case *c)
     mem_free(c->ref_scratch);
 }
 
-/* Element i of a plane, belonging to place j. */
-static void put(const struct attn_case *c, struct check_rng *r, void *plane, size_t i, uint32_t j,
-                float x)
+/* Element i of a plane of floats. */
+static void put(const struct attn_case *c, void *plane, size_t i, float x)
 {
     const uint16_t h = f32_to_bf16(x);
     if (c->kv == KERN_KV_BF16)
         memcpy((uint16_t *)plane + i, &h, 2);
-    else if (c->kv == KERN_KV_F32)
-        memcpy((float *)plane + i, &x, 4);
     else
-        ((int8_t *)plane)[i] = (int8_t)(check_below(r, 255) - 127);
-    if (c->kv == KERN_KV_INT8) /* the last element's value is the scale of the place */
-        memcpy((char *)plane + (size_t)KERN_KV_PAGE * c->dim + j * sizeof x, &x, sizeof x);
+        memcpy((float *)plane + i, &x, 4);
+}
+
+/* Any codes, also where the last dims are filled up, and the scales of 64 places. */
+static void fill_codes(const struct attn_case *c, struct check_rng *r, uint32_t page, int mode,
+                       float size)
+{
+    const size_t n = kern_kv_scales_at(c->dim);
+    for (size_t i = 0; i < n; i++) {
+        c->k[page].p[i] = (uint8_t)(check_below(r, 255) + 1);
+        c->v[page].p[i] = (uint8_t)(check_below(r, 255) - 127);
+    }
+    for (uint32_t j = 0; j < KERN_KV_PAGE; j++) {
+        const bool seen = page * KERN_KV_PAGE + j < c->n_keys;
+        const float k = seen ? check_float(r, mode) * size : NAN, /* values': as they are written */
+            v = seen ? fminf(fabsf(check_float(r, mode)), FLT_MAX) : NAN;
+        memcpy(c->k[page].p + n + 4 * j, &k, sizeof k);
+        memcpy(c->v[page].p + n + 4 * j, &v, sizeof v);
+    }
 }
 
 static void fill_page(const struct attn_case *c, struct check_rng *r, uint32_t page, int mode,
                       float size)
 {
+    if (c->kv == KERN_KV_INT8) {
+        fill_codes(c, r, page, mode, size);
+        return;
+    }
     for (uint32_t j = 0; j < KERN_KV_PAGE; j++)
         for (uint32_t d = 0; d < c->dim; d++) {
             const bool seen = page * KERN_KV_PAGE + j < c->n_keys;
-            put(c, r, c->k[page].p, (size_t)d * KERN_KV_PAGE + j, j,
+            put(c, c->k[page].p, (size_t)d * KERN_KV_PAGE + j,
                 seen ? check_float(r, mode) * size : NAN);
-            put(c, r, c->v[page].p, (size_t)j * c->dim + d, j, seen ? check_float(r, mode) : NAN);
+            put(c, c->v[page].p, (size_t)j * c->dim + d, seen ? check_float(r, mode) : NAN);
         }
 }
 
@@ -99,6 +117,13 @@ static bool open_case(struct attn_case *c, struct check_rng *r)
     for (size_t i = 0; i < q; i++) {
         const float x = check_float(r, mode == 2 ? 0 : mode);
         memcpy(c->q.p + i * 4, &x, 4);
+    }
+    if (c->kv == KERN_KV_INT8 && check_below(r, 4) == 0) { /* one row is not finite or only zeros */
+        const float odd[] = {NAN, INFINITY, 0.0f, 0x1p-120f};
+        const uint32_t kind = check_below(r, 4), d = check_below(r, c->dim);
+        float *row = (float *)(void *)c->q.p + (size_t)check_below(r, c->n_q) * c->dim;
+        for (uint32_t i = kind < 2 ? d : 0; i < (kind < 2 ? d + 1 : c->dim); i++)
+            row[i] = odd[kind];
     }
     for (uint32_t g = 0; g < pages; g++) {
         fill_page(c, r, g, mode, size);
