@@ -1,10 +1,13 @@
 /* mm_gemm_avx512.c - block-format products for many tokens, AVX512 with VNNI and without.
  *
- * For two panels at a time and each segment of 512 columns the weights are decoded once into VNNI
- * operands in L1 (9-13 KiB a panel), then all tokens pass over them in tiles of 6, with the 12
- * results in registers: 12 vpdpbusd per 8 loads. Row sums meet in y, segment after segment in
- * ascending order. The inner loop knows a few kinds (plain scale, with minimum, with halves, with
- * halves and their minimums), not the formats. Bits equal ref/. Pure; any thread.
+ * For up to BLOCK tokens and each segment of 512 columns, panel after panel: a group's weights are
+ * decoded into 8 registers and all tokens of the block pass over them, STEP at a time, each adding
+ * to its own line of sums in L1. So decoded weights are never stored, and out-of-order execution
+ * decodes a group beside the products of the one before; an instruction stream of 8 dot products
+ * with broadcast operands, convert, multiply, fma stays at 95 % and more of what it takes in
+ * registers alone. Row sums meet in y, segment after segment in ascending order. Q2_K and Q3_K fold
+ * their sub-scales into the codes, because the products still fit a byte. Bits equal ref/. Pure;
+ * any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__F16C__)
@@ -13,273 +16,296 @@
 #include "mm512.h"
 #include "tables.h"
 
-#define PANELS 2
-#define TOKENS 6
-#define TOKENS_HALVES 4 /* one more register per result there */
+#define BLOCK 64 /* their codes of a segment and what side holds of them: about L1 */
+#define STEP 4   /* tokens with accumulators in registers at a time */
 
-enum kind { SCALE, AHEAD /* SCALE, the next segment on its way */, MIN, HALVES, HALF_MINS };
+/* Q2_K and Q3_K with sub-scales folded into the codes: code times sub-scale is a byte (0..3 times
+ * 0..15, and -4..3 times -32..31, which is -124..128 and unsigned after 124 is added). Not where
+ * products must fit 16 bits. */
+IN int folds(int t)
+{
+    return (t == DT_Q2_K || t == DT_Q3_K) && lump_of(t) == 8;
+}
 
-/* A decoded segment of one panel. u, v: minimums, or the two sub-scales; m: minimum, mu, mv: its
- * two parts. */
-struct seg {
-    uint8_t q[SEG_GROUPS][8][64];
-    float d[SEG_GROUPS][16], u[SEG_GROUPS][16], v[SEG_GROUPS][16];
-    float m[SEG_GROUPS][16], mu[SEG_GROUPS][16], mv[SEG_GROUPS][16];
+#define Q3_ZERO 124
+
+/* Two dot products a group, each times its sub-scale. */
+IN int two_dots(int t)
+{
+    return has_halves(t) && !folds(t);
+}
+
+IN int start_of(int t)
+{
+    return t == DT_Q3_K && folds(t) ? Q3_ZERO : zero_of(t);
+}
+
+/* A token in the segment: accumulator starts, activation scales, the sums that minimums take
+ * (has_min: float; Q2_K: two int16, of 16 columns each) or the starts of columns 16..31, and the
+ * results. One line each, side by side: lines of all tokens spread over the whole of L1. */
+struct tok {
+    int32_t a[SEG_GROUPS];
+    float scale[SEG_GROUPS];
+    int32_t b[SEG_GROUPS];
+    float f[KERN_PANEL];
 } __attribute__((aligned(64)));
 
-IN int kind_of(int t)
-{
-    return has_half_mins(t)                   ? HALF_MINS
-           : has_halves(t)                    ? HALVES
-           : has_min(t)                       ? MIN
-           : p16_group_bytes(p16_of(t)) > 320 ? AHEAD
-                                              : SCALE;
-}
+/* The tokens of a block. Codes of groups 2i and 2i + 1 begin at q[n] + i * stride: in the caller's
+ * rows, or in copy, line after line in the order of the loops. */
+struct side {
+    struct tok x[BLOCK];
+    const int8_t *q[BLOCK];
+    size_t stride;
+    int8_t copy[SEG_GROUPS / 2][BLOCK][2 * KERN_GROUP];
+} __attribute__((aligned(64)));
 
-/* next: what will be decoded after the tokens have passed; asked for here, except for
- * wide formats (AHEAD): see tile(). */
-IN void decode_seg(int t, const uint8_t *w, uint32_t g0, uint32_t len, const uint8_t *next,
-                   struct seg *o)
-{
-    const struct p16 l = p16_of(t);
-    for (uint32_t i = 0; i < len; i++) {
-        const uint8_t *p = w + p16_group_at(l, g0 + i), *head = w + p16_head_at(l, g0 + i);
-        __m512i q[8];
-        decode512(t, p, q);
-        UNROLL
-        for (int j = 0; j < 8; j++)
-            _mm512_store_si512(o->q[i][j], q[j]);
-        _mm512_store_ps(o->d[i], scale512(t, p, head));
-        if (has_min(t))
-            _mm512_store_ps(o->u[i], min512(t, p, head));
-        if (has_halves(t)) {
-            _mm512_store_ps(o->u[i], sub512(t, p, 0));
-            _mm512_store_ps(o->v[i], sub512(t, p, 1));
-        }
-        if (has_half_mins(t)) {
-            _mm512_store_ps(o->m[i], min512(t, p, head));
-            _mm512_store_ps(o->mu[i], low512(p, 0));
-            _mm512_store_ps(o->mv[i], low512(p, 1));
-        }
-        if (kind_of(t) == AHEAD)
-            continue;
-        UNROLL
-        for (uint32_t b = 0; b < p16_group_bytes(l); b += 64)
-            _mm_prefetch((const char *)next + i * p16_group_bytes(l) + b, _MM_HINT_T1);
-    }
-}
-
-/* What the inner loop needs of a call's segment. */
+/* What a panel's segment needs. */
 struct job {
-    const struct kern_mm *a;
-    const struct seg *w; /* [np] */
-    uint32_t row, g0, len;
-    int zero;
-    const uint8_t *next[PANELS]; /* what will be decoded after this segment */
-    uint32_t next_lines;         /* cache lines of it, per panel */
+    struct side *x;
+    const uint8_t *w, *next;  /* panel; what comes after this segment, to ask for */
+    uint32_t n, g0, len, ask; /* ask: lines of next per step */
 };
 
-/* nt tokens from t0 over np decoded panels; kind, lump, np and nt are constants. Meanwhile lines
- * [line0, line1) of the next segment are asked for, a few beside each group: all at once they would
- * fill the miss buffers and stop the pipeline (Q8_0, 32 tokens, Zen 4: 61 % of the group-scaled
- * peak in a burst, 77 % spread). */
-IN void tile(const struct job *b, const int kind, const int lump, const int np, const int nt,
-             uint32_t t0, uint32_t line0, uint32_t line1)
+/* A decoded group. m: minimum; u, v: the two sub-scales; low: pairs of integer minimums as
+ * int16 (Q2_K). */
+struct group {
+    __m512i q[8];
+    __m512 d, m, u, v;
+    __m512i low;
+};
+
+/* a in the low and b in the high 16 bits. */
+IN __m512i pair16(__m512i a, __m512i b)
 {
-    const uint32_t lines = (line1 - line0 + b->len - 1) / b->len;
-    const struct kern_mm *a = b->a;
-    const int8_t *q[TOKENS];
-    const float *scale[TOKENS];
-    struct prep prep[TOKENS];
-    __m512 f[PANELS][TOKENS];
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16));
+}
+
+/* q[j] times the sub-scales. The products of a pair of bytes do not borrow from each other, once
+ * Q3_K's are above zero: the whole 16-bit number is exact. */
+IN void fold512(int t, const uint8_t *p, __m512i q[8])
+{
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        __m512i s = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h)));
+        s = t == DT_Q2_K ? _mm512_and_si512(s, _mm512_set1_epi32(15)) : s;
+        s = pair16(s, s);
+        /* the bias of codes is 4, so 4 s comes off each byte */
+        __m512i up = _mm512_sub_epi16(_mm512_set1_epi16(257 * Q3_ZERO),
+                                      _mm512_mullo_epi16(s, _mm512_set1_epi16(257 * 4)));
+        UNROLL
+        for (int j = 4 * h; j < 4 * h + 4; j++) {
+            q[j] = _mm512_mullo_epi16(q[j], s);
+            if (t == DT_Q3_K)
+                q[j] = _mm512_add_epi16(q[j], up);
+        }
+    }
+}
+
+IN void decode_group(int t, const uint8_t *p, const uint8_t *head, struct group *o)
+{
+    decode512(t, p, o->q);
+    o->d = scale512(t, p, head);
+    if (has_min(t) || has_half_mins(t))
+        o->m = min512(t, p, head);
+    if (two_dots(t)) {
+        o->u = sub512(t, p, 0);
+        o->v = sub512(t, p, 1);
+    }
+    if (folds(t))
+        fold512(t, p, o->q);
+    if (has_half_mins(t)) {
+        __m512i s0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)),
+                s1 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p + 16)));
+        o->low = pair16(_mm512_srli_epi32(s0, 4), _mm512_srli_epi32(s1, 4));
+    }
+}
+
+/* Tokens [n0, n0 + nt) over group i; t and nt are constants. */
+IN void step(const int t, const int nt, struct side *s, uint32_t n0, uint32_t i,
+             const struct group *w)
+{
+    const size_t at = i / 2 * s->stride + i % 2 * KERN_GROUP;
+    const __mmask16 begun = i == 0 ? 0 : 0xffff;
+    __m512i acc[STEP], acc2[STEP], sum[STEP];
+    const int8_t *q[STEP];
     UNROLL
     for (int n = 0; n < nt; n++) {
-        size_t at = token(a, t0 + (uint32_t)n);
-        q[n] = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
-        scale[n] = a->scale + at * a->ldg + b->g0;
-        if (kind == HALF_MINS)
-            prep_half_mins(&prep[n], q[n], b->len);
-        else if (kind == HALVES)
-            prep_halves(&prep[n], q[n], b->len, b->zero);
-        else
-            prep512(1, kind == MIN, 0, &prep[n], q[n], a->sum + at * a->ldg + b->g0, b->len);
-        if (kind <= AHEAD)
-            _mm512_storeu_si512(prep[n].a, _mm512_mullo_epi32(_mm512_loadu_si512(prep[n].a),
-                                                              _mm512_set1_epi32(b->zero)));
-        UNROLL
-        for (int s = 0; s < np; s++)
-            f[s][n] = _mm512_setzero_ps();
-    }
-    for (uint32_t i = 0; i < b->len; i++) {
-        __m512i acc[PANELS][TOKENS], sum[PANELS][TOKENS];
-        __m512 part[PANELS][TOKENS];
-        for (uint32_t l = 0; kind == AHEAD && l < lines && line0 < line1; l++, line0++)
-            UNROLL
-        for (int s = 0; s < np; s++)
-            _mm_prefetch((const char *)b->next[s] + (size_t)line0 * 64, _MM_HINT_T1);
-        UNROLL
-        for (int n = 0; n < nt; n++)
-            UNROLL
-        for (int s = 0; s < np; s++)
-            acc[s][n] = kind == MIN ? _mm512_setzero_si512() : _mm512_set1_epi32(prep[n].a[i]);
-        UNROLL
-        for (int j = 0; j < 8; j++) {
-            if (kind >= HALVES && j == 4) {
-                UNROLL
-                for (int n = 0; n < nt; n++)
-                    UNROLL
-                for (int s = 0; s < np; s++) {
-                    part[s][n] =
-                        _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s][n]), _mm512_load_ps(b->w[s].u[i]));
-                    acc[s][n] = _mm512_set1_epi32(prep[n].b[i]);
-                }
-            }
-            __m512i w[PANELS];
-            UNROLL
-            for (int s = 0; s < np; s++)
-                w[s] = _mm512_load_si512(b->w[s].q[i][j]);
-            UNROLL
-            for (int n = 0; n < nt; n++) {
-                __m512i x = bcast4(q[n] + (size_t)i * KERN_GROUP + 4 * j);
-                UNROLL
-                for (int s = 0; s < np; s++)
-                    dot4(lump, j, &acc[s][n], &sum[s][n], w[s], x);
-            }
-        }
-        UNROLL
-        for (int s = 0; s < np; s++) {
-            __m512 d = _mm512_load_ps(b->w[s].d[i]);
-            UNROLL
-            for (int n = 0; n < nt; n++) {
-                __m512 as = _mm512_set1_ps(scale[n][i]), dot = _mm512_cvtepi32_ps(acc[s][n]);
-                if (kind >= HALVES)
-                    dot = _mm512_fmadd_ps(dot, _mm512_load_ps(b->w[s].v[i]), part[s][n]);
-                f[s][n] = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, as), f[s][n]);
-                if (kind == MIN)
-                    f[s][n] =
-                        _mm512_fmadd_ps(_mm512_set1_ps(prep[n].sum[i]),
-                                        _mm512_mul_ps(_mm512_load_ps(b->w[s].u[i]), as), f[s][n]);
-                if (kind == HALF_MINS)
-                    f[s][n] =
-                        _mm512_fmadd_ps(half_mins(&prep[n], i, _mm512_load_ps(b->w[s].mu[i]),
-                                                  _mm512_load_ps(b->w[s].mv[i])),
-                                        _mm512_mul_ps(_mm512_load_ps(b->w[s].m[i]), as), f[s][n]);
-            }
-        }
+        const struct tok *x = &s->x[n0 + (uint32_t)n];
+        q[n] = s->q[n0 + (uint32_t)n] + at;
+        acc[n] = acc2[n] = _mm512_setzero_si512();
+        if (start_of(t) != 0)
+            acc[n] = _mm512_set1_epi32(x->a[i]);
+        if (start_of(t) != 0 && two_dots(t))
+            acc2[n] = _mm512_set1_epi32(x->b[i]);
     }
     UNROLL
-    for (int s = 0; s < np; s++) {
-        uint32_t r = b->row + (uint32_t)s * KERN_PANEL;
+    for (int j = 0; j < 8; j++)
         UNROLL
-        for (int n = 0; n < nt; n++)
-            put512(a->y + (t0 + (uint32_t)n) * a->ldy + r, lanes_of(a, r), f[s][n], b->g0 == 0);
+    for (int n = 0; n < nt; n++)
+        dot4(lump_of(t), j, two_dots(t) && j >= 4 ? &acc2[n] : &acc[n], &sum[n], w->q[j],
+             bcast4(q[n] + 4 * j));
+    UNROLL
+    for (int n = 0; n < nt; n++) {
+        struct tok *x = &s->x[n0 + (uint32_t)n];
+        __m512 as = _mm512_set1_ps(x->scale[i]), dot = _mm512_cvtepi32_ps(acc[n]),
+               f = _mm512_maskz_load_ps(begun, x->f);
+        if (two_dots(t))
+            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc2[n]), w->v, _mm512_mul_ps(dot, w->u));
+        f = _mm512_fmadd_ps(dot, _mm512_mul_ps(w->d, as), f);
+        if (has_min(t))
+            f = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(x->b[i])),
+                                _mm512_mul_ps(w->m, as), f);
+        if (has_half_mins(t))
+            f = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(_mm512_madd_epi16(w->low, _mm512_set1_epi32(x->b[i]))),
+                _mm512_mul_ps(w->m, as), f);
+        _mm512_store_ps(x->f, f);
     }
 }
 
-/* All tokens over a decoded segment. Tiles are made even: 8 tokens are 4 + 4, not 6 + 2. */
-IN void tiles(const struct job *b, const int kind, const int lump, const int np)
+/* A panel's segment; t is a constant. What comes next is asked for a few lines beside each step:
+ * all at once they would fill the miss buffers and stop the pipeline. */
+IN void segment(const struct job *b, int t)
 {
-    const uint32_t most = kind >= HALVES ? TOKENS_HALVES : TOKENS, n = b->a->n,
-                   count = (n + most - 1) / most;
-    for (uint32_t c = 0, t0 = 0; c < count; c++) {
-        const uint32_t nt = (n - t0 + count - c - 1) / (count - c),
-                       l0 = (uint32_t)((uint64_t)b->next_lines * c / count),
-                       l1 = (uint32_t)((uint64_t)b->next_lines * (c + 1) / count);
-        switch (nt) {
-        case 1:
-            tile(b, kind, lump, np, 1, t0, l0, l1);
+    const struct p16 l = p16_of(t);
+    const uint8_t *next = b->next;
+    struct side *x = b->x;
+    for (uint32_t i = 0; i < b->len; i++) {
+        struct group w;
+        uint32_t n = 0;
+        decode_group(t, b->w + p16_group_at(l, b->g0 + i), b->w + p16_head_at(l, b->g0 + i), &w);
+        for (; n + STEP <= b->n; n += STEP) {
+            for (uint32_t c = 0; c < b->ask; c++, next += 64)
+                _mm_prefetch((const char *)next, _MM_HINT_T1);
+            step(t, STEP, x, n, i, &w);
+        }
+        if (n < b->n)
+            for (uint32_t c = 0; c < b->ask; c++, next += 64)
+                _mm_prefetch((const char *)next, _MM_HINT_T1);
+        switch (b->n - n) {
+        case 3:
+            step(t, 3, x, n, i, &w);
             break;
         case 2:
-            tile(b, kind, lump, np, 2, t0, l0, l1);
+            step(t, 2, x, n, i, &w);
             break;
-        case 3:
-            tile(b, kind, lump, np, 3, t0, l0, l1);
-            break;
-        case 4:
-            tile(b, kind, lump, np, 4, t0, l0, l1);
-            break;
-        case 5:
-            if (kind < HALVES)
-                tile(b, kind, lump, np, 5, t0, l0, l1);
+        case 1:
+            step(t, 1, x, n, i, &w);
             break;
         default:
-            if (kind < HALVES)
-                tile(b, kind, lump, np, 6, t0, l0, l1);
             break;
         }
-        t0 += nt;
     }
 }
 
-/* Inner loops by kind and by products that add up in 16 bits. */
-/* clang-format off */
-#if VNNI
-#define KINDS(X)                                                                                   \
-    X(scale, SCALE, 8) X(ahead, AHEAD, 8)                                                          \
-    X(min, MIN, 8)                                                                                 \
-    X(halves, HALVES, 8)                                                                           \
-    X(half_mins, HALF_MINS, 8)
-#else
-#define KINDS(X)                                                                                   \
-    X(scale_1, SCALE, 1) X(scale_4, SCALE, 4) X(scale_8, SCALE, 8)                                 \
-    X(ahead_1, AHEAD, 1) X(ahead_4, AHEAD, 4)                                                      \
-    X(min_4, MIN, 4) X(min_8, MIN, 8)                                                              \
-    X(halves_2, HALVES, 2) X(halves_4, HALVES, 4)                                                  \
-    X(half_mins_4, HALF_MINS, 4)
-#endif
-/* clang-format on */
+/* Panels of a call from which on copying the codes pays. */
+#define COPY_PANELS 6
 
-#define TILES(name, kind, lump)                                                                    \
-    static __attribute__((noinline)) void tiles_##name##_1(const struct job *b)                    \
-    {                                                                                              \
-        tiles(b, kind, lump, 1);                                                                   \
-    }                                                                                              \
-    static __attribute__((noinline)) void tiles_##name##_2(const struct job *b)                    \
-    {                                                                                              \
-        tiles(b, kind, lump, 2);                                                                   \
+/* Tokens [t0, t0 + n) in the segment from group g0. */
+IN void prepare(const struct kern_mm *a, int t, uint32_t t0, const struct job *b)
+{
+    struct side *s = b->x;
+    const bool copy = a->row1 - a->row0 >= COPY_PANELS * KERN_PANEL;
+    const __mmask16 m = (__mmask16)((1u << b->len) - 1);
+    s->stride = copy ? sizeof s->copy[0] : 2 * KERN_GROUP;
+    for (uint32_t i = 0; i < b->n; i++) {
+        const size_t at = token(a, t0 + i), g = at * a->ldg + b->g0;
+        const int8_t *q = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
+        struct tok *x = &s->x[i];
+        struct prep p;
+        s->q[i] = copy ? s->copy[0][i] : q;
+        for (uint32_t j = 0; copy && j < b->len; j += 2)
+            _mm512_store_si512(
+                s->copy[j / 2][i],
+                _mm512_maskz_loadu_epi8(b->len - j >= 2 ? ~(__mmask64)0 : 0xffffffffu, q + 32 * j));
+        _mm512_store_ps(x->scale, _mm512_maskz_loadu_ps(m, a->scale + g));
+        if (two_dots(t) && !has_half_mins(t)) {
+            prep_halves(&p, q, b->len, zero_of(t));
+            _mm512_store_si512(x->a, _mm512_loadu_si512(p.a));
+            _mm512_store_si512(x->b, _mm512_loadu_si512(p.b));
+        } else if (has_half_mins(t)) {
+            /* minus the sums, in 16 bits */
+            const __m512i none = _mm512_setzero_si512();
+            prep_halves(&p, q, b->len, 1);
+            __m512i s0 = _mm512_sub_epi32(none, _mm512_loadu_si512(p.a)),
+                    s1 = _mm512_sub_epi32(none, _mm512_loadu_si512(p.b));
+            _mm512_store_si512(x->b, pair16(s0, s1));
+        } else {
+            __m512i sum = _mm512_maskz_loadu_epi32(m, a->sum + g);
+            _mm512_store_si512(x->a, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-start_of(t))));
+            if (has_min(t))
+                _mm512_store_ps((float *)x->b, _mm512_cvtepi32_ps(sum));
+        }
     }
-KINDS(TILES)
+}
 
-#define PICK(name, want, most)                                                                     \
-    if (kind == (want) && lump == (most))                                                          \
-        np == 1 ? tiles_##name##_1(b) : tiles_##name##_2(b);
+/* segment() of a type. */
+typedef void (*segment_fn)(const struct job *b);
 
-/* kind and lump are constants: one call is left of all. */
-IN void inner(const struct job *b, const int kind, const int lump, uint32_t np){KINDS(PICK)}
-
-IN void gemm(const struct kern_mm *a, int t)
+/* Tokens [t0, t0 + n). */
+IN void block(const struct kern_mm *a, int t, uint32_t t0, uint32_t n, segment_fn run)
 {
     const uint32_t groups = a->k / KERN_GROUP;
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
     const struct p16 l = p16_of(t);
-    struct seg w[PANELS];
-    for (uint32_t r = a->row0; r < a->row1; r += PANELS * KERN_PANEL) {
-        const uint32_t np = a->row1 - r > KERN_PANEL ? 2 : 1;
-        const uint8_t *p = (const uint8_t *)a->w + r / KERN_PANEL * panel;
-        for (uint32_t g0 = 0; g0 < groups; g0 += SEG_GROUPS) {
-            struct job b = {.a = a, .w = w, .row = r, .g0 = g0, .zero = zero_of(t)};
-            b.len = groups - g0 < SEG_GROUPS ? groups - g0 : SEG_GROUPS;
-            b.next_lines = (uint32_t)((b.len * p16_group_bytes(l) + 63) / 64);
-            for (uint32_t s = 0; s < np; s++) {
-                const uint8_t *at = p + s * panel;
-                b.next[s] = g0 + SEG_GROUPS < groups ? at + p16_head_at(l, g0 + SEG_GROUPS)
-                                                     : at + PANELS * panel;
-                decode_seg(t, at, g0, b.len, b.next[s], &w[s]);
-            }
-            inner(&b, kind_of(t), lump_of(t), np);
+    const uint8_t *first = (const uint8_t *)a->w + a->row0 / KERN_PANEL * panel,
+                  *after = t0 + n < a->n ? first : a->next;
+    struct side x;
+    struct job b = {.x = &x, .n = n};
+    for (; b.g0 < groups; b.g0 += SEG_GROUPS) {
+        const bool last = groups - b.g0 <= SEG_GROUPS;
+        b.len = last ? groups - b.g0 : SEG_GROUPS;
+        const uint32_t lines = (b.len * p16_group_bytes(l) + 63) / 64,
+                       steps = b.len * ((n + STEP - 1) / STEP);
+        b.ask = (lines + steps - 1) / steps;
+        prepare(a, t, t0, &b);
+        b.w = first;
+        for (uint32_t r = a->row0; r < a->row1; r += KERN_PANEL, b.w += panel) {
+            if (r + KERN_PANEL < a->row1)
+                b.next = b.w + panel + p16_head_at(l, b.g0);
+            else if (!last)
+                b.next = first + p16_head_at(l, b.g0 + SEG_GROUPS);
+            else
+                b.next = after != NULL ? after : b.w + panel;
+            run(&b);
+            const __mmask16 lanes = lanes_of(a, r);
+            for (uint32_t i = 0; i < n; i++)
+                put512(a->y + (size_t)(t0 + i) * a->ldy + r, lanes, _mm512_load_ps(x.x[i].f),
+                       b.g0 == 0);
         }
     }
 }
 
+/* Blocks of about the same number of tokens, whole steps but for the last. */
+IN void gemm(const struct kern_mm *a, int t, segment_fn run)
+{
+    const uint32_t count = (a->n + BLOCK - 1) / BLOCK;
+    const uint8_t *first = (const uint8_t *)a->w +
+                           a->row0 / KERN_PANEL * kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
+    const uint32_t begin = KERN_SEGMENT / KERN_GROUP * p16_group_bytes(p16_of(t));
+    for (uint32_t i = 0; i < begin; i += 64)
+        _mm_prefetch((const char *)first + i, _MM_HINT_T1);
+    for (uint32_t c = 0, t0 = 0, n; c < count; c++, t0 += n) {
+        n = (a->n - t0 + count - c - 1) / (count - c);
+        n = (n + STEP - 1) / STEP * STEP;
+        n = n < a->n - t0 ? n : a->n - t0;
+        block(a, t, t0, n, run);
+    }
+}
+
 #define RUN(name, T, fits)                                                                         \
+    static __attribute__((noinline)) void segment_##name(const struct job *b)                      \
+    {                                                                                              \
+        segment(b, T);                                                                             \
+    }                                                                                              \
     static void gemm_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
-        gemm(a, T);                                                                                \
+        gemm(a, T, segment_##name);                                                                \
     }
 BLOCK_TYPES(RUN)
 
 #define ROW(name, T, fits)                                                                         \
-    {"gemm_" #name "_q8_" VARIANT, KERN_GEMM, T, KERN_P16, NEEDS, TOKENS, RANK, fits,              \
+    {"gemm_" #name "_q8_" VARIANT, KERN_GEMM, T, KERN_P16, NEEDS, STEP, RANK, fits,                \
      {.mm = gemm_##name}},
 static const struct kern table[] = {BLOCK_TYPES(ROW)};
 
