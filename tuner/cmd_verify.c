@@ -1,7 +1,7 @@
 /* cmd_verify.c - `kttune verify F`: does a profile still describe this machine? Fingerprint fields
  * first, then (unless --no-measure) a spot check: the read rate of the weakest pool and the barrier
  * are measured again and must lie within 10 % of the file. Exit: 0 yes; 4 stale, of another host,
- * or invalid; 5 the fields match but a measurement does not.
+ * or invalid; 5 the fields match but a measurement does not. With --regret: verify_regret.c.
  */
 #include <jansson.h>
 #include <math.h>
@@ -12,6 +12,7 @@
 #include "cmds.h"
 #include "kern.h"
 #include "probe.h"
+#include "verify_regret.h"
 
 #define TOLERANCE 0.10
 #define SPOT_SECONDS 6.0
@@ -138,41 +139,121 @@ static int verdict(const char *path, const struct profile *p, const struct host 
     return code;
 }
 
-int cmd_verify(int argc, char **argv)
+static const char help[] =
+    "usage: kttune verify [--no-measure] [--topology SPEC] [FILE]\n"
+    "       kttune verify --regret -m MODEL [--goal G] [--budget S] [--seed N] [FILE]\n"
+    "       kttune verify --regret --backend replay:TABLE [--chosen JSON] [--seed N] [FILE]\n\n"
+    "Compare a host profile (default host.json) with this machine.\n"
+    "--regret times what a tuning of the profile chose against 59 random configurations in paired "
+    "rounds,\n"
+    "on this machine or over a recorded table; --chosen judges another configuration; --goal is "
+    "decode,\n"
+    "prefill or both; --quant, --quant-dense, --kv-type, --batch and --prompt as kttune tune has "
+    "them.\n\n"
+    "Exit code: 0 it matches, or the upper 95 % bound of the regret is at most 5 %; 2 time was up "
+    "before;\n"
+    "4 stale, of another host or invalid; 5 a measurement differs by more than 10 %, or the bound "
+    "is not met.\n";
+
+struct args {
+    const char *path, *topology;
+    bool measure, regret;
+    struct verify_regret_args r;
+};
+
+/* One option with a value; false: not one of ours, or not a value of it. */
+static bool option(struct args *a, const char *name, const char *value)
 {
-    static const char help[] =
-        "usage: kttune verify [--no-measure] [--topology SPEC] [FILE]\n\nCompare a host profile "
-        "(default host.json) with this machine.\n"
-        "Exit code: 0 it matches, 4 stale, of another host or invalid, 5 a measurement differs by "
-        "more than 10 %.\n";
-    const char *path = "host.json", *topology = NULL;
-    bool measure = true;
-    struct profile *p;
-    struct host *h;
-    kt_err err;
+    struct live_opts *l = &a->r.live;
+    uint32_t n;
+    if (strcmp(name, "--topology") == 0)
+        a->topology = value;
+    else if (strcmp(name, "-m") == 0 || strcmp(name, "--model") == 0)
+        l->engine.model_path = value;
+    else if (strcmp(name, "--quant") == 0)
+        l->engine.quant = value;
+    else if (strcmp(name, "--quant-dense") == 0)
+        l->engine.quant_dense = value;
+    else if (strcmp(name, "--kv-type") == 0)
+        l->engine.kv_type = value;
+    else if (strcmp(name, "--chosen") == 0)
+        a->r.chosen = value;
+    else if (strcmp(name, "--goal") == 0 &&
+             (strcmp(value, "decode") == 0 || strcmp(value, "prefill") == 0 ||
+              strcmp(value, "both") == 0))
+        a->r.goal = value;
+    else if (strcmp(name, "--backend") == 0 && strncmp(value, "replay:", 7) == 0)
+        a->r.replay = value + 7;
+    else if (strcmp(name, "--budget") == 0 && cmd_number(value, 1, 86400, &n))
+        a->r.budget = n;
+    else if (strcmp(name, "--seed") == 0)
+        return cmd_number(value, 0, UINT32_MAX, &a->r.seed);
+    else if (strcmp(name, "--batch") == 0)
+        return cmd_number(value, 1, 8, &l->batch);
+    else if (strcmp(name, "--prompt") == 0)
+        return cmd_number(value, 2, 8192, &l->prefill);
+    else
+        return false;
+    return true;
+}
+
+/* -1: go on; else the exit code. */
+static int parse(int argc, char **argv, struct args *a)
+{
+    kt_engine_opts_init(&a->r.live.engine);
+    a->path = "host.json";
+    a->measure = true;
+    a->r.budget = 120;
+    a->r.seed = 1;
+    a->r.live.batch = 1;
+    a->r.live.prompt = 64;
+    a->r.live.prefill = 512;
+    a->r.live.sample_seconds = 0.025;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             fputs(help, stdout);
             return EXIT_OK;
         }
         if (strcmp(argv[i], "--no-measure") == 0) {
-            measure = false;
-        } else if (strcmp(argv[i], "--topology") == 0 && i + 1 < argc) {
-            topology = argv[++i];
-        } else if (argv[i][0] == '-') {
+            a->measure = false;
+        } else if (strcmp(argv[i], "--regret") == 0) {
+            a->regret = true;
+        } else if (argv[i][0] != '-') {
+            a->path = argv[i];
+        } else if (i + 1 < argc && option(a, argv[i], argv[i + 1])) {
+            i++;
+        } else {
             fprintf(stderr, "kttune verify: no option '%s'\n%s", argv[i], help);
             return EXIT_USAGE;
-        } else {
-            path = argv[i];
         }
     }
-    if (profile_read(path, &p, &err) != KT_OK)
+    if (a->regret && a->r.replay == NULL && a->r.live.engine.model_path == NULL) {
+        fprintf(stderr, "kttune verify: --regret needs a model (-m) or a table (--backend)\n%s",
+                help);
+        return EXIT_USAGE;
+    }
+    a->r.profile = a->path;
+    a->r.live.seed = a->r.seed;
+    return -1;
+}
+
+int cmd_verify(int argc, char **argv)
+{
+    struct args a = {0};
+    struct profile *p;
+    struct host *h;
+    kt_err err;
+    int code = parse(argc, argv, &a);
+    if (code >= 0)
+        return code;
+    if (a.regret)
+        return verify_regret(&a.r);
+    if (profile_read(a.path, &p, &err) != KT_OK)
         return cmd_fail("verify", &err, 0);
-    int code;
-    if (host_read(topology, &h, &err) != KT_OK) {
+    if (host_read(a.topology, &h, &err) != KT_OK) {
         code = cmd_fail("verify", &err, 0);
     } else {
-        code = verdict(path, p, h, measure);
+        code = verdict(a.path, p, h, a.measure);
         host_free(h);
     }
     profile_close(p);

@@ -73,6 +73,18 @@ t=$src/tests/unit/data/replay_decode.json
 "$kttune" tune --backend "replay:$t" --seed 5 --drift 0.05 --outliers 0.02 --json >"$dir/b"
 cmp -s "$dir/a" "$dir/b" || say "the same seed gives other bytes"
 
+# the choice against 59 random configurations: what the search chose passes, a planted bad choice fails
+chosen=$("$kttune" tune --backend "replay:$t" --seed 5 --json | sed 's/.*"chosen":\({[^}]*}\).*/\1/')
+"$kttune" verify --regret --backend "replay:$t" --chosen "$chosen" >"$dir/out" || { cat "$dir/out"; say "the searched choice must pass the regret test"; }
+grep -q '^regret .*: met' "$dir/out" || say "verify --regret prints no bound"
+"$kttune" verify --regret --backend "replay:$t" --chosen '{"threads": 1}' >"$dir/out"
+[ $? = 5 ] || { cat "$dir/out"; say "a planted bad choice must fail the regret test with exit 5"; }
+"$kttune" verify --regret --backend "replay:$t" "$f" >/dev/null 2>"$dir/err" && say "a profile without a tuning for the table has nothing to judge"
+grep -q 'kttune tune' "$dir/err" || say "a missing tuning must name the remedy"
+"$kttune" verify --regret -m "$src/models/demo" --goal decode --budget 20 "$f" >"$dir/out" 2>"$dir/err"
+rc=$?
+{ [ $rc = 0 ] || [ $rc = 2 ] || [ $rc = 5 ]; } && grep -q '^rivals' "$dir/out" || { cat "$dir/out" "$dir/err"; say "verify --regret, live: exit $rc"; }
+
 # killed without a word (SIGKILL), it goes on where it stopped and ends with the same bytes
 st=$dir/notes
 resumed=0

@@ -11,7 +11,7 @@ tests_unit_test_search_SOURCES = %D%/test_search.c tuner/search.c tuner/search_f
 tests_unit_test_search_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
 tests_unit_test_search_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_search_LDADD = src/base/libbase.la $(CMOCKA_LIBS)
-tests_unit_test_replay_SOURCES = %D%/test_replay.c tuner/replay_run.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c \
+tests_unit_test_replay_SOURCES = %D%/test_replay.c tuner/regret.c tuner/replay_run.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c \
 	tuner/timer_journal.c tuner/timer_replay.c tuner/timer_virtual.c tuner/tune_state.c
 tests_unit_test_replay_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
 tests_unit_test_replay_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
