@@ -50,6 +50,8 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
     e->pages = o->pages;
     e->smt = o->smt;
     e->pools = (uint32_t)o->pools;
+    e->gemv_rows = (uint32_t)o->gemv_rows;
+    e->gemv_rows_yield = options_from_file(o, "gemv-rows");
     e->pages_yield = options_from_file(o, "pages");
     e->smt_yield = options_from_file(o, "smt");
     e->pools_yield = options_from_file(o, "pools");

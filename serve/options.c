@@ -39,6 +39,7 @@ const struct opt_row opt_table[] = {
     {"pages", "KIND", 0, OPT_STRING, AT(pages), NULL, 0, 0, "pages of the weights: thp (default), 4k or hugetlb (reserved 2 MiB pages)"},
     {"smt", "MODE", 0, OPT_STRING, AT(smt), NULL, 0, 0, "SMT siblings: off (default), server (left to the server, no core is kept for it) or on (they work)"},
     {"pools", "N", 0, OPT_UINT, AT(pools), "0", 0, 4096, "at most so many memory nodes work; 0: all"},
+    {"gemv-rows", "N", 0, OPT_UINT, AT(gemv_rows), "0", 0, 64, "stream weights for up to N rows, above it decode them in tiles; 0: as tuned or measured"},
     {"kv-type", "TYPE", 0, OPT_STRING, AT(kv_type), NULL, 0, 0, "bf16 (default), f32 or int8"},
     {"kv-tokens", "N", 0, OPT_UINT, AT(kv_tokens), "0", 0, UINT64_MAX, "KV capacity of all sequences in tokens; 0: what memory allows"},
     {"strict", NULL, 0, OPT_FLAG, AT(strict), NULL, 0, 0, "fp32 everywhere: slow, for comparison"},
@@ -314,7 +315,7 @@ void options_help(FILE *to)
             "in the environment (dashes become\n"
             "underscores) or as 'name = value' in the file given with --config. The command line "
             "wins, then the environment, then\nwhat kttune tune proved (threads, cpu-mask, pages, "
-            "smt, pools), then "
+            "smt, pools, gemv-rows), then "
             "the file.\n\n");
     for (size_t i = 0; i < opt_count; i++) {
         char left[48];

@@ -24,7 +24,7 @@ struct options {
         *log_level;
     struct opt_list allow_hosts, cors_origins;
     uint64_t port, ctx, parallel, batch, threads, kv_tokens, memory_limit_mib, queue, queue_timeout,
-        request_timeout, drain_timeout, latency_target, pools;
+        request_timeout, drain_timeout, latency_target, pools, gemv_rows;
     uint64_t max_connections, max_body_mib, max_output_kib;
     bool quiet, insecure, strict, fast_bf16, trust_profile, accept_any_model, check_config,
         print_config, version, help, health;

@@ -110,10 +110,13 @@ typedef struct kt_engine_opts {
     const char *smt;
     uint32_t pools; /**< at most so many memory nodes work, those with most bandwidth; 0 (default):
                        the profile's tuning, else all */
-    /** threads, cpu_mask, pages, smt and pools as given hold only where the profile's tunings name
-     * no value for this model; a value that gives way is logged. For values out of a configuration
-     * file. */
-    bool threads_yield, cpu_mask_yield, pages_yield, smt_yield, pools_yield;
+    uint32_t gemv_rows; /**< activation rows up to which a weight matrix is streamed, above it
+                           decoded in tiles, 1..64; 0 (default): the profile's tuning, else what it
+                           measured for the format, else each kernel's own */
+    /** threads, cpu_mask, pages, smt, pools and gemv_rows as given hold only where the profile's
+     * tunings name no value for this model; a value that gives way is logged. For values out of a
+     * configuration file. */
+    bool threads_yield, cpu_mask_yield, pages_yield, smt_yield, pools_yield, gemv_rows_yield;
     /** How a profile is checked at the start: "spot" (default) compares its fields with this host
      * and takes up to three measurements again (half a second), "fields" compares only, "off" lets
      * soft fields (kernel release, quota, clocks) differ. Another host is refused in every case. */

@@ -30,7 +30,8 @@ static const char help[] =
     "  --option NAME=VALUE  what the command line of ktserve would say; may be repeated\n"
     "  --set KEY=VALUE      what if, as in kttune plan\n\n"
     "ID: threads.total, threads.nodeN, kernel.isa, kernel.gemv.FORMAT, kernel.gemm.FORMAT, pools,\n"
-    "rows.share, pages, tune.*, ctx, parallel, batch, kv.type, kv.tokens, memory.limit, "
+    "experts.gemv_rows.FORMAT, rows.share, pages, smt, tune.*, ctx, parallel, batch, kv.type, "
+    "kv.tokens, memory.limit, "
     "gpu.node.gpuN.\n";
 
 #define OPTIONS 32
@@ -63,8 +64,13 @@ struct explain {
     struct strbuf out, why; /* the chain; the winner's reason */
 };
 
+#define ROWS "experts.gemv_rows"
+
 static const struct setting *setting_of(const char *id)
 {
+    static const struct setting rows = {ROWS, "gemv-rows", NULL, ""};
+    if (strncmp(id, ROWS, sizeof ROWS - 1) == 0)
+        return &rows;
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         if (strcmp(settings[i].id, id) == 0)
             return &settings[i];
@@ -222,10 +228,11 @@ static const struct plan_decision *tuned_row(const struct explain *e)
 {
     const char *id = strcmp(e->id, "threads.total") == 0 ? "tune.threads"
                      : strcmp(e->id, "kernel.isa") == 0 || strcmp(e->id, "isa") == 0 ? "tune.kernel"
-                     : strcmp(e->id, "pages") == 0                                   ? "tune.pages"
-                     : strcmp(e->id, "smt") == 0                                     ? "tune.smt"
-                     : strncmp(e->id, "tune.", 5) == 0                               ? e->id
-                                                                                     : "";
+                     : strncmp(e->id, ROWS, sizeof ROWS - 1) == 0 ? "tune.gemv_rows"
+                     : strcmp(e->id, "pages") == 0                ? "tune.pages"
+                     : strcmp(e->id, "smt") == 0                  ? "tune.smt"
+                     : strncmp(e->id, "tune.", 5) == 0            ? e->id
+                                                                  : "";
     return plan_row(e->host.plan, id);
 }
 
@@ -327,6 +334,12 @@ static void from_default(struct explain *e, const struct setting *s)
         const struct kern *k = kern_find(op, t, p->isa, NULL);
         snprintf(value, sizeof value, "%s", k != NULL ? k->name : "");
         why = k != NULL ? "highest rank that this CPU runs" : "this version has no kernel for it";
+    } else if (strncmp(e->id, ROWS ".", sizeof ROWS) == 0) {
+        int format = dtype_by_name(e->id + sizeof ROWS);
+        const struct kern *k = format >= 0 ? kern_find(KERN_GEMV, format, p->isa, NULL) : NULL;
+        if (k != NULL)
+            snprintf(value, sizeof value, "%u", k->tok_tile);
+        why = k != NULL ? "tokens of the kernel's own tile" : "this version has no kernel for it";
     } else if (strcmp(e->id, "kernel.isa") == 0 || strcmp(e->id, "isa") == 0) {
         snprintf(value, sizeof value, "%s", kern_isa_level_name(p->isa));
         why = "highest level of this CPU";

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/dtype.h"
 #include "base/mem.h"
+#include "decide_rows.h"
 #include "kern.h"
 #include "probe.h"
 
@@ -168,6 +170,60 @@ static bool level_beats(const struct probe_run *r, int other, int base, double *
     return n > 0 && all;
 }
 
+/* Seconds of one expert of the measured shape: bytes or operations over the rate. */
+static bool expert_seconds(const struct probe_run *r, const struct kern *row, uint32_t tokens,
+                           struct rate *v, double *work)
+{
+    if (!rate_of(r, row, tokens, v))
+        return false;
+    const json_t *params = json_object_get(find_entry(r, "measurements", v->id), "params");
+    double hidden = json_number_value(json_object_get(params, "hidden")),
+           inter = json_number_value(json_object_get(params, "inter"));
+    const struct dtype_info *d = dtype_info((enum dtype)row->dtype);
+    *work = row->op == KERN_GEMM ? 6.0 * hidden * inter * tokens
+                                 : 3.0 * hidden * inter * d->block_bytes / d->block_elems;
+    return *work > 0 && v->lo > 0;
+}
+
+/* From how many rows on GEMM replaces GEMV, for a format that was measured with several. */
+static kt_status decide_crossover(struct probe_run *r, int dtype, kt_err *err)
+{
+    static const uint32_t rows[] = {2, 4, 8, 16};
+    const struct kern *gemv = kern_find(KERN_GEMV, dtype, r->isa, NULL),
+                      *gemm = kern_find(KERN_GEMM, dtype, r->isa, NULL);
+    struct rows_point p[4];
+    struct rows_choice choice;
+    size_t n = 0;
+    bool noisy = false;
+    char id[64];
+    json_t *because = json_array();
+    for (int i = 0; i < 4 && gemv != NULL && gemm != NULL; i++) {
+        struct rate a, b;
+        double va, vb;
+        if (!expert_seconds(r, gemv, rows[i], &a, &va) ||
+            !expert_seconds(r, gemm, rows[i], &b, &vb))
+            continue;
+        p[n++] = (struct rows_point){rows[i],       va / a.median, va / a.hi, va / a.lo,
+                                     vb / b.median, vb / b.hi,     vb / b.lo};
+        noisy = noisy || a.noisy || b.noisy;
+        json_array_append_new(because, json_string(a.id));
+        json_array_append_new(because, json_string(b.id));
+    }
+    if (!decide_rows(p, n, gemv != NULL ? gemv->tok_tile : 0, &choice)) {
+        json_decref(because);
+        return KT_OK;
+    }
+    snprintf(id, sizeof id, "experts.gemv_rows.%s", dtype_name((enum dtype)dtype));
+    json_t *d = json_pack("{s:s,s:I,s:s,s:s,s:s,s:o,s:[],s:n,s:[s],s:s,s:s}", "id", id, "value",
+                          (json_int_t)choice.rows, "unit", "rows", "origin", "measured", "why",
+                          choice.why, "because", because, "alternatives", "margin",
+                          "would_change_if", "kernels or compiler change", "confidence",
+                          noisy ? "medium" : "high", "goal", "prefill");
+    if (d == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for a decision");
+    return profile_put_decision(r->p, d, err);
+}
+
 static kt_status decide_level(struct probe_run *r, kt_err *err)
 {
     const char *top_name = kern_isa_level_name(r->isa);
@@ -241,6 +297,7 @@ kt_status decide_kernels(struct probe_run *r, kt_err *err)
         n = rates_of(r, KERN_GEMM, t, 32, v);
         if (n > 0)
             KT_TRY(decide_variant(r, KERN_GEMM, t, v, n, err));
+        KT_TRY(decide_crossover(r, t, err));
     }
     return decide_level(r, err);
 }

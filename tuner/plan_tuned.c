@@ -64,11 +64,32 @@ bool plan_tuned_opts(const struct plan_args *a, const struct plan *p, struct pla
     return o->threads > 0 || mask >= 0 || o->smt != PLAN_SMT_OFF || o->pools > 0;
 }
 
+/* When GEMM replaces GEMV, as the profile measured it for the experts' format. */
+static kt_status say_rows(const struct plan_args *a, struct plan *p, kt_err *err)
+{
+    struct profile_shape s;
+    char id[64], abi[17];
+    double rows;
+    kern_abi(abi);
+    if (a->profile == NULL || a->shape == NULL || !shape_of(a->shape, &s) ||
+        a->profile->kernel_abi == NULL || strcmp(a->profile->kernel_abi, abi) != 0)
+        return KT_OK;
+    snprintf(id, sizeof id, "experts.gemv_rows.%s", s.format);
+    if (!profile_decision_number(a->profile, id, &rows) || !(rows >= 1 && rows <= 64))
+        return KT_OK;
+    return plan_note(p,
+                     &(struct plan_note){id, NULL, (uint64_t)rows, "rows", "measured",
+                                         profile_decision_why(a->profile, id), "prefill", true},
+                     err);
+}
+
 kt_status plan_tuned_say(const struct plan_args *a, struct plan *p, kt_err *err)
 {
     struct profile_tuning d = {0}, f = {0};
     bool decode = find(a, "decode", &d), prefill = find(a, "prefill", &f);
     const struct profile_tuning *first = decode ? &d : &f;
+    if (!prefill || f.gemv_rows == 0)
+        KT_TRY(say_rows(a, p, err));
     if (!decode && !prefill)
         return KT_OK;
     KT_TRY(note(p, "tune.threads", NULL, first->threads, "threads", first, err));

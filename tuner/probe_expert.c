@@ -237,6 +237,22 @@ static void add_point(const struct probe_run *r, struct expert_ctx *c, const str
         c->n_points++;
 }
 
+/* Where GEMM begins to be faster than GEMV: a few numbers of rows with the rows of the table that
+ * would run, in the rounds of everything else. */
+static void add_crossover(const struct probe_run *r, struct expert_ctx *c)
+{
+    static const uint32_t rows[] = {2, 4, 8, 16};
+    struct kern_shape shape = {2 * INTER, HIDDEN, 1};
+    const struct kern *gemv = kern_find(KERN_GEMV, (int)c->t, r->isa, &shape),
+                      *gemm = kern_find(KERN_GEMM, (int)c->t, r->isa, &shape);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && gemv != NULL && gemm != NULL; i++) {
+        if (gemv->isa != 0 && rows[i] != 4) /* four rows are measured with every variant */
+            add_point(r, c, gemv, rows[i]);
+        if (gemm->isa != 0)
+            add_point(r, c, gemm, rows[i]);
+    }
+}
+
 static void choose_points(const struct probe_run *r, struct expert_ctx *c)
 {
     size_t n;
@@ -260,6 +276,8 @@ static void choose_points(const struct probe_run *r, struct expert_ctx *c)
                 add_point(r, c, row, MAX_TOKENS);
         }
     }
+    if (r->depth >= PROBE_DEFAULT)
+        add_crossover(r, c);
 }
 
 static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const struct m_result *res,

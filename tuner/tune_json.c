@@ -65,8 +65,6 @@ static json_t *samples(const struct tune_job *j, const struct search_finalist *f
                                      : "paired rounds in random order, the default first and last",
                        .kernel_abi = j->abi};
     json_t *m = r.n > 0 ? m_json(&d, &r, 0) : m_json_none(&d, "failed", "no round was finished");
-    if (r.n == 0)
-        json_decref(d.params);
     if (m != NULL && r.n > 0)
         json_object_set(m, "samples", list);
     json_decref(list);

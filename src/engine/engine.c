@@ -214,6 +214,7 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     if (tuned.kernel != NULL)
         e->isa &= (uint32_t)kern_isa_by_name(tuned.kernel);
     eng_tuned_knobs(&tuned, &e->knobs);
+    KT_TRY(eng_tuned_rows(e, o, &tuned, err));
     struct plan_measured *measured = NULL;
     uint32_t n = e->profile != NULL ? e->profile->n_knees : 0;
     if (n > 0) {
@@ -233,6 +234,8 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
     }
     kt_status s = plan_threads(e, o, &tuned, measured, n, err);
     mem_free(measured);
+    if (s == KT_OK)
+        s = eng_rows_say(e, o, &tuned, err);
     return s == KT_OK ? eng_tuned_say(&tuned, e->plan, err) : s;
 }
 

@@ -208,8 +208,9 @@ struct kt_engine {
     uint32_t *open_threads; /* [n_pools] of each pool at open */
     uint32_t loaded_isa;    /* what the packed layout was chosen for; isa is inside it */
     struct eng_knobs knobs;
-    bool kernels_measured;  /* the profile timed this build's kernels: its choices count */
-    uint32_t *pool_workers; /* [n_pools] */
+    uint8_t gemv_rows[DT_COUNT]; /* measured on this host with this build; 0: the kernel's own */
+    bool kernels_measured;       /* the profile timed this build's kernels: its choices count */
+    uint32_t *pool_workers;      /* [n_pools] */
     struct eng_counter *pool_counter, *all_counter; /* [n_pools], [1] */
     struct eng_kernels fn;
     uint32_t isa;

@@ -40,9 +40,12 @@ bool eng_mat_kernels(const struct kt_engine *e, struct eng_mat *m)
 {
     m->gemv = kernel_of(e, KERN_GEMV, m, 1);
     m->gemm = kernel_of(e, KERN_GEMM, m, 512);
-    m->gemv_rows = e->knobs.gemv_rows > 0 ? e->knobs.gemv_rows
-                   : m->gemv != NULL      ? m->gemv->tok_tile
-                                          : 0;
+    /* other kernels than the measured ones round BF16 on request */
+    bool other = e->fast != 0 && m->type == DT_BF16;
+    m->gemv_rows = e->knobs.gemv_rows > 0                ? e->knobs.gemv_rows
+                   : e->gemv_rows[m->type] > 0 && !other ? e->gemv_rows[m->type]
+                   : m->gemv != NULL                     ? m->gemv->tok_tile
+                                                         : 0;
     return m->gemv != NULL && m->gemm != NULL && m->gemv->layout == m->layout &&
            m->gemm->layout == m->layout;
 }

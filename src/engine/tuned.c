@@ -76,6 +76,49 @@ kt_status eng_tuned_places(struct kt_engine *e, const kt_engine_opts *o, const s
     return KT_OK;
 }
 
+kt_status eng_tuned_rows(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,
+                         kt_err *err)
+{
+    char file[16], tuned[16], id[64];
+    double rows;
+    if (o->gemv_rows > 64)
+        KT_FAIL(err, KT_E_INVALID, "--gemv-rows %u: must be at most 64", o->gemv_rows);
+    for (int i = 0; i < DT_COUNT && e->kernels_measured; i++) {
+        snprintf(id, sizeof id, "experts.gemv_rows.%s", dtype_name((enum dtype)i));
+        if (profile_decision_number(e->profile, id, &rows) && rows >= 1 && rows <= 64)
+            e->gemv_rows[i] = (uint8_t)rows;
+    }
+    if (o->gemv_rows > 0 && (!o->gemv_rows_yield || t->prefill.gemv_rows == 0))
+        e->knobs.gemv_rows = o->gemv_rows;
+    snprintf(file, sizeof file, "%u", o->gemv_rows);
+    snprintf(tuned, sizeof tuned, "%u", t->prefill.gemv_rows);
+    give_way(t, "gemv-rows", o->gemv_rows > 0 ? file : NULL,
+             o->gemv_rows_yield && t->prefill.gemv_rows > 0 ? tuned : NULL);
+    return KT_OK;
+}
+
+kt_status eng_rows_say(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,
+                       kt_err *err)
+{
+    struct profile_shape shape;
+    char id[64];
+    if (o->gemv_rows > 0 && e->knobs.gemv_rows == o->gemv_rows)
+        return plan_note(e->plan,
+                         &(struct plan_note){"experts.gemv_rows", NULL, o->gemv_rows, "rows",
+                                             "user", "asked for", "prefill", true},
+                         err);
+    if (t->prefill.gemv_rows > 0 || e->model == NULL || !shape_of(e, &shape))
+        return KT_OK; /* the tuning's row tells */
+    int type = dtype_by_name(shape.format);
+    if (type < 0 || e->gemv_rows[type] == 0)
+        return KT_OK;
+    snprintf(id, sizeof id, "experts.gemv_rows.%s", shape.format);
+    return plan_note(e->plan,
+                     &(struct plan_note){id, NULL, e->gemv_rows[type], "rows", "measured",
+                                         profile_decision_why(e->profile, id), "prefill", true},
+                     err);
+}
+
 void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const char *abi,
                     struct eng_tuned *t)
 {
@@ -103,6 +146,8 @@ void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const ch
         t->smt = NULL;
     if (o->pools > 0 && !o->pools_yield)
         t->pools = 0;
+    if (o->gemv_rows > 0 && !o->gemv_rows_yield)
+        t->prefill.gemv_rows = 0;
     if ((o->cpu_mask != NULL && !o->cpu_mask_yield) ||
         (t->kernel != NULL && kern_isa_by_name(t->kernel) < 0))
         t->kernel = NULL;

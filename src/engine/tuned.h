@@ -18,6 +18,12 @@ struct eng_tuned {
 void eng_tuned_find(const struct kt_engine *e, const kt_engine_opts *o, const char *abi,
                     struct eng_tuned *t);
 void eng_tuned_knobs(const struct eng_tuned *t, struct eng_knobs *k);
+/* When GEMM replaces GEMV: the user's number, else the tuning's, else a configuration file's, else
+ * what the profile measured for each format, else each kernel's own. */
+kt_status eng_tuned_rows(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,
+                         kt_err *err);
+kt_status eng_rows_say(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,
+                       kt_err *err);
 /* Pages of the weights, SMT and pools: the user's, else the tuning's, else the configuration
  * file's. KT_E_INVALID for an unknown word. */
 kt_status eng_tuned_places(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,

@@ -104,6 +104,10 @@ bool profile_range(const struct profile *p, const char *id, double *median, doub
                    double *max);
 /* Value of a host-wide decision as a string ("" when it is none), NULL when absent. */
 const char *profile_decision_str(const struct profile *p, const char *id);
+/* The same as a number; false when it is none. */
+bool profile_decision_number(const struct profile *p, const char *id, double *value);
+/* Its reason; "" when absent. */
+const char *profile_decision_why(const struct profile *p, const char *id);
 /* Kernel level that this file proved fastest ("amx", "avx512vnni", "avx512", "avxvnni", "avx2",
  * "ref"), NULL when it says nothing or was measured with another kernel build: `abi` is the running
  * one (kern_abi). */

@@ -281,6 +281,19 @@ const char *profile_decision_str(const struct profile *p, const char *id)
     return s != NULL ? s : "";
 }
 
+bool profile_decision_number(const struct profile *p, const char *id, double *value)
+{
+    const json_t *v = json_object_get(by_id(p, "decisions", id), "value");
+    *value = json_number_value(v);
+    return json_is_number(v);
+}
+
+const char *profile_decision_why(const struct profile *p, const char *id)
+{
+    const char *s = json_string_value(json_object_get(by_id(p, "decisions", id), "why"));
+    return s != NULL ? s : "";
+}
+
 const char *profile_isa_level(const struct profile *p, const char *abi)
 {
     const char *level = profile_decision_str(p, "kernel.isa");

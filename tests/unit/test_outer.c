@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "plan/plan.h"
+#include "tuner/decide_rows.h"
 #include "tuner/timer_virtual.h"
 #include "tuner/tune.h"
 #include "tuner/tune_prune.h"
@@ -376,6 +377,45 @@ static void rules_leave_combinations_out(void **state)
     json_decref(p.root);
 }
 
+/* ---- GEMV or GEMM ---- */
+
+/* GEMV takes 1 second a row, GEMM `fixed` and a fifth a row; intervals +-w. */
+static struct rows_choice crossover(double fixed, double w, uint32_t own)
+{
+    static const uint32_t rows[] = {2, 4, 8, 16};
+    struct rows_point p[4];
+    struct rows_choice c;
+    for (int i = 0; i < 4; i++) {
+        double a = rows[i], b = fixed + rows[i] / 5.0;
+        p[i] =
+            (struct rows_point){rows[i], a, a * (1 - w), a * (1 + w), b, b * (1 - w), b * (1 + w)};
+    }
+    assert_true(decide_rows(p, 4, own, &c));
+    return c;
+}
+
+static void gemm_replaces_gemv_where_it_is_faster(void **state)
+{
+    struct rows_choice c;
+    (void)state;
+    c = crossover(4.2, 0.01, 2); /* equal at 5.25 rows: 5 are streamed */
+    assert_int_equal(c.rows, 5);
+    assert_false(c.own);
+    c = crossover(4.2, 0.01, 4); /* the kernel's own lies between 4 and 8: nothing speaks against */
+    assert_int_equal(c.rows, 4);
+    assert_true(c.own);
+    c = crossover(0.5, 0.01, 4); /* faster at the first point */
+    assert_int_equal(c.rows, 1);
+    c = crossover(100, 0.01, 4); /* never */
+    assert_int_equal(c.rows, 16);
+    assert_string_not_equal(c.why, "");
+    c = crossover(4.2, 0.3, 2); /* wide intervals: proved at 16 only */
+    assert_true(c.rows >= 8 && c.rows <= 15);
+    c = crossover(4.2, 0.4, 2); /* not even there */
+    assert_int_equal(c.rows, 16);
+    assert_false(decide_rows(NULL, 0, 4, &c));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,6 +426,7 @@ int main(void)
         cmocka_unit_test(ties_are_broken_by_simplicity),
         cmocka_unit_test(hosts_offer_axes),
         cmocka_unit_test(plans_with_smt_and_fewer_pools),
+        cmocka_unit_test(gemm_replaces_gemv_where_it_is_faster),
         cmocka_unit_test(rules_leave_combinations_out),
     };
     return cmocka_run_group_tests_name("outer", tests, NULL, NULL);

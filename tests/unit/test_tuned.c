@@ -196,6 +196,82 @@ static void order_of_those_who_decide(void **state)
     unlink(conf);
 }
 
+/* A profile whose measured crossover of a format is `rows`, and these tunings (stolen). */
+static void write_crossover(const char *id, int rows, json_t *tunings)
+{
+    struct profile *p;
+    write_profile(tunings);
+    assert_int_equal(profile_read(file, &p, &err), KT_OK);
+    json_t *m =
+        json_pack("{s:s,s:s,s:{s:n,s:[],s:n},s:{},s:s,s:s,s:s}", "id", "expert.gemv:q8_0.avx2.m2",
+                  "what", "made up", "where", "cpus", "mem", "gpu", "params", "unit",
+                  "bytes_per_second", "status", "unsupported", "reason", "made up");
+    json_t *d = json_pack("{s:s,s:i,s:s,s:s,s:s,s:[s],s:[],s:n,s:s,s:s}", "id", id, "value", rows,
+                          "unit", "rows", "origin", "measured", "why", "GEMM is faster from there",
+                          "because", "expert.gemv:q8_0.avx2.m2", "alternatives", "margin",
+                          "confidence", "high", "goal", "prefill");
+    assert_non_null(m);
+    assert_non_null(d);
+    assert_int_equal(profile_put_measurement(p, m, &err), KT_OK);
+    assert_int_equal(profile_put_decision(p, d, &err), KT_OK);
+    if (profile_write(p, file, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    profile_close(p);
+}
+
+static const char *plan_with_rows(uint32_t rows, bool from_file, uint32_t *tuned)
+{
+    static char plan[8192];
+    kt_engine_opts o;
+    kt_engine_info info;
+    kt_engine *e;
+    kt_tuning t;
+    kt_engine_opts_init(&o);
+    o.model_path = model;
+    o.profile_path = file;
+    o.ctx_tokens = 64;
+    o.batch_tokens = 16;
+    o.quant = "q8_0";
+    o.gemv_rows = rows;
+    o.gemv_rows_yield = from_file;
+    if (kt_engine_open(&o, &e, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    kt_engine_get_info(e, &info);
+    kt_engine_get_tuning(e, &t);
+    *tuned = t.gemv_rows;
+    snprintf(plan, sizeof plan, "%s", info.plan_text);
+    kt_engine_close(e);
+    return plan;
+}
+
+/* flag > tuning > configuration file > measured > the kernel's own */
+static void crossover_of_gemv_and_gemm(void **state)
+{
+    uint32_t rows;
+    (void)state;
+    write_crossover("experts.gemv_rows.q8_0", 3, json_array());
+    const char *plan = plan_with_rows(0, false, &rows);
+    assert_int_equal(rows, 0); /* each format's own */
+    assert_non_null(strstr(plan, "experts.gemv_rows.q8_0 = 3"));
+    assert_non_null(strstr(plan, "GEMM is faster from there"));
+    plan = plan_with_rows(5, true, &rows);
+    assert_int_equal(rows, 5);
+    assert_null(strstr(plan, "experts.gemv_rows.q8_0"));
+    write_crossover(
+        "experts.gemv_rows.q8_0", 3,
+        json_pack("[o]", entry("prefill", 32, "q8_0", json_pack("{s:i}", "gemv_rows", 2))));
+    plan = plan_with_rows(5, true, &rows);
+    assert_int_equal(rows, 2);
+    assert_non_null(strstr(plan, "tune.gemv_rows = 2"));
+    plan = plan_with_rows(5, false, &rows);
+    assert_int_equal(rows, 5);
+    assert_null(strstr(plan, "tune.gemv_rows"));
+    assert_non_null(strstr(plan, "experts.gemv_rows = 5"));
+    write_crossover("experts.gemv_rows.mxfp4", 3, json_array()); /* of another format */
+    plan = plan_with_rows(0, false, &rows);
+    assert_null(strstr(plan, "gemv_rows"));
+}
+
 static void nearest_shape_of_the_same_format(void **state)
 {
     kt_tuning t;
@@ -292,6 +368,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(proved_values_are_used),
         cmocka_unit_test(order_of_those_who_decide),
+        cmocka_unit_test(crossover_of_gemv_and_gemm),
         cmocka_unit_test(nearest_shape_of_the_same_format),
         cmocka_unit_test(what_does_not_apply_changes_nothing),
         cmocka_unit_test(one_entry_for_a_key),
