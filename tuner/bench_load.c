@@ -3,11 +3,12 @@
  *
  * A round runs, in random order: a sequential read of the model's files from the disk (one thread,
  * blocks of 128 KiB, as cat does it), a load from the disk, a copy of the files from the page cache
- * into fresh memory by as many threads as load (the better of two ways), and a load from the page
- * cache. Before a cold run the system is told to forget the files (POSIX_FADV_DONTNEED). Rates of
- * loads count the bytes that packing reads and the time it takes; the ratio is taken inside a
- * round. With --pack-cache two kinds more: packed weights read from there. The peak of resident
- * memory is that of the worst load. Owner: the main thread.
+ * into fresh memory by as many threads as load (the better of two ways; huge pages are advised, as
+ * for packed weights, and claims are as long as the loader's), and a load from the page cache.
+ * Before a cold run the system is told to forget the files (POSIX_FADV_DONTNEED). Rates of loads
+ * count the bytes that packing reads and the time it takes; the ratio is taken inside a round. With
+ * --pack-cache two kinds more: packed weights read from there. The peak of resident memory is that
+ * of the worst load. Owner: the main thread.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -36,6 +37,7 @@
 
 #define CAT_BLOCK (128u << 10)
 #define COPY_BLOCK (1u << 20)
+#define COPY_RUN 4 /* blocks of a claim: two threads in one fresh huge page would both zero it */
 
 enum { DISK, COLD, COPY, WARM, CACHE_COLD, CACHE_WARM, N_KINDS };
 
@@ -53,6 +55,7 @@ struct bench {
     char *block; /* CAT_BLOCK */
     double bps[N_KINDS][ROUNDS_MOST], ratio[N_KINDS][ROUNDS_MOST];
     double open_s[N_KINDS][ROUNDS_MOST]; /* whole kt_engine_open */
+    double cache_write_s;                /* 0: the cache was there */
     double peak_bytes, engine_bytes;     /* resident at most in a load; what the engine owns then */
 };
 
@@ -125,34 +128,42 @@ struct copy {
     _Atomic uint64_t next;
 };
 
-/* Blocks of all files are numbered through; a block belongs to whoever claims it. */
+/* Blocks of all files are numbered through. false: there is no block n, or it cannot be read. */
+static bool copy_block(struct copy *c, uint64_t n, uint8_t *stage)
+{
+    uint64_t before = 0;
+    uint32_t i = 0;
+    while (i < c->b->n_files && n >= (c->b->bytes[i] + COPY_BLOCK - 1) / COPY_BLOCK) {
+        n -= (c->b->bytes[i] + COPY_BLOCK - 1) / COPY_BLOCK;
+        before += c->b->bytes[i++];
+    }
+    if (i == c->b->n_files)
+        return false;
+    uint64_t at = n * COPY_BLOCK, end = at + COPY_BLOCK;
+    end = end < c->b->bytes[i] ? end : c->b->bytes[i];
+    while (at < end) {
+        uint8_t *to = c->to + before + at;
+        ssize_t got = pread(c->b->fd[i], stage != NULL ? stage : to, (size_t)(end - at), (off_t)at);
+        if (got <= 0) {
+            atomic_store(&c->failed, true);
+            return false;
+        }
+        if (stage != NULL)
+            memcpy(to, stage, (size_t)got);
+        at += (uint64_t)got;
+    }
+    return true;
+}
+
 static void copy_worker(void *ctx, uint32_t worker)
 {
     struct copy *c = ctx;
     uint8_t *stage = c->stage != NULL ? c->stage + (size_t)worker * COPY_BLOCK : NULL;
-    for (;;) {
-        uint64_t n = atomic_fetch_add(&c->next, 1), before = 0;
-        uint32_t i = 0;
-        while (i < c->b->n_files && n >= (c->b->bytes[i] + COPY_BLOCK - 1) / COPY_BLOCK) {
-            n -= (c->b->bytes[i] + COPY_BLOCK - 1) / COPY_BLOCK;
-            before += c->b->bytes[i++];
-        }
-        if (i == c->b->n_files)
-            return;
-        uint64_t at = n * COPY_BLOCK, end = at + COPY_BLOCK;
-        end = end < c->b->bytes[i] ? end : c->b->bytes[i];
-        while (at < end) {
-            uint8_t *to = c->to + before + at;
-            ssize_t got =
-                pread(c->b->fd[i], stage != NULL ? stage : to, (size_t)(end - at), (off_t)at);
-            if (got <= 0) {
-                atomic_store(&c->failed, true);
-                return;
-            }
-            if (stage != NULL)
-                memcpy(to, stage, (size_t)got);
-            at += (uint64_t)got;
-        }
+    bool more = true;
+    while (more) {
+        uint64_t n = atomic_fetch_add(&c->next, COPY_RUN);
+        for (uint32_t i = 0; more && i < COPY_RUN; i++)
+            more = copy_block(c, n + i, stage);
     }
 }
 
@@ -351,6 +362,8 @@ static void report(struct bench *b)
                b->info.n_threads, b->rounds.n, "", "median", "q1", "q3");
     for (size_t i = 0; i < sizeof line / sizeof line[0] - (b->cache_dir != NULL ? 0 : 4); i++)
         rounds_line(&line[i], b->rounds.n, false, b->json ? 0 : 28, &j);
+    if (b->cache_write_s > 0)
+        jo_kreal(&j, "cache_write_s", b->cache_write_s);
     jo_object_end(&j);
     if (b->json && sb_ok(&text)) {
         printf("%s\n", text.data);
@@ -359,6 +372,9 @@ static void report(struct bench *b)
                "%.3f GB beside them\n",
                b->peak_bytes * 1e-9, b->engine_bytes * 1e-9,
                (b->peak_bytes - b->engine_bytes) * 1e-9);
+        if (b->cache_write_s > 0)
+            printf("  the pack cache was written in %.2f s, with opening the model and the sync\n",
+                   b->cache_write_s);
         if (b->still_cached > b->total / 50)
             printf("  the system kept %.2f GB of the files in memory: cold figures are too good\n",
                    (double)b->still_cached * 1e-9);
@@ -424,6 +440,8 @@ static kt_status run(struct bench *b, kt_err *err)
     b->engine.pack_cache_dir = b->cache_dir;     /* writes it if there is none */
     KT_TRY(kt_engine_open(&b->engine, &e, err)); /* warm-up, and the number of threads */
     kt_engine_get_info(e, &b->info);
+    if (strcmp(b->info.pack_cache, "written") == 0)
+        b->cache_write_s = b->info.load_seconds - b->info.pack_seconds;
     kt_engine_close(e);
     b->engine.progress = NULL;
     if (b->info.n_threads > b->host.n_threads)

@@ -35,6 +35,7 @@
 #define VERSION 1u
 #define HEADER_BYTES 4096u
 #define CHUNK ((uint64_t)1 << 20)
+#define RUN_CHUNKS 4 /* of a claim: two workers in one fresh huge page would both zero it */
 #define PROGRESS_NS 100000000u
 
 struct header {
@@ -190,7 +191,7 @@ static bool move(struct pack_cache *c, uint8_t *p, uint64_t n, uint64_t at)
     return true;
 }
 
-static void do_chunk(struct pack_cache *c, uint32_t pool, uint32_t i, uint32_t worker)
+static void do_chunk(struct pack_cache *c, uint32_t pool, uint64_t i, uint32_t worker)
 {
     uint64_t off = i * CHUNK, left = c->e->arena_bytes[pool] - off, n = left < CHUNK ? left : CHUNK;
     uint64_t id = c->pool_chunk[pool] + i, at = c->pool_at[pool] + off;
@@ -219,16 +220,19 @@ static void chunk_worker(void *ctx, uint32_t worker)
 {
     struct pack_cache *c = ctx;
     struct kt_engine *e = c->e;
-    uint32_t pool = e->worker[worker].pool, i,
-             n = (uint32_t)(c->pool_chunk[pool + 1] - c->pool_chunk[pool]);
+    uint32_t pool = e->worker[worker].pool;
+    struct eng_cut cut;
+    uint64_t from, to;
     sigset_t size, old;
     /* beyond RLIMIT_FSIZE a write raises a signal that ends the process: take the error instead */
     sigemptyset(&size);
     sigaddset(&size, SIGXFSZ);
     bool blocked = c->writing && pthread_sigmask(SIG_BLOCK, &size, &old) == 0;
     e->worker[worker].phase = 0;
-    while (eng_claim_pool(e, worker, n, &i))
-        do_chunk(c, pool, i, worker);
+    eng_cut_begin(e, worker, &cut, c->pool_chunk[pool + 1] - c->pool_chunk[pool], 1, RUN_CHUNKS);
+    while (eng_cut_next(e, worker, &cut, &from, &to))
+        for (uint64_t i = from; i < to; i++)
+            do_chunk(c, pool, i, worker);
     if (blocked) {
         while (sigtimedwait(&size, NULL, &(struct timespec){0, 0}) > 0)
             ;
