@@ -140,8 +140,9 @@ def whole_model(a, fmt, folder, rng):
 
 def operator(a, method, tokens, rng):
     contenders, missing = [], []
+    method, _, exact = method.partition(":")
     ours = [KTTUNE, "bench", "moe", "--format", OURS[method], "--experts", "128", "--topk", "8", "--hidden", "2048", "--inter", "768", "--tokens", str(tokens), "--threads", str(a.threads), "--paced"]
-    if method in ("BF16", "FP8"):  # theirs takes activations in BF16
+    if method in ("BF16", "FP8") and not exact:  # theirs takes activations in BF16
         ours.append("--fast-bf16")
     start("ktserve", ours, contenders, missing)
     for threads in sorted({1, a.threads}):
@@ -151,7 +152,8 @@ def operator(a, method, tokens, rng):
     finally:
         for c in contenders:
             c.close()
-    row = {"method": method, "format": OURS[method], "tokens": tokens, "missing": missing}
+    name = method + (" exact" if exact else "")
+    row = {"method": name, "format": OURS[method], "tokens": tokens, "missing": missing}
     peers = [c.name for c in contenders if c.name != "ktserve"]
     mine = {c.name for c in contenders} >= {"ktserve"}
     row["ktserve_ms"] = spread([1e3 * t["ktserve"]["seconds"] for t in table]) if mine else None
@@ -216,11 +218,11 @@ def print_models(rows, a):
 
 def print_operators(rows, a):
     print(f"\nMoE operator, 128 experts, 8 per token, 2048 x 768, {a.threads} threads, {a.rounds} rounds")
-    print(f"{'method':8} {'format':7} {'tokens':>6} {'ktserve ms':>22} {'kt-kernel ms':>24} {'times':>18} {'of the ceiling, %':>26}  peer")
+    print(f"{'method':10} {'format':7} {'tokens':>6} {'ktserve ms':>22} {'kt-kernel ms':>24} {'times':>18} {'of the ceiling, %':>26}  peer")
     for r in rows:
         share = cell(r["bandwidth_ratio"], 100) + " read" if r["tokens"] == 1 else cell(r["scaled_ratio"] or r["int8_ratio"], 100) + (" scaled" if r["scaled_ratio"] else " int8")
         print(
-            f"{r['method']:8} {r['format']:7} {r['tokens']:6} {cell(r['ktserve_ms'], 1, '%.2f'):>22} {cell(r.get('peer_ms'), 1, '%.2f'):>24} "
+            f"{r['method']:10} {r['format']:7} {r['tokens']:6} {cell(r['ktserve_ms'], 1, '%.2f'):>22} {cell(r.get('peer_ms'), 1, '%.2f'):>24} "
             f"{cell(r.get('ratio'), 1, '%.2f'):>18} {share:>26}  {r.get('peer', '-')}"
         )
         for line in r["missing"]:
@@ -252,7 +254,7 @@ def main():
     p.add_argument("--gen", type=int, default=16)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--formats", default="mxfp4,q8_0,q4_0,q4_k,q6_k,iq4_xs", help="of the whole model; empty: none")
-    p.add_argument("--methods", default="INT8,INT4,RAWINT4,MXFP4,BF16,FP8", help="of the operator; empty: none")
+    p.add_argument("--methods", default="INT8,INT4,RAWINT4,MXFP4,BF16,BF16:exact,FP8,FP8:exact", help="of the operator; BF16 and FP8 with --fast-bf16 unless :exact; empty: none")
     p.add_argument("--load", default="mxfp4,q8_0", help="formats of the load figures; empty: none")
     p.add_argument("--kv", default="bf16,int8", help="KV types of the 32,768 token figures; empty: none")
     p.add_argument("--context-format", default="mxfp4", help="weight format of those")
@@ -268,7 +270,7 @@ def main():
         d["models"] = [whole_model(a, f, folder, rng) for f in a.formats.split(",") if f]
         if d["models"]:
             print_models(d["models"], a)
-        d["operators"] = [operator(a, m, n, rng) for m in a.methods.split(",") if m for n in (1, 512)]
+        d["operators"] = [operator(a, m, n, rng) for m in a.methods.split(",") if m for n in ((512,) if ":exact" in m else (1, 512))]
         if d["operators"]:
             print_operators(d["operators"], a)
         d["context"] = context_figures(a, folder) if a.kv else []
