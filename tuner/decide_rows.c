@@ -22,7 +22,7 @@ bool decide_rows(const struct rows_point *p, size_t n, uint32_t own, struct rows
         high = low;
     *out = (struct rows_choice){.rows = low};
     if (b == n) {
-        out->own = own >= high;
+        out->own = own >= high || !(p[n - 1].gemv_hi < p[n - 1].gemm_lo);
         out->rows = out->own ? own : high;
         snprintf(out->why, sizeof out->why, "GEMM is not proved faster up to %u rows an expert",
                  p[n - 1].rows);
