@@ -213,7 +213,11 @@ typedef struct kt_engine_stats {
                                    work, which     several positions of a prompt share */
     uint64_t weight_macs; /**< multiply-accumulates of weights with token rows (attention scores not
                              counted) */
+    uint64_t row_macs,    /**< of weight_macs: by INT8 with one scale per row */
+        float_macs;       /**< of weight_macs: by weights that take fp32 activations */
+    uint64_t attn_macs; /**< multiply-accumulates of queries with keys and of scores with values */
     uint64_t attn_ns, moe_ns, other_ns; /**< wall time of layer parts */
+    uint64_t attend_ns; /**< of attn_ns: rotation, keys and values, attention; not its products */
     uint64_t kv_pages_used, kv_pages_total;
     uint64_t expert_tokens; /**< token-expert pairs computed */
 } kt_engine_stats;

@@ -30,7 +30,7 @@
 #include "load_show.h"
 #include "measure.h"
 
-enum { DECODE = N_CEILINGS, PREFILL, N_ITEMS };
+enum { FMA = N_CEILINGS, DECODE, PREFILL, N_ITEMS };
 
 struct bench {
     kt_engine_opts engine;
@@ -52,7 +52,10 @@ struct bench {
         decode_other[ROUNDS_MOST]; /* seconds of a step */
     double decode_tok[ROUNDS_MOST], decode_bps[ROUNDS_MOST], decode_ratio[ROUNDS_MOST];
     double decode_bytes, kv_bytes; /* of a step: weights with keys and values, these alone */
-    double prefill_attn[ROUNDS_MOST];
+    double prefill_attn[ROUNDS_MOST], prefill_attend[ROUNDS_MOST]; /* seconds */
+    double fma_ops[ROUNDS_MOST];
+    kt_engine_stats did[ROUNDS_MOST]; /* of the prefill run: the macs */
+    double prefill_products[ROUNDS_MOST], prefill_all[ROUNDS_MOST];
     double prefill_tok[ROUNDS_MOST], prefill_ops[ROUNDS_MOST], prefill_ratio[ROUNDS_MOST],
         prefill_scaled[ROUNDS_MOST];
 };
@@ -91,7 +94,12 @@ static kt_status time_prefill(struct bench *b, uint32_t round, kt_err *err)
     kt_seq_close(seq);
     b->prefill_tok[round] = b->prompt / seconds;
     b->prefill_attn[round] = (double)(s1.attn_ns - s0.attn_ns) * 1e-9;
-    b->prefill_ops[round] = 2 * (double)(s1.weight_macs - s0.weight_macs) / seconds;
+    b->prefill_attend[round] = (double)(s1.attend_ns - s0.attend_ns) * 1e-9;
+    b->did[round].weight_macs = s1.weight_macs - s0.weight_macs;
+    b->did[round].row_macs = s1.row_macs - s0.row_macs;
+    b->did[round].float_macs = s1.float_macs - s0.float_macs;
+    b->did[round].attn_macs = s1.attn_macs - s0.attn_macs;
+    b->prefill_ops[round] = 2 * (double)b->did[round].weight_macs / seconds;
     return s;
 }
 
@@ -139,8 +147,25 @@ static kt_status one_item(void *ctx, uint32_t item, uint32_t round, kt_err *err)
         return time_decode(b, round, err);
     if (item == PREFILL)
         return time_prefill(b, round, err);
-    ceilings_sample(&b->ceilings, item, round);
+    if (item == FMA)
+        b->fma_ops[round] = ceiling_fma(b->ceilings.c, b->ceilings.isa);
+    else
+        ceilings_sample(&b->ceilings, item, round);
     return KT_OK;
+}
+
+/* Seconds that a prefill run would take with every part at its own ceiling: products in groups at
+ * the group-scaled peak, INT8 per row at the int8 loop, fp32 products and attention at the fma
+ * loop. Nothing is taken off for norms, activation functions, sums or reading weights. */
+static double ideal_seconds(const struct bench *b, uint32_t round)
+{
+    const kt_engine_stats *s = &b->did[round];
+    const struct ceilings *c = &b->ceilings;
+    const double rows = (double)s->row_macs, floats = (double)s->float_macs,
+                 groups = (double)s->weight_macs - rows - floats;
+    return 2 * ((groups > 0 ? groups / c->scaled_ops[round] : 0) +
+                (rows > 0 ? rows / c->int8_ops[round] : 0) +
+                (floats + (double)s->attn_macs) / b->fma_ops[round]);
 }
 
 static void shares(void *ctx, uint32_t round)
@@ -151,6 +176,11 @@ static void shares(void *ctx, uint32_t round)
     b->decode_ratio[round] = b->decode_bps[round] / c->read_bps[round];
     b->prefill_ratio[round] = int8 > 0 ? b->prefill_ops[round] / int8 : (double)NAN;
     b->prefill_scaled[round] = scaled > 0 ? b->prefill_ops[round] / scaled : (double)NAN;
+    const double seconds = b->prompt / b->prefill_tok[round];
+    b->prefill_products[round] =
+        b->prefill_scaled[round] * seconds / (seconds - b->prefill_attend[round]);
+    b->prefill_all[round] =
+        int8 > 0 && b->fma_ops[round] > 0 ? ideal_seconds(b, round) / seconds : (double)NAN;
 }
 
 static void report(void *ctx)
@@ -168,11 +198,15 @@ static void report(void *ctx)
         {"decode_head_ms", "  embedding, head", "ms/step", b->decode_other, 1e3, false},
         {"prefill_tok_s", "prefill", "tokens/s", b->prefill_tok, 1, false},
         {"prefill_attention_ms", "  attention", "ms", b->prefill_attn, 1e3, false},
+        {"prefill_attend_ms", "    without its products", "ms", b->prefill_attend, 1e3, false},
         {"prefill_gops", "prefill", "GOPS", b->prefill_ops, 1e-9, false},
         {"int8_gops", "int8 ceiling", "GOPS", c->int8_ops, 1e-9, false},
         {"scaled_gops", "group-scaled ceiling", "GOPS", c->scaled_ops, 1e-9, false},
         {"prefill_int8_ratio", "prefill / int8 ceiling", "%", b->prefill_ratio, 1, true},
         {"prefill_scaled_ratio", "prefill / group-scaled", "%", b->prefill_scaled, 1, true},
+        {"prefill_products_ratio", "  time but attention's", "%", b->prefill_products, 1, true},
+        {"fma_gflops", "fma ceiling", "GFLOPS", b->fma_ops, 1e-9, false},
+        {"prefill_ceilings_ratio", "each part at its ceiling", "%", b->prefill_all, 1, true},
     };
     char why[160];
     snprintf(why, sizeof why,
@@ -207,6 +241,11 @@ static void report(void *ctx)
                "median", "q1", "q3");
     for (size_t i = 0; i < sizeof line / sizeof line[0]; i++)
         rounds_line(&line[i], b->rounds.n, small && line[i].share, b->json ? 0 : 26, &j);
+    if (!b->json)
+        printf("\n  Shares of prefill: operations of the weights' products over all of its time; "
+               "over its time without\n  attention (rotation, keys, values, scores); time with "
+               "products, fp32 products and attention each at\n  the ceiling of its arithmetic, "
+               "over its time.\n");
     if (small)
         jo_kstr(&j, "reason", why);
     jo_object_end(&j);

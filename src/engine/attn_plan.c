@@ -74,8 +74,11 @@ void eng_attn_plan(struct kt_engine *e)
              share = pairs / claims, work = 0, keys = 0;
     uint32_t most = share < 1 ? 1 : share > e->attn_positions ? e->attn_positions : (uint32_t)share;
     uint32_t n_slots = 0;
-    for (uint32_t i = 0; i < s->n; i++)
+    s->attn_macs = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
         work += (uint64_t)blocks_of(e, i) * t->n_kv_heads;
+        s->attn_macs += 2 * (uint64_t)(s->pos[i] + 1) * t->n_heads * t->head_dim * t->n_layers;
+    }
     uint64_t size = work / claims < RANGE_LEAST ? RANGE_LEAST : work / claims;
     s->n_attn = 0;
     /* the last positions of a prompt see the most keys: hand them out first */

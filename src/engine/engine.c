@@ -465,6 +465,10 @@ void kt_engine_get_stats(const kt_engine *e, kt_engine_stats *s)
     s->weight_read_bytes = atomic_load_explicit(&e->stat.weight_bytes, memory_order_relaxed);
     s->kv_read_bytes = atomic_load_explicit(&e->stat.kv_bytes, memory_order_relaxed);
     s->weight_macs = atomic_load_explicit(&e->stat.macs, memory_order_relaxed);
+    s->row_macs = atomic_load_explicit(&e->stat.row_macs, memory_order_relaxed);
+    s->float_macs = atomic_load_explicit(&e->stat.float_macs, memory_order_relaxed);
+    s->attn_macs = atomic_load_explicit(&e->stat.attn_macs, memory_order_relaxed);
+    s->attend_ns = atomic_load_explicit(&e->stat.attend_ns, memory_order_relaxed);
     s->attn_ns = atomic_load_explicit(&e->stat.attn_ns, memory_order_relaxed);
     s->moe_ns = atomic_load_explicit(&e->stat.moe_ns, memory_order_relaxed);
     s->other_ns = atomic_load_explicit(&e->stat.other_ns, memory_order_relaxed);

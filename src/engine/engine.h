@@ -176,6 +176,7 @@ struct eng_step {
     uint32_t n_attn;
     atomic_uint *slot_left; /* [n_slots] ranges that are not done; full again when all are */
     uint64_t kv_read;       /* bytes of keys and values that the step's items read */
+    uint64_t attn_macs;     /* multiply-accumulates of its attention */
     struct eng_groups groups;
 };
 
@@ -277,8 +278,8 @@ struct kt_engine {
 
     _Atomic uint64_t *counts; /* [n_moe_layers][E], relaxed */
     struct {
-        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, kv_bytes, macs, attn_ns,
-            moe_ns, other_ns, expert_tokens, pages_used;
+        _Atomic uint64_t steps, tokens, decode, prefill, weight_bytes, kv_bytes, macs, row_macs,
+            float_macs, attn_macs, attn_ns, attend_ns, moe_ns, other_ns, expert_tokens, pages_used;
     } stat;
     /* info strings */
     char *plan_text, *profile_id;

@@ -87,7 +87,12 @@ void eng_count_weights(struct kt_engine *e, const struct eng_mat *m, uint32_t n)
 {
     atomic_fetch_add_explicit(&e->stat.weight_bytes, m->row_file_bytes * m->rows,
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&e->stat.macs, (uint64_t)m->rows * m->k * n, memory_order_relaxed);
+    const uint64_t macs = (uint64_t)m->rows * m->k * n;
+    atomic_fetch_add_explicit(&e->stat.macs, macs, memory_order_relaxed);
+    if (eng_wants_rows(m))
+        atomic_fetch_add_explicit(&e->stat.row_macs, macs, memory_order_relaxed);
+    else if (!eng_wants_int8(m))
+        atomic_fetch_add_explicit(&e->stat.float_macs, macs, memory_order_relaxed);
 }
 
 void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, uint32_t row1,

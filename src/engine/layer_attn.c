@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "base/clock.h"
+
 /* q norm and rope of the query heads of one kv head, in place. */
 static void rotate_queries(const struct kt_engine *e, uint32_t layer, uint32_t pos, float *q)
 {
@@ -167,7 +169,10 @@ void eng_attention(struct kt_engine *e, uint32_t worker, uint32_t layer)
     eng_jobs_run(e, worker, qkv, 3);
     eng_phase_end(e, worker);
 
+    uint64_t start = clock_ns();
     attend_all(e, worker, layer);
+    if (worker == 0)
+        atomic_fetch_add_explicit(&e->stat.attend_ns, clock_ns() - start, memory_order_relaxed);
     if (eng_wants_rows(&l->o) || (eng_wants_groups(&l->o) && !groups_fit(m))) {
         while (eng_claim(e, worker, n, &i))
             eng_quantise(e, &e->attn, i, i);

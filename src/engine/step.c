@@ -301,6 +301,7 @@ kt_status kt_step(kt_engine *e, kt_batch_item *items, uint32_t n_items, kt_err *
     atomic_fetch_add_explicit(&e->stat.steps, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->stat.tokens, e->step.n, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->stat.kv_bytes, e->step.kv_read, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->stat.attn_macs, e->step.attn_macs, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->stat.decode, decode, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->stat.prefill, e->step.n - decode, memory_order_relaxed);
     return KT_OK;
