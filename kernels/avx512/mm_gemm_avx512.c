@@ -18,6 +18,7 @@
 
 #define BLOCK 64 /* their codes of a segment and what side holds of them: about L1 */
 #define STEP 4   /* tokens with accumulators in registers at a time */
+#define STRIP 16 /* panels for which activations are prepared once */
 
 /* Q2_K and Q3_K with sub-scales folded into the codes: code times sub-scale is a byte (0..3 times
  * 0..15, and -4..3 times -32..31, which is -124..128 and unsigned after 124 is added). Not where
@@ -242,37 +243,67 @@ IN void prepare(const struct kern_mm *a, int t, uint32_t t0, const struct job *b
 /* segment() of a type. */
 typedef void (*segment_fn)(const struct job *b);
 
-/* Tokens [t0, t0 + n). */
-IN void block(const struct kern_mm *a, int t, uint32_t t0, uint32_t n, segment_fn run)
+/* A panel's sums of one segment join those before it; with the last one they are rows of y. Sums
+ * wait side by side, not in y: its rows lie far apart, often in the same cache sets. */
+IN void join(const struct kern_mm *a, const struct job *b, uint32_t t0, uint32_t row,
+             float (*sum)[KERN_PANEL], bool last)
+{
+    const __mmask16 lanes = lanes_of(a, row);
+    for (uint32_t i = 0; i < b->n; i++) {
+        __m512 f = _mm512_load_ps(b->x->x[i].f);
+        if (b->g0 > 0)
+            f = _mm512_add_ps(_mm512_load_ps(sum[i]), f);
+        if (last)
+            _mm512_mask_storeu_ps(a->y + (size_t)(t0 + i) * a->ldy + row, lanes, f);
+        else
+            _mm512_store_ps(sum[i], f);
+    }
+}
+
+/* Tokens [t0, t0 + n) over rows [row0, row1), at most STRIP panels; after: what will be read when
+ * they are done. */
+IN void strip(const struct kern_mm *a, int t, struct job *b, uint32_t t0, const uint32_t row[2],
+              const uint8_t *after, segment_fn run)
 {
     const uint32_t groups = a->k / KERN_GROUP;
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
     const struct p16 l = p16_of(t);
-    const uint8_t *first = (const uint8_t *)a->w + a->row0 / KERN_PANEL * panel,
-                  *after = t0 + n < a->n ? first : a->next;
+    const uint8_t *first = (const uint8_t *)a->w + row[0] / KERN_PANEL * panel;
+    float sum[STRIP][BLOCK][KERN_PANEL] __attribute__((aligned(64)));
+    for (b->g0 = 0; b->g0 < groups; b->g0 += SEG_GROUPS) {
+        const bool last = groups - b->g0 <= SEG_GROUPS;
+        b->len = last ? groups - b->g0 : SEG_GROUPS;
+        const uint32_t lines = (b->len * p16_group_bytes(l) + 63) / 64,
+                       steps = b->len * ((b->n + STEP - 1) / STEP);
+        b->ask = (lines + steps - 1) / steps;
+        prepare(a, t, t0, b);
+        b->w = first;
+        for (uint32_t r = row[0], s = 0; r < row[1]; r += KERN_PANEL, s++, b->w += panel) {
+            if (r + KERN_PANEL < row[1])
+                b->next = b->w + panel + p16_head_at(l, b->g0);
+            else if (!last)
+                b->next = first + p16_head_at(l, b->g0 + SEG_GROUPS);
+            else
+                b->next = after != NULL ? after : b->w + panel;
+            run(b);
+            join(a, b, t0, r, sum[s], last);
+        }
+    }
+}
+
+/* Tokens [t0, t0 + n). */
+IN void block(const struct kern_mm *a, int t, uint32_t t0, uint32_t n, segment_fn run)
+{
+    const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
+    const uint8_t *w = a->w;
     struct side x;
     struct job b = {.x = &x, .n = n};
-    for (; b.g0 < groups; b.g0 += SEG_GROUPS) {
-        const bool last = groups - b.g0 <= SEG_GROUPS;
-        b.len = last ? groups - b.g0 : SEG_GROUPS;
-        const uint32_t lines = (b.len * p16_group_bytes(l) + 63) / 64,
-                       steps = b.len * ((n + STEP - 1) / STEP);
-        b.ask = (lines + steps - 1) / steps;
-        prepare(a, t, t0, &b);
-        b.w = first;
-        for (uint32_t r = a->row0; r < a->row1; r += KERN_PANEL, b.w += panel) {
-            if (r + KERN_PANEL < a->row1)
-                b.next = b.w + panel + p16_head_at(l, b.g0);
-            else if (!last)
-                b.next = first + p16_head_at(l, b.g0 + SEG_GROUPS);
-            else
-                b.next = after != NULL ? after : b.w + panel;
-            run(&b);
-            const __mmask16 lanes = lanes_of(a, r);
-            for (uint32_t i = 0; i < n; i++)
-                put512(a->y + (size_t)(t0 + i) * a->ldy + r, lanes, _mm512_load_ps(x.x[i].f),
-                       b.g0 == 0);
-        }
+    for (uint32_t r = a->row0; r < a->row1; r += STRIP * KERN_PANEL) {
+        const uint32_t end = a->row1 - r < STRIP * KERN_PANEL ? a->row1 : r + STRIP * KERN_PANEL;
+        const uint8_t *after = end < a->row1   ? w + end / KERN_PANEL * panel
+                               : t0 + n < a->n ? w + a->row0 / KERN_PANEL * panel
+                                               : a->next;
+        strip(a, t, &b, t0, (uint32_t[2]){r, end}, after, run);
     }
 }
 

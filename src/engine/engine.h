@@ -295,7 +295,7 @@ struct kt_engine {
 #define CHUNK_ROWS                                                                                 \
     (4 * KERN_PANEL) /* least rows of one claim: the kernels keep four panels in flight */
 /* Defaults of eng_knobs. Memory is read best in long runs, but the workers must end together; with
- * many tokens the activations are the larger side and small chunks keep them in cache. */
+ * many tokens a claim is one strip of the GEMM kernels (mm_gemm_avx512.c). */
 #define CHUNK_ROWS_MAX (32 * KERN_PANEL)
 #define CHUNK_ROWS_MOST (128 * KERN_PANEL)
 #define FEW_TOKENS 4 /* a step of so many tokens: norms, routing by every worker, no barrier */

@@ -17,7 +17,7 @@
 
 void eng_knobs_default(struct eng_knobs *k)
 {
-    *k = (struct eng_knobs){0, CHUNK_ROWS_MAX, CHUNK_ROWS, SPIN_NS};
+    *k = (struct eng_knobs){0, CHUNK_ROWS_MAX, 4 * CHUNK_ROWS, SPIN_NS};
 }
 
 /* The variant that the profile found fastest with this build, else the one of highest rank. */
