@@ -44,6 +44,12 @@ void tune_config(const struct space *s, uint32_t config, struct live_config *out
 struct fleet_layout;
 /* The same for what is fixed at load. */
 void tune_layout(const struct space *s, uint32_t config, struct fleet_layout *out);
+/* Both, as struct fleet's `config`; ctx is the space. */
+void tune_fleet_config(void *ctx, uint32_t config, struct fleet_layout *layout,
+                       struct live_config *out);
+/* Experts, top k, hidden, inter and layers of j from the files of a model, whose weights are not
+ * read; a dense model is one expert. Errors of mdl_open. */
+kt_status tune_read_shape(const char *model_path, struct tune_job *j, kt_err *err);
 
 /* tune_layout.c: values of pages, SMT and pools that this host offers, each a try, or why there is
  * none. Facts and plan only. */

@@ -15,7 +15,6 @@
 #include "cmds.h"
 #include "fleet.h"
 #include "kern.h"
-#include "model/model.h"
 #include "tune.h"
 #include "tune_state.h"
 
@@ -231,29 +230,6 @@ static kt_status search_noted(const struct tune_live_args *a, struct tune_job *j
     return s;
 }
 
-static kt_status read_shape(const struct tune_live_args *a, struct tune_job *j, kt_err *err)
-{
-    struct mdl *m;
-    KT_TRY(mdl_open(a->live.engine.model_path, &m, err));
-    bool dense = m->t.n_experts == 0;
-    j->experts = dense ? 1 : m->t.n_experts;
-    j->top_k = dense ? 1 : m->t.top_k;
-    j->hidden = m->t.hidden;
-    j->inter = dense ? m->t.dense_inter : m->t.expert_inter;
-    j->layers = m->t.n_layers;
-    mdl_close(m);
-    return KT_OK;
-}
-
-/* What a config of the space is, for the fleet. */
-static void config_of(void *ctx, uint32_t config, struct fleet_layout *layout,
-                      struct live_config *out)
-{
-    const struct space *s = ctx;
-    tune_config(s, config, out);
-    tune_layout(s, config, layout);
-}
-
 static kt_status with_engine(const struct tune_live_args *a, struct tune_job *j,
                              const struct profile *p, const struct host *h, int *code, kt_err *err)
 {
@@ -270,7 +246,7 @@ static kt_status with_engine(const struct tune_live_args *a, struct tune_job *j,
         s = tune_space(l, p, j, &space, err);
     }
     if (s == KT_OK) {
-        f.config = config_of;
+        f.config = tune_fleet_config;
         f.ctx = j->space = &space;
         double left = deadline - clock_seconds();
         if (left < 1)
@@ -320,7 +296,7 @@ int tune_live(struct tune_live_args *a)
         kern_abi(abi);
         a->live.engine.profile_path = a->profile;
         a->live.engine.ignore_tunings = true;
-        s = read_shape(a, &j, &err);
+        s = tune_read_shape(a->live.engine.model_path, &j, &err);
         if (s != KT_OK)
             code = cmd_fail("tune", &err, 1);
         else if (with_engine(a, &j, p, h, &code, &err) != KT_OK)

@@ -10,6 +10,7 @@
 
 #include "fleet.h"
 #include "kern.h"
+#include "model/model.h"
 #include "tune.h"
 #include "tune_prune.h"
 
@@ -135,4 +136,25 @@ void tune_layout(const struct space *s, uint32_t config, struct fleet_layout *ou
     if (smt != NULL)
         snprintf(out->smt, sizeof out->smt, "%.11s", smt->text);
     out->pools = number_if(s, config, "pools");
+}
+
+void tune_fleet_config(void *ctx, uint32_t config, struct fleet_layout *layout,
+                       struct live_config *out)
+{
+    tune_config(ctx, config, out);
+    tune_layout(ctx, config, layout);
+}
+
+kt_status tune_read_shape(const char *model_path, struct tune_job *j, kt_err *err)
+{
+    struct mdl *m;
+    KT_TRY(mdl_open(model_path, &m, err));
+    bool dense = m->t.n_experts == 0;
+    j->experts = dense ? 1 : m->t.n_experts;
+    j->top_k = dense ? 1 : m->t.top_k;
+    j->hidden = m->t.hidden;
+    j->inter = dense ? m->t.dense_inter : m->t.expert_inter;
+    j->layers = m->t.n_layers;
+    mdl_close(m);
+    return KT_OK;
 }

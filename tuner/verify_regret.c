@@ -13,7 +13,6 @@
 #include "cmds.h"
 #include "fleet.h"
 #include "kern.h"
-#include "model/model.h"
 #include "profile/profile.h"
 #include "regret.h"
 #include "search_stats.h"
@@ -163,13 +162,6 @@ static kt_status over_table(const struct verify_regret_args *a, int *code, kt_er
 
 /* ---- live ---- */
 
-static void config_of(void *ctx, uint32_t config, struct fleet_layout *layout,
-                      struct live_config *out)
-{
-    tune_config(ctx, config, out);
-    tune_layout(ctx, config, layout);
-}
-
 /* Axes that are fixed at load, with the value that the choice has. */
 static void layout_axes(const json_t *config, struct tune_job *j)
 {
@@ -224,24 +216,10 @@ static kt_status judge_live(const struct verify_regret_args *a, struct fleet *f,
     in.n_rivals = regret_draw(built, in.chosen, a->seed, in.rival);
     mix_layouts(s, at, a->seed, &in);
     in.n = s->n;
-    f->config = config_of;
+    f->config = tune_fleet_config;
     f->ctx = s;
     KT_TRY(regret_run(&in, &f->timer, &out, err));
     *code = verdict(s, in.chosen, &out);
-    return KT_OK;
-}
-
-static kt_status shape_of(const struct verify_regret_args *a, struct tune_job *j, kt_err *err)
-{
-    struct mdl *m;
-    KT_TRY(mdl_open(a->live.engine.model_path, &m, err));
-    bool dense = m->t.n_experts == 0;
-    j->experts = dense ? 1 : m->t.n_experts;
-    j->top_k = dense ? 1 : m->t.top_k;
-    j->hidden = m->t.hidden;
-    j->inter = dense ? m->t.dense_inter : m->t.expert_inter;
-    j->layers = m->t.n_layers;
-    mdl_close(m);
     return KT_OK;
 }
 
@@ -253,7 +231,7 @@ static kt_status live(struct verify_regret_args *a, int *code, kt_err *err)
     json_t *config = NULL;
     struct tune_job j = {.goal = a->goal, .abi = abi};
     kern_abi(abi);
-    KT_TRY(shape_of(a, &j, err));
+    KT_TRY(tune_read_shape(a->live.engine.model_path, &j, err));
     KT_TRY(chosen_of(a, &j, &config, err)); /* before loading: it may be missing */
     layout_axes(config, &j);
     a->live.engine.profile_path = a->profile;
