@@ -22,7 +22,7 @@ struct problem {
     uint32_t group;            /* elements under one activation scale; 0: fp32 activations */
     uint32_t rows, k, n, held; /* held: activation rows that exist */
     struct check_buf file, packed, q, scale, sum, x, y;
-    uint32_t tok[64];
+    uint32_t tok[80];
     bool gather;
     size_t ldq, ldg, ldx, ldy;
     float *want; /* [n][rows] */
@@ -297,6 +297,22 @@ static const char *one(const struct check_opts *o, const struct kern *k, struct 
     return what;
 }
 
+/* NULL, or what is wrong with a shape. */
+static const char *check_shape(const struct check_opts *o, const struct kern *k,
+                               struct check_rng *r, const struct kern_shape *s)
+{
+    struct problem p = {.t = (enum dtype)k->dtype,
+                        .act = kern_act_of((enum dtype)k->dtype),
+                        .rows = s->rows,
+                        .k = s->k,
+                        .n = s->n};
+    p.group = p.act == KERN_ACT_ROW ? p.k : p.act == KERN_ACT_Q8 ? KERN_GROUP : 0;
+    const char *what = k->fits != NULL && !k->fits(s) ? "fits() refuses a shape of the format"
+                                                      : one(o, k, r, &p, check_below(r, 3) == 0);
+    close_problem(&p);
+    return what;
+}
+
 static int check_kernel(const struct check_opts *o, const struct kern *k)
 {
     static const uint32_t rows[] = {1, 15, 16, 17, 33, 64, 81},
@@ -313,21 +329,14 @@ static int check_kernel(const struct check_opts *o, const struct kern *k)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (size_t j = 0; j < nk; j++)
             for (size_t t = 0; t < nt; t++) {
-                struct problem p = {.t = (enum dtype)k->dtype,
-                                    .act = kern_act_of((enum dtype)k->dtype),
-                                    .rows = rows[i],
-                                    .k = ks[j],
-                                    .n = tokens[t]};
-                p.group = p.act == KERN_ACT_ROW ? p.k : p.act == KERN_ACT_Q8 ? KERN_GROUP : 0;
-                struct kern_shape s = {p.rows, p.k, p.n};
-                const char *what = k->fits != NULL && !k->fits(&s)
-                                       ? "fits() refuses a shape of the format"
-                                       : one(o, k, &r, &p, check_below(&r, 3) == 0);
-                close_problem(&p);
+                const char *what =
+                    check_shape(o, k, &r, &(struct kern_shape){rows[i], ks[j], tokens[t]});
                 if (what != NULL)
                     return check_row(o, k, what);
             }
-    return check_row(o, k, NULL);
+    /* more panels and tokens than GEMM kernels take at once, wherever rows are cut; two segments */
+    struct kern_shape many = {561, block == 256 ? 768 : 544, 67};
+    return check_row(o, k, k->op == KERN_GEMM ? check_shape(o, k, &r, &many) : NULL);
 }
 
 /* Rows over a model of instructions that few CPUs have, or over another encoding of them: the logic
