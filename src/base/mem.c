@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HUGE ((size_t)2 << 20)
+#define HUGE MEM_MAP_UNIT
 
 static atomic_long fail_after = -1;
 

@@ -21,7 +21,8 @@ void mem_free(void *p);
 /* Aligned block; align a power of two >= 16. Free with mem_free. */
 void *mem_aligned(size_t align, size_t bytes);
 
-/* Anonymous private mapping of at least `bytes` (rounded up to 2 MiB), zero pages, not yet touched;
+#define MEM_MAP_UNIT ((size_t)2 << 20) /* a huge page */
+/* Anonymous private mapping of at least `bytes` (rounded up to that), zero pages, not yet touched;
  * transparent huge pages advised. NULL when refused. Unmap with the same `bytes`. */
 void *mem_map(size_t bytes);
 /* The same with the pages that are wanted: MEM_4K forbids huge pages, MEM_HUGETLB takes reserved

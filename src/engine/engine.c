@@ -97,6 +97,9 @@ static kt_status fast_bf16(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         return KT_OK;
     if (o->strict)
         KT_FAIL(err, KT_E_INVALID, "--fast-bf16 rounds what --strict keeps: give one of them");
+    if (o->cpu_mask != NULL && (e->isa & KERN_ISA_AVX512) == 0)
+        KT_FAIL(err, KT_E_INVALID, "--fast-bf16 needs AVX512, which --cpu-mask %s leaves out",
+                o->cpu_mask);
     e->fast = needs | KERN_FAST_BF16;
     if ((needs & ~kern_isa_host()) != 0 ||
         kern_find(KERN_GEMM, DT_BF16, e->fast, NULL)->isa != (needs | KERN_FAST_BF16))
@@ -343,6 +346,7 @@ static kt_status load(kt_engine *e, const kt_engine_opts *o, kt_err *err)
         return KT_OK;
     KT_TRY(eng_start_workers(e, err));
     KT_TRY(eng_load_layout(e, err));
+    KT_TRY(eng_settle_pages(e, err));
     KT_TRY(eng_budget(e, o, err));
     KT_TRY(eng_take_memory(e, err));
     float *freqs = mem_calloc(e->model->t.rope.dims / 2 + 1, sizeof *freqs);

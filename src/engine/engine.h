@@ -216,6 +216,7 @@ struct kt_engine {
     struct eng_kernels fn;
     uint32_t isa;
     enum mem_pages page_kind; /* of packed weights */
+    bool pages_tuned;         /* a tuning chose it: not worth an error */
     bool spot_check;          /* take measurements of the profile again */
     uint32_t fast; /* isa bits that rows of other bits than ref's need; 0: canonical only */
     bool strict;
@@ -324,6 +325,7 @@ double eng_predict_decode(struct kt_engine *e, const kt_engine_opts *o);
 /* spot.c */
 kt_status eng_spot_check(kt_engine *e, kt_err *err);
 /* memory.c */
+kt_status eng_settle_pages(struct kt_engine *e, kt_err *err); /* before eng_budget */
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err);
 kt_status eng_take_memory(struct kt_engine *e, kt_err *err);
 kt_status eng_take_moe_memory(struct kt_engine *e,

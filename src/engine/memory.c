@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "tuned.h"
 
 struct carver {
     uint8_t *base; /* NULL while adding up */
@@ -168,6 +169,41 @@ static double gib_of(uint64_t n, uint64_t each)
     return (double)n * gib(each);
 }
 
+/* Reserved pages on the pool's own nodes: bound memory that finds none ends the process. */
+static bool reserved_enough(const struct kt_engine *e, uint32_t p)
+{
+    const struct plan_pool *q = &e->plan->pools[p];
+    uint64_t have = 0;
+    for (uint32_t i = 0; i < e->host->env.n_hugetlb; i++) {
+        const struct host_hugetlb *g = &e->host->env.hugetlb[i];
+        for (uint32_t k = 0; k < q->n_mems; k++)
+            if (g->page_bytes == 2u << 20 && (int32_t)g->node == q->mems[k])
+                have += g->free * g->page_bytes;
+    }
+    return have >= e->arena_bytes[p] + (4u << 20);
+}
+
+/* Reserved pages that were asked for and are not there are an error; a tuning's are not worth one.
+ */
+kt_status eng_settle_pages(struct kt_engine *e, kt_err *err)
+{
+    uint32_t p = 0;
+    char why[160];
+    if (e->page_kind != MEM_HUGETLB)
+        return KT_OK;
+    while (p < e->n_pools && reserved_enough(e, p))
+        p++;
+    if (p == e->n_pools)
+        return KT_OK;
+    snprintf(why, sizeof why,
+             "%.2f GiB of reserved 2 MiB pages are needed for the weights of a pool; reserve them "
+             "(vm.nr_hugepages)",
+             gib(e->arena_bytes[p]));
+    if (e->pages_tuned)
+        return eng_tuned_pages_gone(e, why, err);
+    KT_FAIL(err, KT_E_NOMEM, "--pages hugetlb: %s or leave the option out", why);
+}
+
 kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
 {
     const struct mdl_traits *t = &e->model->t;
@@ -177,6 +213,8 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
     uint64_t pages = want_tokens / KERN_KV_PAGE + (want_tokens % KERN_KV_PAGE != 0),
              least = o->kv_tokens > 0 ? pages : e->max_pages;
     struct carver c = {0};
+    if (o->memory_limit_bytes == 0 && e->page_kind == MEM_HUGETLB) /* beside what is free */
+        allowed += e->weight_bytes < UINT64_MAX - allowed ? e->weight_bytes : 0;
     e->plane_bytes = kern_kv_plane_bytes(e->kv_type, t->head_dim);
     eng_attn_sizes(e);
     e->page_bytes = (uint64_t)t->n_layers * t->n_kv_heads * 2 * e->plane_bytes;
@@ -205,31 +243,15 @@ kt_status eng_budget(struct kt_engine *e, const kt_engine_opts *o, kt_err *err)
     return KT_OK;
 }
 
-/* Reserved pages on the pool's own nodes: bound memory that finds none ends the process. */
-static bool reserved_enough(const struct kt_engine *e, uint32_t p)
-{
-    const struct plan_pool *q = &e->plan->pools[p];
-    uint64_t have = 0;
-    for (uint32_t i = 0; i < e->host->env.n_hugetlb; i++) {
-        const struct host_hugetlb *g = &e->host->env.hugetlb[i];
-        for (uint32_t k = 0; k < q->n_mems; k++)
-            if (g->page_bytes == 2u << 20 && (int32_t)g->node == q->mems[k])
-                have += g->free * g->page_bytes;
-    }
-    return have >= e->arena_bytes[p] + (4u << 20);
-}
-
 static kt_status take_arenas(struct kt_engine *e, kt_err *err)
 {
     for (uint32_t p = 0; p < e->n_pools; p++) {
-        if (e->page_kind != MEM_HUGETLB || reserved_enough(e, p))
-            e->arena[p] =
-                mem_map_pages(e->arena_bytes[p] + 4096, /* kernels prefetch a little past the end */
-                              e->page_kind);
+        /* kernels prefetch a little past the end */
+        e->arena[p] = mem_map_pages(e->arena_bytes[p] + 4096, e->page_kind);
         if (e->arena[p] == NULL && e->page_kind == MEM_HUGETLB)
             KT_FAIL(err, KT_E_NOMEM,
-                    "--pages hugetlb: %.2f GiB of reserved 2 MiB pages are needed for the weights "
-                    "of a pool; reserve them (vm.nr_hugepages) or leave the option out",
+                    "the system refused %.2f GiB of reserved 2 MiB pages for weights: something "
+                    "else took them meanwhile; start again",
                     gib(e->arena_bytes[p]));
         if (e->arena[p] == NULL)
             KT_FAIL(err, KT_E_NOMEM,

@@ -123,9 +123,11 @@ kt_status eng_numa_bind(struct kt_engine *e, uint32_t pool, void *p, uint64_t by
     const struct plan_pool *q = &e->plan->pools[pool];
     if (!has_choice(e) || q->n_mems == 0)
         return KT_OK;
-    int code = place_memory(p, bytes, PLACE_BIND, q->mems, q->n_mems);
-    if (code == 0)
-        return check_room(q, bytes, err);
+    /* to the end of the mapping: a policy cannot end inside a reserved page */
+    const uint64_t whole = (bytes + MEM_MAP_UNIT - 1) / MEM_MAP_UNIT * MEM_MAP_UNIT;
+    int code = place_memory(p, whole, PLACE_BIND, q->mems, q->n_mems);
+    if (code == 0) /* reserved pages are not among a node's free ones; eng_settle_pages has them */
+        return e->page_kind == MEM_HUGETLB ? KT_OK : check_room(q, bytes, err);
     if (forbidden(code))
         say_forbidden(e, code);
     else

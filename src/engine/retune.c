@@ -20,6 +20,12 @@ void eng_knobs_default(struct eng_knobs *k)
     *k = (struct eng_knobs){0, CHUNK_ROWS_MAX, 4 * CHUNK_ROWS, SPIN_NS};
 }
 
+/* Does this matrix take kernels that round activations to BF16, with many tokens? */
+static bool rounds(const struct kt_engine *e, const struct eng_mat *m)
+{
+    return e->fast != 0 && !m->exact && (m->type == DT_BF16 || m->type == DT_FP8);
+}
+
 /* The variant that the profile found fastest with this build, else the one of highest rank. */
 static const struct kern *kernel_of(const struct kt_engine *e, enum kern_op op,
                                     const struct eng_mat *m, uint32_t tokens)
@@ -27,7 +33,7 @@ static const struct kern *kernel_of(const struct kt_engine *e, enum kern_op op,
     const struct kern_shape shape = {m->rows, m->k, tokens};
     const char *variant = NULL;
     char id[64];
-    if (e->fast != 0 && !m->exact && (m->type == DT_BF16 || m->type == DT_FP8))
+    if (rounds(e, m))
         return kern_find(op, (int)m->type, e->isa | e->fast, &shape);
     snprintf(id, sizeof id, "kernel.%s.%s", op == KERN_GEMM ? "gemm" : "gemv", dtype_name(m->type));
     if (e->kernels_measured)
@@ -40,12 +46,11 @@ bool eng_mat_kernels(const struct kt_engine *e, struct eng_mat *m)
 {
     m->gemv = kernel_of(e, KERN_GEMV, m, 1);
     m->gemm = kernel_of(e, KERN_GEMM, m, 512);
-    /* other kernels than the measured ones round BF16 on request */
-    bool other = e->fast != 0 && m->type == DT_BF16;
-    m->gemv_rows = e->knobs.gemv_rows > 0                ? e->knobs.gemv_rows
-                   : e->gemv_rows[m->type] > 0 && !other ? e->gemv_rows[m->type]
-                   : m->gemv != NULL                     ? m->gemv->tok_tile
-                                                         : 0;
+    /* the measured number is of the canonical kernels */
+    m->gemv_rows = e->knobs.gemv_rows > 0                       ? e->knobs.gemv_rows
+                   : e->gemv_rows[m->type] > 0 && !rounds(e, m) ? e->gemv_rows[m->type]
+                   : m->gemv != NULL                            ? m->gemv->tok_tile
+                                                                : 0;
     return m->gemv != NULL && m->gemm != NULL && m->gemv->layout == m->layout &&
            m->gemm->layout == m->layout;
 }

@@ -71,8 +71,28 @@ kt_status eng_tuned_places(struct kt_engine *e, const kt_engine_opts *o, const s
     po->smt = (enum plan_smt)mode;
     po->pools = t->pools > 0 ? t->pools : o->pools;
     po->pages = pages;
-    po->asked_why =
-        t->pages != NULL || t->smt != NULL || t->pools > 0 ? "by the tuning below" : NULL;
+    po->smt_why = t->smt != NULL ? "by the tuning below" : NULL;
+    po->pages_why = t->pages != NULL ? "by the tuning below" : NULL;
+    e->pages_tuned = t->pages != NULL;
+    return KT_OK;
+}
+
+kt_status eng_tuned_pages_gone(struct kt_engine *e, const char *why, kt_err *err)
+{
+    struct strbuf text = {0};
+    log_warn("pages of the weights: transparent huge pages instead of reserved ones as tuned: %s",
+             why);
+    e->page_kind = MEM_THP;
+    plan_forget(e->plan, "pages");
+    plan_forget(e->plan, "tune.pages");
+    KT_TRY(plan_note(
+        e->plan, &(struct plan_note){"pages", "thp", 0, NULL, "limit", why, "both", true}, err));
+    plan_print(e->plan, &text);
+    char *now = sb_take(&text, NULL);
+    if (now == NULL)
+        KT_FAIL(err, KT_E_NOMEM, "no memory for the plan's text");
+    mem_free(e->plan_text);
+    e->plan_text = now;
     return KT_OK;
 }
 

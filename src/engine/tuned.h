@@ -28,6 +28,9 @@ kt_status eng_rows_say(struct kt_engine *e, const kt_engine_opts *o, const struc
  * file's. KT_E_INVALID for an unknown word. */
 kt_status eng_tuned_places(struct kt_engine *e, const kt_engine_opts *o, const struct eng_tuned *t,
                            struct plan_opts *po, kt_err *err);
+/* Reserved pages that a tuning counts on are not there: the default instead, said in log and plan.
+ */
+kt_status eng_tuned_pages_gone(struct kt_engine *e, const char *why, kt_err *err);
 /* Rows of the plan: what was taken over and from where, or why nothing. */
 kt_status eng_tuned_say(const struct eng_tuned *t, struct plan *plan, kt_err *err);
 

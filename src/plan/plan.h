@@ -109,9 +109,9 @@ struct plan_opts {
     int reserve;             /* cores kept for server and copy threads; -1: by the rule */
     uint32_t isa_mask;       /* ISA bits allowed by the user; UINT32_MAX: all */
     enum plan_smt smt;
-    uint32_t pools;        /* at most so many, those with most bandwidth; 0: all */
-    const char *pages;     /* what weights lie in: "thp", "4k", "hugetlb"; NULL: the default */
-    const char *asked_why; /* who chose smt, pools and pages; NULL: the user */
+    uint32_t pools;    /* at most so many, those with most bandwidth; 0: all */
+    const char *pages; /* what weights lie in: "thp", "4k", "hugetlb"; NULL: the default */
+    const char *smt_why, *pages_why;      /* who chose them; NULL: the user */
     const struct plan_measured *measured; /* NULL: no profile */
     uint32_t n_measured;
 };
@@ -131,6 +131,8 @@ struct plan_note {
     bool exact;                             /* of this very case, not of a similar one */
 };
 kt_status plan_note(struct plan *p, const struct plan_note *n, kt_err *err);
+/* Takes out the decision of this id, if there is one: what it said does not hold. */
+void plan_forget(struct plan *p, const char *id);
 void plan_free(struct plan *p);
 /* Human-readable lines: "threads.node0 = 12   why: ..". */
 void plan_print(const struct plan *p, struct strbuf *out);

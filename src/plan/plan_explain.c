@@ -307,12 +307,12 @@ static void explain_isa(struct work *w)
 }
 
 /* A value that the user, or a tuning, set. */
-static void asked(struct work *w, const char *id, const char *value)
+static void asked(struct work *w, const char *id, const char *value, const char *why)
 {
     struct strbuf v = {0}, y = {0};
     sb_printf(&v, "\"%s\"", value);
-    sb_puts(&y, w->o.asked_why != NULL ? w->o.asked_why : "asked for");
-    (void)decide(w, id, &v, &y, w->o.asked_why != NULL ? "model" : "user");
+    sb_puts(&y, why != NULL ? why : "asked for");
+    (void)decide(w, id, &v, &y, why != NULL ? "model" : "user");
 }
 
 static void explain_rest(struct work *w)
@@ -346,7 +346,7 @@ static void explain_rest(struct work *w)
     }
     struct strbuf pv = {0}, py = {0};
     if (w->o.pages != NULL) {
-        asked(w, "pages", w->o.pages);
+        asked(w, "pages", w->o.pages, w->o.pages_why);
         return;
     }
     sb_puts(&pv, never ? "\"base\"" : "\"thp\"");
@@ -400,7 +400,7 @@ void plan_explain(struct work *w)
     explain_pools(w);
     explain_total(w);
     if (w->o.smt != PLAN_SMT_OFF)
-        asked(w, "smt", plan_smt_name(w->o.smt));
+        asked(w, "smt", plan_smt_name(w->o.smt), w->o.smt_why);
     for (uint32_t i = 0; i < w->p->n_pools; i++)
         explain_pool(w, &w->p->pools[i]);
     for (uint32_t i = 0; i < w->p->n_gpus; i++)

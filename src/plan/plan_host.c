@@ -436,18 +436,8 @@ void plan_free(struct plan *p)
         pool_free(&p->pools[i]);
     for (uint32_t i = 0; i < p->n_tiers; i++)
         mem_free(p->tiers[i].pools);
-    for (uint32_t i = 0; i < p->n_decisions; i++) {
-        struct plan_decision *d = &p->decisions[i];
-        for (uint32_t k = 0; k < d->n_because; k++)
-            mem_free(d->because[k]);
-        for (uint32_t k = 0; k < d->n_would_change_if; k++)
-            mem_free(d->would_change_if[k]);
-        mem_free(d->because);
-        mem_free(d->would_change_if);
-        mem_free(d->alternatives);
-        mem_free(d->value_json);
-        mem_free(d->why);
-    }
+    while (p->n_decisions > 0)
+        plan_forget(p, p->decisions[p->n_decisions - 1].id);
     for (uint32_t i = 0; i < p->n_warnings; i++)
         host_warning_free(&p->warnings[i]);
     host_set_free(&p->homeless);

@@ -25,6 +25,31 @@ int plan_smt_by_name(const char *name)
     return -1;
 }
 
+static void decision_free(struct plan_decision *d)
+{
+    for (uint32_t k = 0; k < d->n_because; k++)
+        mem_free(d->because[k]);
+    for (uint32_t k = 0; k < d->n_would_change_if; k++)
+        mem_free(d->would_change_if[k]);
+    mem_free(d->because);
+    mem_free(d->would_change_if);
+    mem_free(d->alternatives);
+    mem_free(d->value_json);
+    mem_free(d->why);
+}
+
+void plan_forget(struct plan *p, const char *id)
+{
+    uint32_t i = 0;
+    while (i < p->n_decisions && strcmp(p->decisions[i].id, id) != 0)
+        i++;
+    if (i == p->n_decisions)
+        return;
+    decision_free(&p->decisions[i]);
+    p->n_decisions--;
+    memmove(&p->decisions[i], &p->decisions[i + 1], (p->n_decisions - i) * sizeof *p->decisions);
+}
+
 kt_status plan_note(struct plan *p, const struct plan_note *n, kt_err *err)
 {
     struct plan_decision *list =

@@ -276,7 +276,7 @@ int main(int argc, char **argv)
     kt_engine *e;
     kt_err err = {0};
     if (argc < 2) {
-        fprintf(stderr, "usage: numa_facts MODEL [TOKENS]\n");
+        fprintf(stderr, "usage: numa_facts MODEL [TOKENS [PAGES]]\n");
         return 64;
     }
     kt_log_sink(log_line, NULL);
@@ -285,6 +285,7 @@ int main(int argc, char **argv)
     o.ctx_tokens = 256;
     o.max_seqs = 4;
     o.batch_tokens = 64;
+    o.pages = argc > 3 ? argv[3] : NULL;
     if (kt_engine_open(&o, &e, &err) != KT_OK)
         die("open", &err);
     printf("{\"kernels\": \"%s\",\n", kern_isa_level_name(e->isa));
@@ -293,10 +294,11 @@ int main(int argc, char **argv)
     generate(e, argv[1], argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 16);
     print_shared(e);
     print_library(e, "library");
-    if (e->n_pools > 1)
+    if (e->n_pools > 1 && o.pages == NULL)
         spoil(e);
     kt_engine_close(e);
-    print_operator();
+    if (o.pages == NULL)
+        print_operator();
     printf("\"end\": true}\n");
     return 0;
 }

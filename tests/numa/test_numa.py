@@ -99,7 +99,7 @@ def check_pools(c, machine, facts):
         c.true(f"share of node {p['node']} is {p['share']}", abs(p["share"] - want.get(p["node"], ([], 0))[1] / total) < 1e-5)
 
 
-def check_pages(c, machine, facts):
+def check_weights(c, machine, facts):
     """Whole pages are counted, so a pool with few rows still has some."""
     several = len(machine.nodes) > 1
     for p in facts["pools"]:
@@ -108,6 +108,11 @@ def check_pages(c, machine, facts):
         c.true(f"pool {p['node']}: {on} pages for {p['bytes']} bytes", sum(on.values()) * 4096 >= p["bytes"] - 64 * 4096)
         if several:
             c.same(f"policy of pool {p['node']}", p["policy"], f"bind:{p['node']}")
+
+
+def check_pages(c, machine, facts):
+    several = len(machine.nodes) > 1
+    check_weights(c, machine, facts)
     pools = set(expected(machine))
     for what in ("kv_pages", "scratch_pages"):
         c.true(f"{what} on nodes {facts[what]} outside the pools {pools}", {int(n) for n in facts[what] if n != "absent"} <= pools)
@@ -186,6 +191,8 @@ def judge(machine, out, here):
     if c.wrong:
         return c.wrong
     facts = json.loads(out["facts"][1])
+    if "reserved" in out:
+        check_reserved(c, machine, facts, json.loads(out["reserved"][1]))
     check_pools(c, machine, facts)
     check_pages(c, machine, facts)
     check_library(c, machine, facts)
@@ -198,13 +205,15 @@ def judge(machine, out, here):
     return c.wrong
 
 
-# what is free comes and goes (caches of the boot), so node 1 is filled until little is left
-FULL = """mkdir /tmp/fill; mount -t tmpfs -o mpol=bind:1,size=100% fill /tmp/fill
+# what is free comes and goes (caches of the boot), so node 1 is filled until little is left; huge pages are reserved on both nodes before
+FULL = """for n in 0 1; do echo 24 >/sys/devices/system/node/node$n/hugepages/hugepages-2048kB/nr_hugepages; done
+mkdir /tmp/fill; mount -t tmpfs -o mpol=bind:1,size=100% fill /tmp/fill
 for i in 1 2 3 4 5 6; do
 free=$(awk '/MemFree/ {print int($4 / 1024)}' /sys/devices/system/node/node1/meminfo); [ $free -gt 4 ] || break
 dd if=/dev/zero of=/tmp/fill/$i bs=1M count=$((free - 3)) 2>/dev/null; sleep 0.2; done
 grep -E 'MemFree|FilePages|Shmem:|Reclaim' /sys/devices/system/node/node1/meminfo
 numa_facts /model"""
+RESERVED = "numa_facts /model 16 hugetlb 2>/tmp/err || { cat /tmp/err /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages; false; }"
 SERVE = """ktserve -m /model --port 8080 >/tmp/log 2>&1 & i=0
 until wget -q -O /dev/null http://127.0.0.1:8080/ready || [ $i = 300 ]; do i=$((i + 1)); sleep 0.2; done
 wget -q -O - http://127.0.0.1:8080/metrics | grep ^kt_numa_pages_misplaced
@@ -216,6 +225,13 @@ kill $!; wait $!"""
 def check_full(c, code, text):
     """With node 1 filled, loading is refused by name before the kernel would end the process."""
     c.true(f"a full node: exit {code}\n{text[-1500:]}", code == 1 and "node 1 can give" in text and "Remedies" in text)
+
+
+def check_reserved(c, machine, facts, there):
+    """Weights in reserved pages do not need what a node has free beside them: on the full node 1 they load, each pool's on its own node."""
+    check_weights(c, machine, there)
+    for key in ("tokens", "logits_hash"):
+        c.same(f"{key} from reserved pages", there[key], facts[key])
 
 
 def check_serve(c, machine, code, text):
@@ -233,6 +249,7 @@ def boot(machine):
     }
     if machine.name == "2-nodes":
         commands["full"] = FULL
+        commands["reserved"] = RESERVED
     if machine.name in SERVES:
         commands["serve"] = SERVE
     files = {f"model/{f}": os.path.join(MODEL, f) for f in MODEL_FILES}

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "engine/engine.h"
 #include "kern.h"
 #include "kt.h"
 #include "profile/profile.h"
@@ -272,6 +273,105 @@ static void crossover_of_gemv_and_gemm(void **state)
     assert_null(strstr(plan, "gemv_rows"));
 }
 
+/* Reserved pages that were there when the search ran may be gone: an automatic choice must not keep
+ * a server from starting, and the plan tells what is used instead. Asked for, they are an error. */
+static void reserved_pages_that_are_gone(void **state)
+{
+    kt_tuning t;
+    const char *plan;
+    kt_engine *e;
+    (void)state;
+    for (uint32_t i = 0; i < host->env.n_hugetlb; i++)
+        if (host->env.hugetlb[i].free > 0) {
+            printf("this host has reserved pages\n");
+            skip();
+        }
+    write_profile(
+        json_pack("[o]", entry("decode", 32, "q8_0",
+                               json_pack("{s:s,s:i}", "pages", "hugetlb", "claim_rows", 1024))));
+    logged[0] = '\0';
+    kt_log_sink(note_log, NULL);
+    e = open_engine(0, false, &t, &plan);
+    kt_log_sink(NULL, NULL);
+    assert_int_equal(t.claim_rows, 1024); /* the rest of the tuning holds */
+    assert_null(strstr(plan, "\"hugetlb\""));
+    assert_non_null(strstr(plan, "pages = \"thp\""));
+    assert_non_null(strstr(logged, "vm.nr_hugepages"));
+    kt_engine_close(e);
+    kt_engine_opts o;
+    kt_engine_opts_init(&o);
+    o.model_path = model;
+    o.ctx_tokens = 64;
+    o.batch_tokens = 16;
+    o.pages = "hugetlb";
+    assert_int_equal(kt_engine_open(&o, &e, &err), KT_E_NOMEM);
+    assert_non_null(strstr(err.msg, "--pages hugetlb"));
+}
+
+/* Reserved pages are beside what is free: weights in them do not need it twice. */
+static void reserved_pages_are_beside_what_is_free(void **state)
+{
+    kt_engine_opts o;
+    kt_engine *e;
+    (void)state;
+    kt_engine_opts_init(&o);
+    o.model_path = model;
+    o.ctx_tokens = 64;
+    o.batch_tokens = 16;
+    o.max_seqs = 1;
+    o.kv_tokens = 64;
+    if (kt_engine_open(&o, &e, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    if (e->n_pools != 1 || e->plan->pools[0].n_mems == 0) {
+        kt_engine_close(e);
+        skip();
+    }
+    struct host was = *e->host;
+    struct host_hugetlb page = {.node = (uint32_t)e->plan->pools[0].mems[0],
+                                .page_bytes = 2u << 20,
+                                .total = 64,
+                                .free = 64};
+    e->page_kind = MEM_HUGETLB;
+    e->host->env.hugetlb = &page;
+    e->host->env.n_hugetlb = 1;
+    e->host->env.mem_available = e->kv_bytes + e->scratch_bytes + 4096;
+    kt_status enough = eng_settle_pages(e, &err);
+    kt_status fits = eng_budget(e, &o, &err);
+    page.free = 1;
+    kt_status few = eng_settle_pages(e, &err);
+    e->page_kind = MEM_THP;
+    kt_status normal = eng_budget(e, &o, &err);
+    *e->host = was;
+    kt_engine_close(e);
+    assert_int_equal(enough, KT_OK);
+    assert_int_equal(fits, KT_OK);
+    assert_int_equal(few, KT_E_NOMEM);
+    assert_int_equal(normal, KT_E_LIMIT);
+}
+
+/* The plan tells who chose each value, not who chose one of them. */
+static void each_value_has_its_own_reason(void **state)
+{
+    kt_engine_opts o;
+    kt_engine_info info;
+    kt_engine *e;
+    (void)state;
+    write_profile(json_pack("[o]", entry("decode", 32, "q8_0", json_pack("{s:s}", "pages", "4k"))));
+    kt_engine_opts_init(&o);
+    o.model_path = model;
+    o.profile_path = file;
+    o.ctx_tokens = 64;
+    o.batch_tokens = 16;
+    o.quant = "q8_0";
+    o.smt = "server";
+    if (kt_engine_open(&o, &e, &err) != KT_OK)
+        fail_msg("%s", err.msg);
+    kt_engine_get_info(e, &info);
+    assert_non_null(strstr(info.plan_text, "smt = \"server\"   why: asked for"));
+    assert_non_null(strstr(info.plan_text, "pages = \"4k\"   why: by the tuning below"));
+    kt_engine_close(e);
+}
+
 static void nearest_shape_of_the_same_format(void **state)
 {
     kt_tuning t;
@@ -369,6 +469,9 @@ int main(void)
         cmocka_unit_test(proved_values_are_used),
         cmocka_unit_test(order_of_those_who_decide),
         cmocka_unit_test(crossover_of_gemv_and_gemm),
+        cmocka_unit_test(reserved_pages_that_are_gone),
+        cmocka_unit_test(reserved_pages_are_beside_what_is_free),
+        cmocka_unit_test(each_value_has_its_own_reason),
         cmocka_unit_test(nearest_shape_of_the_same_format),
         cmocka_unit_test(what_does_not_apply_changes_nothing),
         cmocka_unit_test(one_entry_for_a_key),
