@@ -67,6 +67,8 @@ int cmd_fail(const char *name, const kt_err *err, int model)
     case KT_E_FORMAT:
     case KT_E_UNSUPPORTED:
         return model ? EXIT_MODEL : EXIT_PROFILE;
+    case KT_E_TIMEOUT:
+        return EXIT_DEADLINE;
     default:
         return EXIT_USAGE;
     }

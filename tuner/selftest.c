@@ -214,7 +214,7 @@ static void moe(const struct kern *row, const float *x, uint8_t *out)
     int64_t acc[N];
     float y[N];
     for (int i = 0; i < N; i++) {
-        acc[i] = ((int64_t)i - 80) << 28;
+        acc[i] = ((int64_t)i - 80) * ((int64_t)1 << 28);
         y[i] = x[N - 1 - i];
     }
     if (row->op == KERN_MOE_ADD)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # test_tune.sh - kttune tune on the demo model: the profile stays valid whatever happens, a second run replaces the entry, an interruption says what is
-# missing, ktserve's engine names the tuning, a replay gives the same bytes for the same seed. No speed is asserted.
+# missing, ktserve's engine names the tuning, a replay gives the same bytes for the same seed. No speed is asserted, and a budget that loading alone used up
+# (a slow machine, a sanitizer) is raised.
 set -u
 build=${KT_BUILDDIR:-.}
 src=${KT_SRCDIR:-.}
@@ -14,18 +15,28 @@ f=$dir/host.json
 "$kttune" probe --topology-only -o "$f" >/dev/null 2>&1 || { echo "no profile of this host can be made"; exit 77; }
 
 entries() { grep -c '"x_model"' "$f"; }
-tune() { "$kttune" tune --profile "$f" -m "$src/models/demo" --sample 1 "$@" >"$dir/out" 2>"$dir/err"; }
+tune() { # tune BUDGET OPTION..
+    budget=$1
+    shift
+    for again in 1 2 3 4; do
+        "$kttune" tune --profile "$f" -m "$src/models/demo" --sample 1 --budget "$budget" "$@" >"$dir/out" 2>"$dir/err"
+        tuned=$?
+        grep -q '^kttune tune: loading took' "$dir/err" || break
+        budget=$((3 * budget))
+    done
+    return $tuned
+}
 
-tune --budget 6
+tune 6
 rc=$?
 { [ $rc = 0 ] || [ $rc = 2 ]; } || { cat "$dir/err"; say "tune: exit $rc"; }
 grep -q '^chosen' "$dir/out" || say "no verdict was printed"
 "$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after tune"
 [ "$(entries)" = 1 ] || say "$(entries) entries instead of 1"
-tune --budget 6 --seed 2 --json
+tune 6 --seed 2 --json
 [ "$(entries)" = 1 ] || say "a second run must replace the entry"
 grep -q '"seed": 2' "$dir/out" || say "--json does not print the entry"
-tune --budget 6 --goal prefill --prompt 16
+tune 6 --goal prefill --prompt 16
 [ "$(entries)" = 2 ] || say "another goal is another entry"
 # a probe keeps tunings while the host is as it was; when a field of it changed meanwhile, samples and what rests on them are dropped, and the field is named
 cp "$f" "$dir/before.json"
@@ -45,7 +56,7 @@ fi
 "$kttune" tune --profile "$f" -m "$src/models/demo" --budget 600 --sample 5 >"$dir/out" 2>"$dir/err2" &
 pid=$!
 n=0
-while ! grep -q warm-up "$dir/err2" 2>/dev/null && [ $n -lt 200 ]; do sleep 0.1; n=$((n + 1)); done
+while ! grep -q warm-up "$dir/err2" 2>/dev/null && [ $n -lt 3000 ]; do sleep 0.1; n=$((n + 1)); done
 kill -INT $pid
 wait $pid
 rc=$?
@@ -58,14 +69,14 @@ rm -f "$f".tune-decode
 "$kttune" tune --profile "$f" -m "$src/models/demo" --budget 600 --sample 5 >/dev/null 2>&1 &
 pid=$!
 n=0
-while [ ! -e "$f.tune-decode" ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done
+while [ ! -e "$f.tune-decode" ] && [ $n -lt 3000 ]; do sleep 0.1; n=$((n + 1)); done
 kill -9 $pid
 wait $pid 2>/dev/null
 [ -e "$f.tune-decode" ] || say "a running search keeps no notes"
 "$kttune" verify --no-measure "$f" >/dev/null || say "the profile is not valid after a kill"
-tune --budget 8 --sample 5
+tune 8 --sample 5
 grep -q 'goes on from' "$dir/err" || { cat "$dir/err"; say "a killed search does not go on"; }
-tune --budget 6 --sample 5 --restart
+tune 6 --sample 5 --restart
 grep -q 'goes on from' "$dir/err" && say "--restart must begin anew"
 
 t=$src/tests/unit/data/replay_decode.json
@@ -81,7 +92,9 @@ grep -q '^regret .*: met' "$dir/out" || say "verify --regret prints no bound"
 [ $? = 5 ] || { cat "$dir/out"; say "a planted bad choice must fail the regret test with exit 5"; }
 "$kttune" verify --regret --backend "replay:$t" "$f" >/dev/null 2>"$dir/err" && say "a profile without a tuning for the table has nothing to judge"
 grep -q 'kttune tune' "$dir/err" || say "a missing tuning must name the remedy"
-"$kttune" verify --regret -m "$src/models/demo" --goal decode --budget 20 "$f" >"$dir/out" 2>"$dir/err"
+seconds=20
+grep -q '^#define KT_SANITIZED' "$build/config.h" && seconds=200
+"$kttune" verify --regret -m "$src/models/demo" --goal decode --budget $seconds "$f" >"$dir/out" 2>"$dir/err"
 rc=$?
 { [ $rc = 0 ] || [ $rc = 2 ] || [ $rc = 5 ]; } && grep -q '^rivals' "$dir/out" || { cat "$dir/out" "$dir/err"; say "verify --regret, live: exit $rc"; }
 

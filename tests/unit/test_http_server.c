@@ -169,6 +169,13 @@ static void pipelining(void **state)
     close(fd);
 }
 
+static uint32_t open_connections(void)
+{
+    uint32_t idle, active;
+    http_server_connections(w.s, &idle, &active);
+    return idle + active;
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -181,14 +188,13 @@ static void closing(void **state)
     struct reply r = {0};
     for (int i = 0; i < 3; i++) {
         int fd = dial();
-        uint64_t start = clock_ns();
         ask(fd, last[i], &r);
         assert_true(r.status == 200 && has(&r, "Connection: close") && receive_all(fd, &r.rest) &&
                     r.rest.len == 0);
-        assert_true(clock_ns() - start <
-                    CONN_DISCARD_NS -
-                        100000000); /* the end comes with the reply, not after the grace time */
+        /* the end came with the reply, not after the grace time: the server holds it still */
+        assert_int_equal(open_connections(), 1);
         close(fd);
+        PUMP_UNTIL(open_connections() == 0);
     }
     /* a stream to a 1.0 client ends by the close */
     int fd = dial();
@@ -394,8 +400,8 @@ static void back_pressure(void **state)
 static void deadlines(void **state)
 {
     (void)state;
-    w.config.header_timeout_ms = 150;
-    w.config.keepalive_timeout_ms = 250;
+    w.config.header_timeout_ms = SLOW * 150;
+    w.config.keepalive_timeout_ms = SLOW * 250;
     world_open();
     struct reply r = {0};
     uint64_t start = clock_ns();
@@ -409,11 +415,11 @@ static void deadlines(void **state)
             break;
         if (i < 8)
             send(body, "x", 1, MSG_NOSIGNAL);
-        pump_for(20);
+        pump_for(SLOW * 20);
     }
     receive_reply(header, &r, false);
     assert_int_equal(r.status, 408);
-    assert_true(clock_ns() - start >= 150000000);
+    assert_true(clock_ns() - start >= SLOW * 150000000ull);
     assert_true(receive_all(header, &r.rest));
     reply_free(&r);
     receive_reply(body, &r, false);
@@ -422,16 +428,16 @@ static void deadlines(void **state)
     struct strbuf b = {0};
     assert_true(receive_all(silent, &b) && b.len == 0);
     assert_true(receive_all(kept, &b) && b.len == 0);
-    assert_true(clock_ns() - start >= 250000000);
+    assert_true(clock_ns() - start >= SLOW * 250000000ull);
     /* the later request's header has its own deadline, from its first byte */
     close(second);
     second = dial();
     ask(second, GET("/hello"), &r);
-    pump_for(100);
+    pump_for(SLOW * 100);
     start = clock_ns();
     send_text(second, "GET /hello HTTP/1.1\r\n");
     receive_reply(second, &r, false);
-    assert_true(r.status == 408 && clock_ns() - start >= 140000000);
+    assert_true(r.status == 408 && clock_ns() - start >= SLOW * 140000000ull);
     assert_non_null(strstr(w.rejected.data, "header_timeout "));
     assert_non_null(strstr(w.rejected.data, "body_timeout "));
     reply_free(&r);
@@ -440,12 +446,12 @@ static void deadlines(void **state)
 }
 
 /* Slow headers, stalled readers and idle connections around one healthy stream: it gets every frame
- * in time. */
+ * before the next one is written. */
 static void healthy_stream_among_slow_clients(void **state)
 {
     (void)state;
-    w.config.header_timeout_ms = 200;
-    w.config.write_stall_ms = 300;
+    w.config.header_timeout_ms = SLOW * 200;
+    w.config.write_stall_ms = SLOW * 300;
     world_open();
     int slow[16], stalled[8], idle_fd[16];
     static char piece[60000];
@@ -471,7 +477,6 @@ static void healthy_stream_among_slow_clients(void **state)
     PUMP_UNTIL(w.n_held + w.n_gone == 9);
     struct http_x *x = w.held[w.n_held - 1];
     http_stream_begin(x, 200, "text/event-stream");
-    uint64_t worst = 0;
     size_t expect = 0;
     for (int frame = 0; frame < 100; frame++) {
         uint64_t sent = clock_ns();
@@ -481,8 +486,7 @@ static void healthy_stream_among_slow_clients(void **state)
             send(slow[i], "A", 1, MSG_NOSIGNAL);
         while (r.rest.len == before && clock_ns() - sent < WAIT_NS)
             receive_some(fd, &r.rest);
-        uint64_t took = clock_ns() - sent;
-        worst = took > worst ? took : worst;
+        assert_true(r.rest.len > before);
         expect += 9;
         pump_for(5);
     }
@@ -490,8 +494,6 @@ static void healthy_stream_among_slow_clients(void **state)
     forget(x);
     receive_reply(fd, &r, false);
     assert_int_equal(r.body.len, expect);
-    assert_true(worst <
-                500000000);    /* far below in practice; the bound must hold on a loaded machine */
     PUMP_UNTIL(w.n_gone == 8); /* the stalled readers */
     assert_non_null(strstr(w.rejected.data, "write_stall "));
     for (int i = 0; i < 16; i++)
@@ -506,7 +508,7 @@ static void healthy_stream_among_slow_clients(void **state)
 static void slow_reader_is_not_stalled(void **state)
 {
     (void)state;
-    w.config.write_stall_ms = 800;
+    w.config.write_stall_ms = SLOW * 800;
     world_open();
     static char piece[100000];
     int fd = dial();
@@ -516,10 +518,10 @@ static void slow_reader_is_not_stalled(void **state)
     struct http_x *x = w.held[0];
     http_stream_begin(x, 200, "text/plain");
     http_stream_write(x, "x", 1);
-    pump_for(1000); /* nothing waits */
+    pump_for(SLOW * 1000); /* nothing waits */
     for (int i = 0; i < 300; i++)
         http_stream_write(x, piece, sizeof piece);
-    uint64_t end = clock_ns() + 1700000000;
+    uint64_t end = clock_ns() + SLOW * 1700000000ull;
     while (clock_ns() < end) {
         for (int i = 0; i < 8; i++)
             receive_some(fd, &r.rest);
