@@ -231,7 +231,7 @@ static const struct stage {
     {"joins", "sync", {0.6, 3, 6}, probe_sync},
     {"noise", "noise", {0.5, 2, 4}, probe_noise},
     {"counters and devices", "gpu", {0.5, 3, 10}, stage_devices},
-    {"experts", "expert", {2.4, 55, 600}, probe_expert},
+    {"experts", "expert", {2.4, 90, 600}, probe_expert},
     {"repeat of the first probe", "mem.read", {0.4, 2, 4}, probe_repeat},
 };
 #define N_STAGES (sizeof stages / sizeof *stages)
@@ -242,6 +242,16 @@ static bool stage_wanted(const struct probe_run *r, const struct stage *s)
     if (s->run == stage_isa)
         return true; /* later stages run only what passed */
     return r->only == NULL || strstr(r->only, s->id) != NULL || profile_affects(r->only, s->id);
+}
+
+/* What the stages after this one ask for: experts would fill any time. */
+static double seconds_after(const struct probe_run *r, size_t stage)
+{
+    double sum = 0;
+    for (size_t i = stage + 1; i < N_STAGES; i++)
+        if (stage_wanted(r, &stages[i]))
+            sum += stages[i].seconds[r->depth - PROBE_QUICK];
+    return sum;
 }
 
 /* Plan again with what is measured by now, and put its decisions. */
@@ -286,7 +296,9 @@ static kt_status run_stages(struct probe_run *r, const struct args *a, struct pr
 {
     for (size_t i = 0; i < N_STAGES; i++) {
         const struct stage *s = &stages[i];
-        double seconds = s->seconds[r->depth - PROBE_QUICK];
+        double seconds = s->seconds[r->depth - PROBE_QUICK],
+               later = s->run == probe_expert ? seconds_after(r, i) : 0,
+               room = fmax(probe_time_left(r) - later, 0);
         bool affordable = probe_time_left(r) > 0.15;
         if (!stage_wanted(r, s))
             continue;
@@ -297,7 +309,7 @@ static kt_status run_stages(struct probe_run *r, const struct args *a, struct pr
             continue;
         }
         uint32_t missing = r->n_missing;
-        KT_TRY(s->run(r, fmin(seconds, probe_time_left(r)), err));
+        KT_TRY(s->run(r, fmin(seconds, room), err));
         if (s->run == probe_expert && r->depth == PROBE_QUICK)
             r->n_missing = missing; /* an extra of the quick run, whose decisions do not need it */
         KT_TRY(save(r, a, false, err));

@@ -10,6 +10,7 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "decide_rows.h"
+#include "decide_streams.h"
 #include "kern.h"
 #include "probe.h"
 
@@ -31,14 +32,20 @@ static const json_t *find_entry(const struct probe_run *r, const char *section, 
     return NULL;
 }
 
+/* "avx512vnni" of "gemv_mxfp4_q8_avx512vnni" */
+static const char *variant_of(const struct kern *k)
+{
+    const char *last = strrchr(k->name, '_');
+    return last != NULL ? last + 1 : k->name;
+}
+
 /* The rate of one variant, if this kernel build measured it. */
 static bool rate_of(const struct probe_run *r, const struct kern *row, uint32_t tokens,
                     struct rate *out)
 {
-    const char *last = strrchr(row->name, '_');
     memset(out, 0, sizeof *out);
     out->row = row;
-    snprintf(out->name, sizeof out->name, "%s", last != NULL ? last + 1 : row->name);
+    snprintf(out->name, sizeof out->name, "%s", variant_of(row));
     snprintf(out->id, sizeof out->id, "expert.%s:%s.%s.m%u", row->op == KERN_GEMM ? "gemm" : "gemv",
              dtype_name((enum dtype)row->dtype), out->name, tokens);
     const json_t *m = find_entry(r, "measurements", out->id), *ci = json_object_get(m, "ci95");
@@ -47,10 +54,9 @@ static bool rate_of(const struct probe_run *r, const struct kern *row, uint32_t 
     if (json_object_get(m, "median") == NULL || abi == NULL || strcmp(abi, r->abi) != 0)
         return false;
     out->median = json_number_value(json_object_get(m, "median"));
-    out->lo =
-        json_number_value(json_is_array(ci) ? json_array_get(ci, 0) : json_object_get(m, "min"));
-    out->hi =
-        json_number_value(json_is_array(ci) ? json_array_get(ci, 1) : json_object_get(m, "max"));
+    /* fewer samples than an interval needs prove nothing */
+    out->lo = json_is_array(ci) ? json_number_value(json_array_get(ci, 0)) : 0;
+    out->hi = json_is_array(ci) ? json_number_value(json_array_get(ci, 1)) : (double)INFINITY;
     out->noisy = strcmp(json_string_value(json_object_get(m, "status")), "noisy") == 0;
     return out->median > 0;
 }
@@ -90,6 +96,8 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
     for (uint32_t i = 0; i < n; i++)
         if (v[i].row == def)
             def_at = i;
+    if (def != NULL && def_at == n)
+        return KT_OK; /* without the default nothing can be proved faster than it */
     uint32_t pick = def_at == n || def_at == 0 || apart(&v[0], &v[def_at]) ? 0 : def_at;
     json_t *d = json_object(), *because = json_array(), *alts = json_array();
     double margin = (double)NAN;
@@ -112,7 +120,8 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
              dtype_name((enum dtype)dtype));
     const char *unit = op == KERN_GEMM ? "Gop/s" : "GB/s";
     if (n == 1)
-        snprintf(why, sizeof why, "the only usable variant: %.1f %s", v[0].median / 1e9, unit);
+        snprintf(why, sizeof why, "the only variant that was timed: %.1f %s", v[0].median / 1e9,
+                 unit);
     else if (pick == 0)
         snprintf(why, sizeof why, "fastest of %u: %.1f %s, the next %.1f", n, v[0].median / 1e9,
                  unit, v[1].median / 1e9);
@@ -130,6 +139,60 @@ static kt_status decide_variant(struct probe_run *r, enum kern_op op, int dtype,
     json_object_set_new(d, "confidence", json_string(noisy ? "medium" : "high"));
     json_object_set_new(d, "goal", json_string(op == KERN_GEMM ? "prefill" : "decode"));
     return profile_put_decision(r->p, d, err);
+}
+
+/* ---- formats that were not timed ---- */
+
+/* The variant of highest rank of a format's GEMV, where the table has it with four streams too. */
+static const struct kern *streamed(const struct probe_run *r, int dtype, char four[64])
+{
+    const struct kern *own =
+        kern_has_dtype(dtype) ? kern_find(KERN_GEMV, dtype, r->isa, NULL) : NULL;
+    if (own == NULL)
+        return NULL;
+    snprintf(four, 64, "%s" STREAMS_FOUR, variant_of(own));
+    const struct kern *other = kern_find_variant(KERN_GEMV, dtype, r->isa, NULL, four);
+    return strcmp(variant_of(other), four) == 0 ? own : NULL;
+}
+
+static void gemv_id(int dtype, char id[64])
+{
+    snprintf(id, 64, "kernel.gemv.%s", dtype_name((enum dtype)dtype));
+}
+
+/* What the timed formats say about streams goes to those that were not timed, as a quick run leaves
+ * most of them. */
+static kt_status carry_streams(struct probe_run *r, kt_err *err)
+{
+    struct streams_vote votes[DT_COUNT];
+    size_t n = 0;
+    char id[64], four[64], why[256];
+    json_t *because = json_array();
+    for (int t = 0; t < DT_COUNT; t++) {
+        const struct kern *own = streamed(r, t, four);
+        gemv_id(t, id);
+        const json_t *d = find_entry(r, "decisions", id);
+        const char *value = json_string_value(json_object_get(d, "value"));
+        if (own == NULL || value == NULL)
+            continue;
+        votes[n++] = (struct streams_vote){dtype_name((enum dtype)t), variant_of(own), value};
+        json_array_extend(because, json_object_get(d, "because"));
+    }
+    bool carry = decide_streams(votes, n, why, sizeof why);
+    kt_status st = KT_OK;
+    for (int t = 0; t < DT_COUNT && carry && st == KT_OK; t++) {
+        gemv_id(t, id);
+        if (streamed(r, t, four) == NULL || find_entry(r, "decisions", id) != NULL)
+            continue;
+        json_t *d = json_pack("{s:s,s:s,s:s,s:s,s:O,s:n,s:[s,s],s:s,s:s}", "id", id, "value", four,
+                              "origin", "interpolated", "why", why, "because", because, "margin",
+                              "would_change_if", "the format is timed (kttune probe)",
+                              "kernels or compiler change", "confidence", "low", "goal", "decode");
+        st = d != NULL ? profile_put_decision(r->p, d, err)
+                       : err_set(err, KT_E_NOMEM, 0, __func__, "no memory for a decision");
+    }
+    json_decref(because);
+    return st;
 }
 
 /* ---- the level of the whole engine ---- */
@@ -299,6 +362,7 @@ kt_status decide_kernels(struct probe_run *r, kt_err *err)
             KT_TRY(decide_variant(r, KERN_GEMM, t, v, n, err));
         KT_TRY(decide_crossover(r, t, err));
     }
+    KT_TRY(carry_streams(r, err));
     return decide_level(r, err);
 }
 

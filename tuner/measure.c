@@ -309,41 +309,127 @@ static void shuffle(uint32_t *order, uint32_t n, uint64_t *seed)
     }
 }
 
+/* Rounds while they run: live points are order[0..live). */
+struct rounds {
+    const struct m_rounds *r;
+    struct m_out *o;
+    struct watch w;
+    uint32_t *order, live;
+    double *cost; /* [n_points] seconds of the last sample */
+    uint64_t begin;
+};
+
+static double elapsed(const struct rounds *s)
+{
+    return (double)(clock_ns() - s->begin) * 1e-9;
+}
+
+/* Points from order[keep] on are out, and the parent is told why. */
+static void give_up_from(struct rounds *s, uint32_t keep)
+{
+    struct m_record rec = {.kind = M_GIVEN_UP};
+    snprintf(rec.text, sizeof rec.text,
+             "no time was left: %.1f s were enough for %u of %u points of this run", s->r->seconds,
+             keep, s->r->n_points);
+    for (uint32_t i = keep; i < s->live; i++) {
+        rec.point = s->order[i];
+        send_record(s->o, &rec);
+    }
+    s->live = keep;
+}
+
+/* After the first round, whose order is that of worth: as many points as can have enough rounds in
+ * what is left, and one or two more. */
+static void keep_affordable(struct rounds *s)
+{
+    double sum = 0, left = s->r->seconds - elapsed(s);
+    uint32_t keep = 0;
+    for (; keep < s->live; keep++) {
+        sum += s->cost[s->order[keep]];
+        if (keep > 0 && sum * (M_ENOUGH_ROUNDS + 1) > left)
+            break;
+    }
+    give_up_from(s, keep);
+}
+
+/* One sample of order[i]; false: the point failed and is out. */
+static bool take_sample(struct rounds *s, uint32_t i)
+{
+    struct watch before, after;
+    uint32_t point = s->order[i];
+    uint64_t start = clock_ns();
+    watch_read(&s->w, &before);
+    double v = s->r->sample(s->r->ctx, point);
+    watch_read(&s->w, &after);
+    s->cost[point] = (double)(clock_ns() - start) * 1e-9;
+    if (v < 0) {
+        memmove(s->order + i, s->order + i + 1, (s->live - i - 1) * sizeof *s->order);
+        s->live--;
+        return false;
+    }
+    m_sample(s->o, point, v, cause_between(&before, &after));
+    return true;
+}
+
+static void warm_up(struct rounds *s)
+{
+    for (uint32_t i = 0; s->live > 0 && (i < s->live || elapsed(s) < s->r->warmup_seconds); i++) {
+        if (s->r->budget && elapsed(s) > s->r->seconds / 2)
+            break;
+        (void)s->r->sample(s->r->ctx, s->order[i % s->live]);
+    }
+}
+
+static void one_round(struct rounds *s, uint32_t round)
+{
+    const struct m_rounds *r = s->r;
+    for (uint32_t i = 0; i < s->live; i++) {
+        if (round >= 3 && r->sparse != NULL && r->sparse(r->ctx, s->order[i]))
+            continue;
+        if (r->budget && i > 0 && elapsed(s) >= r->seconds) {
+            if (round == 0)
+                give_up_from(s, i);
+            return;
+        }
+        if (!take_sample(s, i))
+            i--;
+    }
+}
+
+static void run_rounds(struct rounds *s)
+{
+    const struct m_rounds *r = s->r;
+    uint64_t seed = r->seed;
+    for (uint32_t round = 0; round < r->max_rounds && s->live > 0; round++) {
+        if (round >= (r->budget ? 1 : 3) && elapsed(s) >= r->seconds)
+            break;
+        if (round > 0 || !r->budget)
+            shuffle(s->order, s->live, &seed);
+        one_round(s, round);
+        if (r->budget && round == 0)
+            keep_affordable(s);
+    }
+}
+
 void m_rounds(struct m_out *o, const struct m_rounds *r)
 {
-    uint32_t *order = mem_calloc(r->n_points, sizeof *order), live = r->n_points;
-    uint64_t seed = r->seed, begin = clock_ns();
-    struct watch w = {0}, before, after;
-    if (order == NULL) {
+    struct rounds s = {.r = r, .o = o, .live = r->n_points, .begin = clock_ns()};
+    s.order = mem_calloc(r->n_points, sizeof *s.order);
+    s.cost = mem_calloc(r->n_points, sizeof *s.cost);
+    if (s.order == NULL || s.cost == NULL) {
         m_fail(o, "out of memory");
-        return;
+    } else {
+        for (uint32_t i = 0; i < s.live; i++)
+            s.order[i] = i;
+        watch_open(&s.w);
+        warm_up(&s);
+        m_note(o, UINT32_MAX, elapsed(&s), "warmup");
+        m_note(o, UINT32_MAX - 1, m_clock_hz(), "clock");
+        if (!r->budget)
+            s.begin = clock_ns();
+        run_rounds(&s);
+        m_note(o, UINT32_MAX - 2, m_clock_hz(), "clock");
     }
-    for (uint32_t i = 0; i < live; i++)
-        order[i] = i;
-    watch_open(&w);
-    for (uint32_t i = 0;
-         live > 0 && (i < live || (double)(clock_ns() - begin) * 1e-9 < r->warmup_seconds); i++)
-        (void)r->sample(r->ctx, order[i % live]);
-    m_note(o, UINT32_MAX, (double)(clock_ns() - begin) * 1e-9, "warmup");
-    m_note(o, UINT32_MAX - 1, m_clock_hz(), "clock");
-    begin = clock_ns();
-    for (uint32_t round = 0; round < r->max_rounds && live > 0; round++) {
-        if (round >= 3 && (double)(clock_ns() - begin) * 1e-9 >= r->seconds)
-            break;
-        shuffle(order, live, &seed);
-        for (uint32_t i = 0; i < live; i++) {
-            if (round >= 3 && r->sparse != NULL && r->sparse(r->ctx, order[i]))
-                continue;
-            watch_read(&w, &before);
-            double v = r->sample(r->ctx, order[i]);
-            watch_read(&w, &after);
-            if (v < 0) {
-                order[i--] = order[--live];
-                continue;
-            }
-            m_sample(o, order[i], v, cause_between(&before, &after));
-        }
-    }
-    m_note(o, UINT32_MAX - 2, m_clock_hz(), "clock");
-    mem_free(order);
+    mem_free(s.order);
+    mem_free(s.cost);
 }

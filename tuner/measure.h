@@ -16,7 +16,12 @@
 
 /* ---- parent ---- */
 
-enum m_kind { M_SAMPLE, M_NOTE, M_FAIL };
+enum m_kind {
+    M_SAMPLE,
+    M_NOTE,
+    M_FAIL,
+    M_GIVEN_UP /* a point that the time was not enough for; text says so */
+};
 enum m_cause { M_CLEAN, M_SWITCHED, M_STOLEN, M_THROTTLED, M_CAUSES };
 
 struct m_record {
@@ -81,7 +86,11 @@ struct m_rounds {
     uint64_t seed;
     double warmup_seconds, seconds; /* seconds: for the rounds; at least 3 rounds are run */
     uint32_t max_rounds;
+    bool budget; /* `seconds` is a wall, warm-up included. Points stand in order of worth: when what
+                    the first round took says that not all can have M_ENOUGH_ROUNDS, the last ones
+                    are given up */
 };
+#define M_ENOUGH_ROUNDS 6 /* a confidence interval by order statistics needs so many samples */
 /* Warm up by running the points in turn, then sample. */
 void m_rounds(struct m_out *o, const struct m_rounds *r);
 

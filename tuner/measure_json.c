@@ -12,6 +12,7 @@
 
 #define NOISY_SPREAD 0.10
 #define MIN_CLEAN 5
+#define MIN_SAMPLES 3
 
 static const char *const cause_names[M_CAUSES] = {"", "involuntary_ctx_switch", "steal",
                                                   "throttle"};
@@ -111,11 +112,23 @@ static void put_numbers(json_t *o, const struct chosen *c, const struct stats *s
     json_decref(discards);
 }
 
+/* Why a point was given up, or NULL. */
+static const char *given_up(const struct m_result *r, uint32_t point)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (r->records[i].kind == M_GIVEN_UP && r->records[i].point == point)
+            return r->records[i].text;
+    return NULL;
+}
+
 json_t *m_json(const struct m_desc *d, const struct m_result *r, uint32_t point)
 {
     struct chosen c;
     struct stats s;
     char reason[160];
+    const char *why = given_up(r, point);
+    if (why != NULL)
+        return m_json_none(d, "failed", why);
     if (!choose(r, point, &c))
         return NULL;
     if (c.n == 0) {
@@ -125,11 +138,14 @@ json_t *m_json(const struct m_desc *d, const struct m_result *r, uint32_t point)
     double *work = mem_calloc(c.n, sizeof *work),
            drift = work != NULL ? stats_drift(c.v, c.n, work) : 0;
     stats_of(c.v, c.n, &s);
-    bool noisy = c.kept_dirty || stats_spread(&s) > NOISY_SPREAD;
+    bool few = !d->single && c.n < MIN_SAMPLES,
+         noisy = few || c.kept_dirty || stats_spread(&s) > NOISY_SPREAD;
     json_t *o = head(d);
     json_object_set_new(o, "unit", json_string(d->unit));
     json_object_set_new(o, "status", json_string(noisy ? "noisy" : "ok"));
-    if (c.kept_dirty)
+    if (few)
+        snprintf(reason, sizeof reason, "no time was left for more than %zu of its samples", c.n);
+    else if (c.kept_dirty)
         snprintf(reason, sizeof reason, "%zu of %zu samples were interrupted; all are kept",
                  c.n_all - c.by_cause[M_CLEAN], c.n_all);
     else if (noisy)

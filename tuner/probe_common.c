@@ -55,7 +55,8 @@ kt_status probe_put(struct probe_run *r, json_t *v, kt_err *err)
     }
     bool failed = strcmp(json_string_value(json_object_get(v, "status")), "failed") == 0;
     if (failed && reason != NULL &&
-        (strncmp(reason, "killed after", 12) == 0 || strcmp(reason, "no time was left") == 0)) {
+        (strncmp(reason, "killed after", 12) == 0 ||
+         strncmp(reason, "no time was left", 16) == 0)) {
         r->n_missing++;
         if (reason[0] == 'k') {
             char about[64]; /* one warning per kind of probe */

@@ -4,6 +4,10 @@
  * and row counts are timed in the same rounds; every layout that a variant needs is packed once. An
  * expert is gate and up [inter][hidden] and down [hidden][inter]; activations are fixed: their
  * making is not what is timed.
+ *
+ * A format has a wall of time. Its points stand in order of worth: the variant that would run, with
+ * one row and with many; then what decides between variants and about GEMV or GEMM; lower levels
+ * last. What does not fit is given up and says so (measure.h).
  */
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +27,9 @@
 #define MAX_POINTS 48
 #define MAX_TOKENS 64
 #define SAMPLE_SECONDS 0.020
-#define GROUP 8 /* experts between two barriers: what one token uses in a layer */
+#define LEAST_SECONDS 0.1 /* less is not worth packing for */
+#define LATE_SECONDS 2.0  /* after its wall a child hangs, or is stopped */
+#define GROUP 8           /* experts between two barriers: what one token uses in a layer */
 
 struct set { /* experts in one layout */
     uint8_t *data;
@@ -41,8 +47,8 @@ struct expert_ctx {
     enum dtype t;
     struct point points[MAX_POINTS];
     uint32_t n_points, n_experts, n_threads;
-    double warmup, seconds;
-    uint64_t seed, memory_bytes;
+    double warmup;
+    uint64_t seed, end_ns; /* end_ns: when the samples shall be there */
     uint32_t max_rounds;
     /* in the child */
     struct set sets[2]; /* by enum kern_layout */
@@ -120,13 +126,6 @@ static double sample(void *vctx, uint32_t point)
     return work / per_expert;
 }
 
-/* ref is the oracle, not a rival: its long samples would take the time of the others. */
-static bool is_ref(void *vctx, uint32_t point)
-{
-    const struct expert_ctx *c = vctx;
-    return c->points[point].row->isa == 0 && c->n_points > 2;
-}
-
 /* Experts of one layout: packed once, then copied; only their places differ. */
 static const char *make_set(struct expert_ctx *c, enum kern_layout l)
 {
@@ -197,14 +196,15 @@ static int child(void *vctx, struct m_out *o)
     }
     if (team_open(&opts, &c->team, &err) != KT_OK)
         return m_fail(o, err.msg);
+    uint64_t now = clock_ns();
     struct m_rounds r = {.n_points = c->n_points,
                          .sample = sample,
-                         .sparse = is_ref,
                          .ctx = c,
                          .seed = c->seed,
                          .warmup_seconds = c->warmup,
-                         .seconds = c->seconds,
-                         .max_rounds = c->max_rounds};
+                         .seconds = now < c->end_ns ? (double)(c->end_ns - now) * 1e-9 : 0,
+                         .max_rounds = c->max_rounds,
+                         .budget = true};
     m_rounds(o, &r);
     return 0;
 }
@@ -229,31 +229,21 @@ static void add_point(const struct probe_run *r, struct expert_ctx *c, const str
                       uint32_t tokens)
 {
     char id[96];
-    if (c->n_points == MAX_POINTS)
+    if (row == NULL || c->n_points == MAX_POINTS)
         return;
+    for (uint32_t i = 0; i < c->n_points; i++)
+        if (c->points[i].row == row && c->points[i].tokens == tokens)
+            return;
     c->points[c->n_points] = (struct point){row, tokens, 1};
     point_id(c, c->n_points, id, sizeof id);
     if (probe_wanted(r, id))
         c->n_points++;
 }
 
-/* Where GEMM begins to be faster than GEMV: a few numbers of rows with the rows of the table that
- * would run, in the rounds of everything else. */
-static void add_crossover(const struct probe_run *r, struct expert_ctx *c)
-{
-    static const uint32_t rows[] = {2, 4, 8, 16};
-    struct kern_shape shape = {2 * INTER, HIDDEN, 1};
-    const struct kern *gemv = kern_find(KERN_GEMV, (int)c->t, r->isa, &shape),
-                      *gemm = kern_find(KERN_GEMM, (int)c->t, r->isa, &shape);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows && gemv != NULL && gemm != NULL; i++) {
-        if (gemv->isa != 0 && rows[i] != 4) /* four rows are measured with every variant */
-            add_point(r, c, gemv, rows[i]);
-        if (gemm->isa != 0)
-            add_point(r, c, gemm, rows[i]);
-    }
-}
-
-static void choose_points(const struct probe_run *r, struct expert_ctx *c)
+/* Every variant of a format that this machine runs, with one row (GEMV) and 32 (GEMM); those of
+ * `level` only, or all when it is NULL. ref is the oracle, not a rival: its samples are hundred
+ * times as long. */
+static void add_variants(const struct probe_run *r, struct expert_ctx *c, const struct kern *level)
 {
     size_t n;
     const struct kern *const *table = kern_table(&n);
@@ -261,23 +251,39 @@ static void choose_points(const struct probe_run *r, struct expert_ctx *c)
     for (size_t i = 0; i < n; i++) {
         const struct kern *row = table[i];
         if (row->dtype != (int)c->t || (row->isa & ~r->isa) != 0 ||
-            (row->fits != NULL && !row->fits(&shape)))
+            (row->fits != NULL && !row->fits(&shape)) ||
+            (level != NULL ? row->isa != level->isa || row->op != level->op
+                           : row->isa == 0 && r->isa != 0 && r->depth != PROBE_DEEP))
             continue;
-        if (row->isa == 0 && r->isa != 0 && r->depth == PROBE_QUICK)
-            continue; /* ref takes most of the time and is never the choice where another variant
-                         runs */
-        if (row->op == KERN_GEMV) {
+        if (row->op == KERN_GEMV)
             add_point(r, c, row, 1);
-            if (r->depth >= PROBE_DEFAULT && row->isa != 0)
-                add_point(r, c, row, 4);
-        } else if (row->op == KERN_GEMM && r->depth >= PROBE_DEFAULT) {
+        if (row->op == KERN_GEMM && r->depth >= PROBE_DEFAULT)
             add_point(r, c, row, 32);
-            if (r->depth == PROBE_DEEP && row->isa != 0)
-                add_point(r, c, row, MAX_TOKENS);
-        }
+        if (row->op == KERN_GEMM && r->depth == PROBE_DEEP && row->isa != 0)
+            add_point(r, c, row, MAX_TOKENS);
     }
+}
+
+static void choose_points(const struct probe_run *r, struct expert_ctx *c)
+{
+    static const uint32_t crossover[] = {4, 8, 2,
+                                         16}; /* where GEMM begins to be faster than GEMV */
+    struct kern_shape shape = {2 * INTER, HIDDEN, 1};
+    const struct kern *gemv = kern_find(KERN_GEMV, (int)c->t, r->isa, &shape),
+                      *gemm = kern_find(KERN_GEMM, (int)c->t, r->isa, &shape);
+    add_point(r, c, gemv, 1);
     if (r->depth >= PROBE_DEFAULT)
-        add_crossover(r, c);
+        add_point(r, c, gemm, 32);
+    if (gemv != NULL)
+        add_variants(r, c, gemv); /* with other numbers of address streams */
+    if (r->depth < PROBE_DEFAULT)
+        return; /* few points with enough samples say more than many with three */
+    for (size_t i = 0; i < sizeof crossover / sizeof *crossover; i++) {
+        bool ref = gemv == NULL || gemm == NULL || gemv->isa == 0 || gemm->isa == 0;
+        add_point(r, c, ref ? NULL : gemv, crossover[i]);
+        add_point(r, c, ref ? NULL : gemm, crossover[i]);
+    }
+    add_variants(r, c, NULL);
 }
 
 static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const struct m_result *res,
@@ -308,6 +314,7 @@ static kt_status put_points(struct probe_run *r, struct expert_ctx *c, const str
     return st;
 }
 
+/* `seconds`: packing included. */
 static kt_status measure_format(struct probe_run *r, enum dtype t, double seconds, kt_err *err)
 {
     struct expert_ctx c = {
@@ -321,8 +328,9 @@ static kt_status measure_format(struct probe_run *r, enum dtype t, double second
     c.n_experts = (uint32_t)(set / file_bytes(t)) + 1;
     c.n_threads = c.pool->threads > 0 ? c.pool->threads : 1;
     c.warmup = 0.1;
-    c.seconds = fmin(seconds * 0.6, 0.02 * 20 * c.n_points);
-    KT_TRY(m_run(child, &c, fmin(seconds * 2 + 2, probe_time_left(r) - 0.2), &res, err));
+    c.end_ns = clock_ns() + (uint64_t)(seconds * 1e9);
+    double wall = fmin(seconds + LATE_SECONDS, probe_time_left(r) - 0.2);
+    KT_TRY(m_run(child, &c, seconds >= LEAST_SECONDS ? wall : 0, &res, err));
     kt_status st = put_points(r, &c, &res, capped, err);
     m_result_free(&res);
     return st;

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "plan/plan.h"
 #include "tuner/decide_rows.h"
+#include "tuner/decide_streams.h"
 #include "tuner/timer_virtual.h"
 #include "tuner/tune.h"
 #include "tuner/tune_prune.h"
@@ -47,166 +48,167 @@ static double seconds_of(void *ctx, uint32_t config, uint32_t rep, uint64_t *rng
     return t * 4 / space_get_number(&w->space, config, "threads", 4) * (smt ? 2 : 1);
 }
 
-static void make_world(struct world *w, struct tune_job *j)
+/* A search in such a world: set its gains after trial_begin, look at job and out after trial_run.
+ */
+struct trial {
+    struct world w;
+    struct tune_job job;
+    struct search_out out;
+};
+
+static void trial_begin(struct trial *t)
 {
+    struct space *s = &t->w.space;
+    struct tune_job *j = &t->job;
     kt_err err = {0};
-    memset(w, 0, sizeof *w);
-    memset(j, 0, sizeof *j);
-    struct space_axis *a = space_axis(&w->space, "threads");
+    memset(t, 0, sizeof *t);
+    struct space_axis *a = space_axis(s, "threads");
     space_number(a, 4);
     space_number(a, 2);
     space_number(a, 8);
     space_number(a, 6);
-    a = space_axis(&w->space, "claim_rows");
+    a = space_axis(s, "claim_rows");
     space_number(a, 512);
     space_number(a, 128);
-    a = space_axis(&w->space, "pages");
+    a = space_axis(s, "pages");
     space_word(a, "thp");
     space_word(a, "4k");
     a->apart = true;
-    a = space_axis(&w->space, "smt");
+    a = space_axis(s, "smt");
     space_word(a, "off");
     space_word(a, "on");
     a->apart = true;
-    assert_int_equal(space_build(&w->space, NULL, NULL, &err), KT_OK);
-    assert_int_equal(w->space.total, 8); /* outer axes do not multiply */
-    w->space.n = 2;                      /* 4 and 2 threads only: 8 and 6 are of another engine */
+    assert_int_equal(space_build(s, NULL, NULL, &err), KT_OK);
+    assert_int_equal(s->total, 8); /* outer axes do not multiply */
+    s->n = 2;                      /* 4 and 2 threads only: 8 and 6 are of another engine */
     j->tries[0] = (struct outer_try){.axis = "pages", .value = "4k"};
     j->tries[1] = (struct outer_try){.axis = "smt", .value = "on", .threads = 8};
     j->n_tries = 2;
 }
 
-static void outer(struct world *w, struct tune_job *j, double budget, struct search_out *out)
+static void trial_run(struct trial *t, double budget)
 {
-    struct virtual_timer t;
-    struct virtual_faults f;
-    struct virtual_source src = {w, seconds_of};
+    struct virtual_timer clock;
+    struct virtual_faults faults;
+    struct virtual_source src = {&t->w, seconds_of};
     struct tune_layouts facts = {.threads = 4, .n_pools = 1};
-    struct tune_layout_ctx ctx = {&w->space, &facts};
+    struct tune_layout_ctx ctx = {&t->w.space, &facts};
     kt_err err = {0};
-    virtual_faults_none(&f);
-    f.cv = 0.01;
-    virtual_open(&t, &src, &f, 7);
+    virtual_faults_none(&faults);
+    faults.cv = 0.01;
+    virtual_open(&clock, &src, &faults, 7);
     struct outer_in in = {
-        .search = {.n = w->space.n, .rank = w->space.rank, .budget_seconds = budget, .seed = 3},
+        .search = {.n = t->w.space.n, .rank = t->w.space.rank, .budget_seconds = budget, .seed = 3},
         .try_seconds = 12,
         .configs = tune_layout_configs,
         .rank = tune_layout_rank,
         .ctx = &ctx};
-    if (outer_run(&in, j->tries, j->n_tries, &t.timer, out, &err) != KT_OK)
+    if (outer_run(&in, t->job.tries, t->job.n_tries, &clock.timer, &t->out, &err) != KT_OK)
         fail_msg("%s", err.msg);
-    assert_true(t.now <= budget + 0.2);
+    assert_true(clock.now <= budget + 0.2);
 }
 
-static const char *chosen(const struct world *w, const struct search_out *o, const char *axis)
+static void trial_end(struct trial *t)
 {
-    return space_get(&w->space, o->chosen, axis)->text;
+    search_free(&t->out);
+    space_free(&t->w.space);
+}
+
+/* Begin and run, where only what the axes gain differs. */
+static void trial_of_gains(struct trial *t, double pages_gain, double smt_gain)
+{
+    trial_begin(t);
+    t->w.pages_gain = pages_gain;
+    t->w.smt_gain = smt_gain;
+    trial_run(t, 100);
+}
+
+static const char *chosen(const struct trial *t, const char *axis)
+{
+    return space_get(&t->w.space, t->out.chosen, axis)->text;
 }
 
 static void one_axis_is_proved(void **state)
 {
-    struct world w;
-    struct tune_job j;
-    struct search_out o;
+    struct trial t;
     (void)state;
-    make_world(&w, &j);
-    w.pages_gain = 0.05;
-    w.smt_gain = -0.1;
-    outer(&w, &j, 100, &o);
-    assert_true(o.proved);
-    assert_string_equal(chosen(&w, &o, "pages"), "4k");
-    assert_string_equal(chosen(&w, &o, "smt"), "off");
-    assert_int_equal(j.tries[0].fate, OUTER_PROVED);
-    assert_int_equal(j.tries[1].fate, OUTER_KEPT);
-    assert_true(o.gain.lo < 0.05 && o.gain.hi > 0.05);
-    search_free(&o);
-    space_free(&w.space);
+    trial_of_gains(&t, 0.05, -0.1);
+    assert_true(t.out.proved);
+    assert_string_equal(chosen(&t, "pages"), "4k");
+    assert_string_equal(chosen(&t, "smt"), "off");
+    assert_int_equal(t.job.tries[0].fate, OUTER_PROVED);
+    assert_int_equal(t.job.tries[1].fate, OUTER_KEPT);
+    assert_true(t.out.gain.lo < 0.05 && t.out.gain.hi > 0.05);
+    trial_end(&t);
 }
 
 static void steps_are_proved_against_the_default(void **state)
 {
-    struct world w;
-    struct tune_job j;
-    struct search_out o;
+    struct trial t;
     (void)state;
-    make_world(&w, &j);
-    w.pages_gain = 0.05;
-    w.smt_gain = 0.10; /* with 8 threads */
-    outer(&w, &j, 100, &o);
-    assert_true(o.proved);
-    assert_string_equal(chosen(&w, &o, "pages"), "4k");
-    assert_string_equal(chosen(&w, &o, "smt"), "on");
-    assert_true(space_get_number(&w.space, o.chosen, "threads", 0) == 8);
+    trial_of_gains(&t, 0.05, 0.10); /* SMT with 8 threads */
+    assert_true(t.out.proved);
+    assert_string_equal(chosen(&t, "pages"), "4k");
+    assert_string_equal(chosen(&t, "smt"), "on");
+    assert_true(space_get_number(&t.w.space, t.out.chosen, "threads", 0) == 8);
     double truth = 1.05 * 1.10 - 1; /* both together */
-    assert_true(o.gain.lo < truth && o.gain.hi > truth);
-    search_free(&o);
-    space_free(&w.space);
+    assert_true(t.out.gain.lo < truth && t.out.gain.hi > truth);
+    trial_end(&t);
 }
 
 static void nothing_better_keeps_the_default(void **state)
 {
     (void)state;
     for (int i = 0; i < 20; i++) { /* equal, or worse */
-        struct world w;
-        struct tune_job j;
-        struct search_out o;
-        make_world(&w, &j);
-        w.pages_gain = i % 2 == 0 ? 0 : -0.03;
-        w.smt_gain = -0.02;
-        outer(&w, &j, 100, &o);
-        assert_false(o.proved);
-        assert_int_equal(o.chosen, 0);
-        assert_int_equal(j.tries[0].fate, OUTER_KEPT);
-        assert_string_not_equal(j.tries[0].reason, "");
-        search_free(&o);
-        space_free(&w.space);
+        struct trial t;
+        trial_of_gains(&t, i % 2 == 0 ? 0 : -0.03, -0.02);
+        assert_false(t.out.proved);
+        assert_int_equal(t.out.chosen, 0);
+        assert_int_equal(t.job.tries[0].fate, OUTER_KEPT);
+        assert_string_not_equal(t.job.tries[0].reason, "");
+        trial_end(&t);
     }
 }
 
 static void what_cannot_be_tried_says_why(void **state)
 {
-    struct world w;
-    struct tune_job j;
-    struct search_out o;
+    struct trial t;
+    const struct outer_try *tries = t.job.tries;
     (void)state;
-    make_world(&w, &j); /* an engine that cannot be loaded */
-    w.smt_fails = true;
-    outer(&w, &j, 100, &o);
-    assert_int_equal(j.tries[1].fate, OUTER_FAILED);
-    assert_string_not_equal(j.tries[1].reason, "");
-    search_free(&o);
-    space_free(&w.space);
-    make_world(&w, &j); /* a budget without room for tries */
-    outer(&w, &j, 15, &o);
-    assert_int_equal(j.tries[0].fate, OUTER_NO_TIME);
-    assert_int_equal(j.tries[1].fate, OUTER_NO_TIME);
-    assert_non_null(strstr(o.missing, "pages 4k"));
-    search_free(&o);
-    space_free(&w.space);
-    make_world(&w, &j); /* room for one */
-    outer(&w, &j, 41, &o);
-    assert_int_not_equal(j.tries[0].fate, OUTER_NO_TIME);
-    assert_int_equal(j.tries[1].fate, OUTER_NO_TIME);
-    search_free(&o);
-    space_free(&w.space);
+    trial_begin(&t);
+    t.w.smt_fails = true; /* an engine that cannot be loaded */
+    trial_run(&t, 100);
+    assert_int_equal(tries[1].fate, OUTER_FAILED);
+    assert_string_not_equal(tries[1].reason, "");
+    trial_end(&t);
+    trial_begin(&t);
+    trial_run(&t, 15); /* a budget without room for tries */
+    assert_int_equal(tries[0].fate, OUTER_NO_TIME);
+    assert_int_equal(tries[1].fate, OUTER_NO_TIME);
+    assert_non_null(strstr(t.out.missing, "pages 4k"));
+    trial_end(&t);
+    trial_begin(&t);
+    trial_run(&t, 41); /* room for one */
+    assert_int_not_equal(tries[0].fate, OUTER_NO_TIME);
+    assert_int_equal(tries[1].fate, OUTER_NO_TIME);
+    trial_end(&t);
 }
 
 static void ties_are_broken_by_simplicity(void **state)
 {
-    struct world w;
-    struct tune_job j;
+    struct trial t;
     uint8_t at[SPACE_AXES] = {0};
     (void)state;
-    make_world(&w, &j);
-    uint32_t plain = space_rank(&w.space, at);
+    trial_begin(&t);
+    uint32_t plain = space_rank(&t.w.space, at);
     at[2] = 1;
-    assert_true(space_rank(&w.space, at) < plain); /* no huge pages */
+    assert_true(space_rank(&t.w.space, at) < plain); /* no huge pages */
     at[2] = 0;
     at[3] = 1;
-    assert_true(space_rank(&w.space, at) > plain); /* SMT */
+    assert_true(space_rank(&t.w.space, at) > plain); /* SMT */
     at[0] = 1;
-    assert_true(space_rank(&w.space, at) < plain); /* but fewer threads come first */
-    space_free(&w.space);
+    assert_true(space_rank(&t.w.space, at) < plain); /* but fewer threads come first */
+    trial_end(&t);
 }
 
 /* ---- what a host offers ---- */
@@ -417,6 +419,26 @@ static void gemm_replaces_gemv_where_it_is_faster(void **state)
     assert_false(decide_rows(NULL, 0, 4, &c));
 }
 
+/* ---- one address stream or four ---- */
+
+static void streams_are_carried_by_all_or_none(void **state)
+{
+    static const struct streams_vote four[] = {{"mxfp4", "avx512vnni", "avx512vnni-x4"},
+                                               {"q8_0", "avx512vnni", "avx512vnni-x4"}},
+                                     split[] = {{"mxfp4", "avx512vnni", "avx512vnni-x4"},
+                                                {"q8_0", "avx512vnni", "avx512vnni"}},
+                                     lower[] = {{"mxfp4", "avx512vnni", "avx512-x4"}};
+    char why[128], little[16];
+    (void)state;
+    assert_true(decide_streams(four, 2, why, sizeof why));
+    assert_non_null(strstr(why, "by analogy with mxfp4 and q8_0,"));
+    assert_true(decide_streams(four, 2, little, sizeof little));
+    assert_true(strlen(little) < sizeof little);
+    assert_false(decide_streams(split, 2, why, sizeof why));
+    assert_false(decide_streams(lower, 1, why, sizeof why));
+    assert_false(decide_streams(NULL, 0, why, sizeof why));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +450,7 @@ int main(void)
         cmocka_unit_test(hosts_offer_axes),
         cmocka_unit_test(plans_with_smt_and_fewer_pools),
         cmocka_unit_test(gemm_replaces_gemv_where_it_is_faster),
+        cmocka_unit_test(streams_are_carried_by_all_or_none),
         cmocka_unit_test(rules_leave_combinations_out),
     };
     return cmocka_run_group_tests_name("outer", tests, NULL, NULL);

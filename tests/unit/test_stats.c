@@ -196,12 +196,62 @@ static void rounds_interleave(void **state)
     m_result_free(&r);
 }
 
+static double long_sample(void *ctx, uint32_t point)
+{
+    (void)ctx;
+    usleep(30000);
+    return 1.0 + point;
+}
+
+static int budget_child(void *ctx, struct m_out *o)
+{
+    struct m_rounds r = {.n_points = 10,
+                         .sample = long_sample,
+                         .ctx = ctx,
+                         .seed = 5,
+                         .seconds = 0.7,
+                         .max_rounds = 20,
+                         .budget = true};
+    m_rounds(o, &r);
+    return 0;
+}
+
+/* Ten points of 30 ms in 0.7 s: the first ones stay, whoever is left out says why. However slow the
+ * machine: the last one cannot have six rounds, and the first one always has a sample. */
+static void rounds_keep_to_a_budget(void **state)
+{
+    (void)state;
+    struct m_result r;
+    struct m_desc d = {.id = "expert.gemv:f32.ref.m1", .what = "w", .unit = "u", .method = "m"};
+    size_t samples = 0;
+    uint32_t kept = 10;
+    assert_int_equal(m_run(budget_child, NULL, 60, &r, NULL), 0);
+    assert_int_equal(r.end, M_DONE);
+    for (size_t i = 0; i < r.n; i++) {
+        samples += r.records[i].kind == M_SAMPLE && r.records[i].point == 0;
+        if (r.records[i].kind == M_GIVEN_UP && r.records[i].point < kept)
+            kept = r.records[i].point;
+    }
+    assert_true(samples > 0 && kept > 0 && kept < 10);
+    for (uint32_t point = 0; point < 10; point++) {
+        json_t *m = m_json(&d, &r, point);
+        const char *status = json_string_value(json_object_get(m, "status")),
+                   *reason = json_string_value(json_object_get(m, "reason"));
+        assert_int_equal(strcmp(status, "failed") == 0, point >= kept);
+        if (point >= kept)
+            assert_non_null(strstr(reason, "no time was left"));
+        json_decref(m);
+    }
+    m_result_free(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(quartiles_interpolate), cmocka_unit_test(confidence_ranks),
-        cmocka_unit_test(time_order_matters),    cmocka_unit_test(children_are_contained),
-        cmocka_unit_test(rounds_interleave),     cmocka_unit_test(entries_say_what_was_dropped),
+        cmocka_unit_test(quartiles_interpolate),        cmocka_unit_test(confidence_ranks),
+        cmocka_unit_test(time_order_matters),           cmocka_unit_test(children_are_contained),
+        cmocka_unit_test(rounds_keep_to_a_budget),      cmocka_unit_test(rounds_interleave),
+        cmocka_unit_test(entries_say_what_was_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

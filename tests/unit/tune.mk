@@ -23,7 +23,7 @@ if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/test_tuned tests/unit/test_outer
 TESTS += tests/unit/test_tuned tests/unit/test_outer
 tests_unit_test_outer_SOURCES = %D%/test_outer.c tuner/outer.c tuner/search.c tuner/search_final.c tuner/search_stats.c tuner/space.c tuner/timer_virtual.c \
-	tuner/decide_rows.c tuner/tune_layout.c tuner/tune_prune.c
+	tuner/decide_rows.c tuner/decide_streams.c tuner/tune_layout.c tuner/tune_prune.c
 tests_unit_test_outer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tuner
 tests_unit_test_outer_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_outer_LDADD = $(KT_ROOMS) $(KT_DEPLIBS) $(CMOCKA_LIBS)
