@@ -57,7 +57,7 @@ struct side {
     struct tok x[BLOCK];
     const int8_t *q[BLOCK];
     size_t stride;
-    int8_t copy[SEG_GROUPS / 2][BLOCK][2 * KERN_GROUP];
+    int8_t copy[SEG_GROUPS / 2][BLOCK][2 * KERN_GROUP] __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
 /* What a panel's segment needs. */
