@@ -1,4 +1,5 @@
 /* file.c - see file.h. */
+#define _GNU_SOURCE /* O_TMPFILE */
 #include "base/file.h"
 
 #include <errno.h>
@@ -119,17 +120,24 @@ static int write_all(int fd, const char *data, size_t len)
         data += n;
         len -= (size_t)n;
     }
-    return fsync(fd);
+    return 0;
+}
+
+/* The directory that path is in; false when its name is too long. */
+static bool dir_of(const char *path, char *dir, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    int n = slash == NULL
+                ? snprintf(dir, size, ".")
+                : snprintf(dir, size, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    return n > 0 && (size_t)n < size;
 }
 
 void file_sync_dir_of(const char *path)
 {
     char dir[4096];
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        snprintf(dir, sizeof dir, ".");
-    else
-        snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    if (!dir_of(path, dir, sizeof dir))
+        return;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
@@ -137,29 +145,85 @@ void file_sync_dir_of(const char *path)
     }
 }
 
+/* An open file without a name in the directory of path; -1 where that is not to be had. */
+static int open_nameless(const char *path)
+{
+    char dir[4096];
+    if (access("/proc/self/fd", X_OK) != 0 || !dir_of(path, dir, sizeof dir))
+        return -1;
+    return open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644);
+}
+
+kt_status file_new_open(struct file_new *f, const char *path, kt_err *err)
+{
+    struct stat st;
+    size_t n = strlen(path) + 32;
+    *f = (struct file_new){.fd = -1, .path = mem_strdup(path), .tmp = mem_alloc(n)};
+    if (f->path == NULL || f->tmp == NULL) {
+        file_new_close(f);
+        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", path);
+    }
+    snprintf(f->tmp, n, "%s.tmp.%ld", path, (long)getpid());
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        file_new_close(f);
+        KT_FAIL(err, KT_E_IO, "%s: is a directory; give the name of a file", path);
+    }
+    f->fd = open_nameless(path);
+    if (f->fd < 0) {
+        f->fd = open(f->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        f->named = f->fd >= 0;
+    }
+    if (f->fd < 0) {
+        int e = errno;
+        file_new_close(f);
+        errno = e;
+        KT_FAIL_OS(err, KT_E_IO, "%s: cannot create: %s%s", path, strerror(e),
+                   e == ENOENT ? "; make the directory first" : "");
+    }
+    return KT_OK;
+}
+
+/* Give the file its temporary name. */
+static int name_it(struct file_new *f)
+{
+    char self[64];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", f->fd);
+    unlink(f->tmp); /* of a dead process that had our number */
+    if (linkat(AT_FDCWD, self, AT_FDCWD, f->tmp, AT_SYMLINK_FOLLOW) != 0)
+        return -1;
+    f->named = true;
+    return 0;
+}
+
+kt_status file_new_commit(struct file_new *f, kt_err *err)
+{
+    if (fsync(f->fd) != 0 || (!f->named && name_it(f) != 0) || rename(f->tmp, f->path) != 0)
+        KT_FAIL_OS(err, KT_E_IO, "%s: cannot finish the file: %s", f->path, strerror(errno));
+    f->named = false;
+    file_sync_dir_of(f->path);
+    return KT_OK;
+}
+
+void file_new_close(struct file_new *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    if (f->named)
+        unlink(f->tmp);
+    mem_free(f->path);
+    mem_free(f->tmp);
+    *f = (struct file_new){.fd = -1};
+}
+
 kt_status file_write_atomic(const char *path, const char *data, size_t len, kt_err *err)
 {
-    char tmp[4096];
-    if (snprintf(tmp, sizeof tmp, "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof tmp)
-        KT_FAIL(err, KT_E_INVALID, "%s: path is too long", path);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0)
-        KT_FAIL_OS(err, KT_E_IO, "%s: cannot create: %s", tmp, strerror(errno));
-    int bad = write_all(fd, data, len);
-    int e = errno;
-    if (close(fd) != 0 && bad == 0) {
-        bad = -1;
-        e = errno;
-    }
-    if (bad == 0 && rename(tmp, path) != 0) {
-        bad = -1;
-        e = errno;
-    }
-    if (bad != 0) {
-        unlink(tmp);
-        errno = e;
-        KT_FAIL_OS(err, KT_E_IO, "%s: cannot write: %s", path, strerror(e));
-    }
-    file_sync_dir_of(path);
-    return KT_OK;
+    struct file_new f;
+    KT_TRY(file_new_open(&f, path, err));
+    kt_status st = KT_OK;
+    if (write_all(f.fd, data, len) != 0)
+        st = err_set(err, KT_E_IO, errno, __func__, "%s: cannot write: %s", path, strerror(errno));
+    else
+        st = file_new_commit(&f, err);
+    file_new_close(&f);
+    return st;
 }

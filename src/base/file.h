@@ -4,6 +4,7 @@
 #ifndef KT_BASE_FILE_H
 #define KT_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,8 +27,25 @@ void file_unmap(struct file_map *m);
  * when it does not exist, KT_E_LIMIT when larger. */
 kt_status file_read(const char *path, uint64_t max_bytes, char **data, size_t *len, kt_err *err);
 
-/* Write as temp file in the same directory, fsync, rename, fsync of the directory: readers see the
- * old file or the new one. Mode 0644. */
+/* A file in the making: others see nothing of it until file_new_commit, and what was at PATH stays
+ * until then. Where the file system can (O_TMPFILE) it has no name before, so that nothing is left
+ * behind even by a process that is killed; elsewhere it is a temp file beside PATH. Mode 0644. */
+struct file_new {
+    char *path, *tmp; /* as given; the name before the rename */
+    int fd;           /* write here; -1: none */
+    bool named;       /* tmp exists */
+};
+
+/* KT_E_IO names path and reason, also for a path that is a directory. */
+kt_status file_new_open(struct file_new *f, const char *path, kt_err *err);
+/* fsync, rename over PATH, fsync of the directory. After an error: file_new_close. */
+kt_status file_new_commit(struct file_new *f, kt_err *err);
+/* Without a commit the file is gone. Takes any state that file_new_open left, and zeroes with fd
+ * -1.
+ */
+void file_new_close(struct file_new *f);
+
+/* All of that for bytes that are there: readers see the old file or the new one. */
 kt_status file_write_atomic(const char *path, const char *data, size_t len, kt_err *err);
 
 /* fsync the directory of a path, so that a rename survives a crash. Best effort: some file systems

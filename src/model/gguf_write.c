@@ -1,10 +1,9 @@
 /* gguf_write.c - see gguf_write.h. Metadata is collected in memory, tensor data goes straight to
- * the temp file. */
+ * the file in the making. */
 #include "model/gguf_write.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,9 +21,7 @@ struct out_tensor {
 };
 
 struct gguf_out {
-    char *path, *tmp;
-    int fd;
-    bool committed;
+    struct file_new file;
     uint32_t alignment;
     void (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
@@ -62,29 +59,20 @@ static void put_key(struct gguf_out *o, const char *key, enum gguf_type type)
 
 kt_status gguf_out_open(const struct gguf_out_opts *opts, struct gguf_out **out, kt_err *err)
 {
-    struct strbuf name = {0};
     *out = NULL;
     struct gguf_out *o = mem_calloc(1, sizeof *o);
     if (o == NULL)
         KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", opts->path);
-    o->fd = -1;
+    o->file.fd = -1;
     o->alignment = opts->alignment != 0 ? opts->alignment : 32;
     assert(o->alignment >= 8 && (o->alignment & (o->alignment - 1)) == 0);
     o->progress = opts->progress;
     o->user = opts->user;
-    o->path = mem_strdup(opts->path);
     o->buffer = mem_alloc(BUFFER);
-    sb_printf(&name, "%s.tmp.%ld", opts->path, (long)getpid());
-    o->tmp = sb_take(&name, NULL);
-    if (o->path == NULL || o->tmp == NULL || o->buffer == NULL) {
-        gguf_out_close(o);
-        KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", opts->path);
-    }
-    o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (o->fd < 0) {
-        int e = errno;
-        kt_status st =
-            err_set(err, KT_E_IO, e, __func__, "%s: cannot create: %s", o->tmp, strerror(e));
+    kt_status st = o->buffer == NULL
+                       ? err_set(err, KT_E_NOMEM, 0, __func__, "%s: out of memory", opts->path)
+                       : file_new_open(&o->file, opts->path, err);
+    if (st != KT_OK) {
         gguf_out_close(o);
         return st;
     }
@@ -174,11 +162,11 @@ static kt_status write_out(struct gguf_out *o, const void *data, size_t n, kt_er
 {
     const char *p = data;
     while (n > 0) {
-        ssize_t w = write(o->fd, p, n);
+        ssize_t w = write(o->file.fd, p, n);
         if (w < 0 && errno == EINTR)
             continue;
         if (w < 0)
-            KT_FAIL_OS(err, KT_E_IO, "%s: cannot write: %s", o->path, strerror(errno));
+            KT_FAIL_OS(err, KT_E_IO, "%s: cannot write: %s", o->file.path, strerror(errno));
         p += w;
         n -= (size_t)w;
     }
@@ -225,7 +213,8 @@ kt_status gguf_out_begin(struct gguf_out *o, kt_err *err)
     put_le(&head, o->n_kv, 8);
     kt_status st = KT_OK;
     if (!sb_ok(&head) || !sb_ok(&o->kv) || !sb_ok(&o->infos))
-        st = err_set(err, KT_E_NOMEM, 0, __func__, "%s: out of memory for the metadata", o->path);
+        st = err_set(err, KT_E_NOMEM, 0, __func__, "%s: out of memory for the metadata",
+                     o->file.path);
     uint64_t n = head.len + o->kv.len + o->infos.len;
     if (st == KT_OK)
         st = put_bytes(o, head.data, head.len, err);
@@ -265,27 +254,17 @@ kt_status gguf_out_commit(struct gguf_out *o, kt_err *err)
 {
     assert(o->at == o->n_t);
     KT_TRY(flush(o, err));
-    if (fsync(o->fd) != 0 || rename(o->tmp, o->path) != 0)
-        KT_FAIL_OS(err, KT_E_IO, "%s: cannot finish the file: %s", o->path, strerror(errno));
-    o->committed = true;
-    file_sync_dir_of(o->path);
-    return KT_OK;
+    return file_new_commit(&o->file, err);
 }
 
 void gguf_out_close(struct gguf_out *o)
 {
     if (o == NULL)
         return;
-    if (o->fd >= 0) {
-        close(o->fd);
-        if (!o->committed)
-            unlink(o->tmp);
-    }
+    file_new_close(&o->file);
     sb_free(&o->kv);
     sb_free(&o->infos);
     mem_free(o->t);
     mem_free(o->buffer);
-    mem_free(o->path);
-    mem_free(o->tmp);
     mem_free(o);
 }

@@ -1,6 +1,6 @@
 /* gguf_write.h - writer of GGUF v3 files: metadata, then tensors streamed in the order they were
- * declared. The file appears under its name only when it is whole (temp file in the same directory,
- * fsync, rename). One thread owns a writer.
+ * declared. The file appears under its name only when it is whole (base/file.h: file_new). One
+ * thread owns a writer.
  *
  * Order of calls: gguf_out_open, metadata and gguf_out_tensor in any order, gguf_out_begin,
  * gguf_out_data until every tensor is full, gguf_out_commit. Failed allocations in metadata calls

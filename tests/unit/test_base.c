@@ -1,12 +1,16 @@
 /* test_base.c - the base room: numbers, strings, JSON output, digests, files, teams. */
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -126,6 +130,68 @@ static void files_are_whole_or_absent(void **state)
     assert_int_equal(file_map("/tmp", &m, &err), KT_E_IO);
 }
 
+/* Names in a directory, "." and ".." apart. */
+static int names_in(const char *dir)
+{
+    int n = 0;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n - 2;
+}
+
+/* Old or new, never a part; and a killed writer leaves nothing where the file system can do that.
+ */
+static void files_in_the_making_have_no_name(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/kt-test-XXXXXX", path[64], *data;
+    struct file_new f;
+    kt_err err;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/x", dir);
+    assert_int_equal(file_write_atomic(path, "old", 3, &err), KT_OK);
+
+    assert_int_equal(file_new_open(&f, path, &err), KT_OK);
+    assert_int_equal(write(f.fd, "new", 3), 3);
+    assert_int_equal(names_in(dir), f.named ? 2 : 1);
+    file_new_close(&f);
+    assert_int_equal(file_read(path, 9, &data, NULL, &err), KT_OK);
+    assert_string_equal(data, "old");
+    mem_free(data);
+
+    assert_int_equal(file_new_open(&f, path, &err), KT_OK);
+    assert_int_equal(write(f.fd, "new", 3), 3);
+    assert_int_equal(file_new_commit(&f, &err), KT_OK);
+    file_new_close(&f);
+    assert_int_equal(f.fd, -1);
+    assert_int_equal(names_in(dir), 1);
+    assert_int_equal(file_read(path, 9, &data, NULL, &err), KT_OK);
+    assert_string_equal(data, "new");
+    mem_free(data);
+    unlink(path);
+
+    pid_t child = fork();
+    if (child == 0) {
+        if (file_new_open(&f, path, &err) == KT_OK && write(f.fd, "part", 4) == 4 && !f.named)
+            raise(SIGKILL);
+        _exit(77);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFSIGNALED(status))
+        assert_int_equal(names_in(dir), 0);
+
+    assert_int_equal(file_new_open(&f, dir, &err), KT_E_IO);
+    assert_non_null(strstr(err.msg, "is a directory"));
+    assert_int_equal(file_new_open(&f, "/nonexistent/x", &err), KT_E_IO);
+    assert_non_null(strstr(err.msg, "/nonexistent/x: cannot create"));
+    unlink(path);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 struct count {
     struct team *team;
     atomic_uint hits;
@@ -208,6 +274,7 @@ int main(void)
         cmocka_unit_test(sha256_vectors),
         cmocka_unit_test(dtypes_are_found),
         cmocka_unit_test(files_are_whole_or_absent),
+        cmocka_unit_test(files_in_the_making_have_no_name),
         cmocka_unit_test(teams_meet),
         cmocka_unit_test(team_survives_failed_allocations),
     };
