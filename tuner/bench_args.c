@@ -47,6 +47,36 @@ static bool take_row(const struct bench_opt *o, const char *text)
     }
 }
 
+/* Why getopt_long or the row of the option refused; c as getopt_long gave it. */
+static void refuse(struct bench_args *a, int c, char **argv)
+{
+    const struct bench_opt *o = c >= ROW ? &a->opt[c - ROW] : NULL;
+    size_t n = sizeof a->why;
+    if (c == ':')
+        snprintf(a->why, n, "%s needs a value", argv[optind - 1]);
+    else if (o == NULL)
+        snprintf(a->why, n, "no option '%s'", argv[optind - 1]);
+    else if (o->kind == BENCH_NUMBER)
+        snprintf(a->why, n, "--%s %.40s: must be a number from %u to %u", o->name, optarg, o->min,
+                 o->max);
+    else
+        snprintf(a->why, n, "--%s %.60s: not a value of this option", o->name, optarg);
+}
+
+static int refused(const struct bench_args *a)
+{
+    fprintf(stderr, "kttune %s: %s; kttune %s --help tells the options\n", a->command, a->why,
+            a->command);
+    return EXIT_USAGE;
+}
+
+int bench_args_missing(const struct bench_args *a, const char *what)
+{
+    fprintf(stderr, "kttune %s: %s is missing; kttune %s --help tells the options\n", a->command,
+            what, a->command);
+    return EXIT_USAGE;
+}
+
 int bench_args_read(struct bench_args *a, int argc, char **argv)
 {
     struct option longs[MAX_OPTS + 2] = {{0}};
@@ -61,15 +91,24 @@ int bench_args_read(struct bench_args *a, int argc, char **argv)
     if (ok)
         longs[a->n] = (struct option){"help", 0, NULL, 'h'};
     optind = 1;
-    while (ok && (c = getopt_long(argc, argv, model >= 0 ? "m:h" : "h", longs, NULL)) != -1) {
+    opterr = 0;
+    while (ok && (c = getopt_long(argc, argv, model >= 0 ? ":m:h" : ":h", longs, NULL)) != -1) {
         if (c == 'h')
             return a->usage(stdout);
         if (c == 'm')
             c = ROW + model;
         ok = c >= ROW && take_row(&a->opt[c - ROW], optarg);
+        if (!ok)
+            refuse(a, c, argv);
     }
     a->first = optind;
-    return ok && argc - optind == a->operands ? -1 : a->usage(stderr);
+    if (ok && argc - optind > a->operands) {
+        snprintf(a->why, sizeof a->why, "unexpected '%.60s'", argv[optind + a->operands]);
+        ok = false;
+    }
+    return !ok && a->why[0] != '\0'      ? refused(a)
+           : argc - optind < a->operands ? a->usage(stderr)
+                                         : -1;
 }
 
 bool bench_take_format(void *formats, const char *part)

@@ -50,15 +50,20 @@ struct bench_opt {
 #define N_OPTS(table) (sizeof(table) / sizeof *(table))
 
 struct bench_args {
+    const char *command;         /* "bench moe": for messages */
     const struct bench_opt *opt; /* [n] */
     size_t n;
     int operands;           /* arguments beside the options */
     int (*usage)(FILE *to); /* prints; gives the exit code */
     int first;              /* out: index of the first operand in argv */
+    char why[160];          /* out: what was refused; empty when only operands are missing */
 };
 
-/* -1: go on; else the exit code, usage printed. Stops at the first value that is refused. */
+/* -1: go on; else the exit code: what was refused is printed, or the usage when operands are
+ * missing. Stops at the first value that is refused. */
 int bench_args_read(struct bench_args *a, int argc, char **argv);
+/* An option that must be there is not: says so, gives the exit code. */
+int bench_args_missing(const struct bench_args *a, const char *what);
 /* PARTS by hand, for a default. */
 bool bench_args_parts(const char *list, bool (*take)(void *to, const char *part), void *to);
 

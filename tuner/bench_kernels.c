@@ -257,7 +257,8 @@ static int parse(int argc, char **argv, struct bk *b)
                                     OPT_ROUNDS(&b->rounds.n),
                                     OPT_SEED(&b->seed),
                                     OPT_FLAG("json", &b->json)};
-    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    struct bench_args a = {
+        .command = "bench kernels", .opt = opt, .n = N_OPTS(opt), .usage = usage};
     b->rows = 1536, b->k = 2048, b->rounds.n = 9, b->seed = 1, b->isa = kern_isa_host();
     b->formats.command = "bench kernels";
     b->tokens.most = BENCH_TOKENS;

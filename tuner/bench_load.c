@@ -409,7 +409,7 @@ static int parse(int argc, char **argv, struct bench *b)
                                     OPT_TEXT("pack-cache", &b->cache_dir),
                                     OPT_FLAG("quiet", &b->quiet),
                                     OPT_FLAG("json", &b->json)};
-    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    struct bench_args a = {.command = "bench load", .opt = opt, .n = N_OPTS(opt), .usage = usage};
     kt_engine_opts_init(e);
     e->ctx_tokens = 64; /* little memory beside the weights */
     e->max_seqs = 1;
@@ -419,7 +419,7 @@ static int parse(int argc, char **argv, struct bench *b)
     if (code >= 0)
         return code;
     if (e->model_path == NULL)
-        return usage(stderr);
+        return bench_args_missing(&a, "-m MODEL");
     b->rounds = (struct rounds){.n = b->rounds.n,
                                 .n_items = b->cache_dir != NULL ? N_KINDS : CACHE_COLD,
                                 .rng = 1,

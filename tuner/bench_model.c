@@ -357,14 +357,14 @@ static int parse(int argc, char **argv, struct bench *b)
                                     OPT_FLAG("quiet", &b->quiet),
                                     OPT_FLAG("json", &b->json),
                                     OPT_FLAG("paced", &b->paced)};
-    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    struct bench_args a = {.command = "bench model", .opt = opt, .n = N_OPTS(opt), .usage = usage};
     kt_engine_opts_init(e);
     b->batch = 1, b->prompt = 512, b->gen = 16, b->rounds.n = 7, b->seed = 1;
     int code = bench_args_read(&a, argc, argv);
     if (code >= 0)
         return code;
     if (e->model_path == NULL)
-        return usage(stderr);
+        return bench_args_missing(&a, "-m MODEL");
     b->json = b->json || b->paced;
     b->rounds = (struct rounds){.n = b->rounds.n,
                                 .n_items = N_ITEMS,

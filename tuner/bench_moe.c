@@ -304,7 +304,7 @@ static int parse(int argc, char **argv, struct bench *b)
                                     OPT_SEED(&b->seed),
                                     OPT_FLAG("json", &b->json),
                                     OPT_FLAG("paced", &b->paced)};
-    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .usage = usage};
+    struct bench_args a = {.command = "bench moe", .opt = opt, .n = N_OPTS(opt), .usage = usage};
     kt_moe_opts_init(o);
     o->n_experts = 128, o->top_k = 8, o->hidden = 2048, o->inter = 768;
     b->rounds.n = 9, b->seed = 1, b->routing_text = "balanced";

@@ -514,7 +514,8 @@ static int parse(int argc, char **argv, struct options *o)
                                     OPT_TEXT("pack-cache", &e->pack_cache_dir),
                                     OPT_FLAG("quiet", &o->quiet),
                                     OPT_FLAG("json", &o->json)};
-    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .operands = 2, .usage = usage};
+    struct bench_args a = {
+        .command = "check-model", .opt = opt, .n = N_OPTS(opt), .operands = 2, .usage = usage};
     kt_engine_opts_init(e);
     o->chunk = 512;
     o->copies = 1;

@@ -50,6 +50,7 @@ double ceiling_scaled(struct ceiling *c, uint32_t isa)
 /* ---- options ---- */
 
 static int usages;
+static char why[160];
 
 static int usage(FILE *to)
 {
@@ -84,13 +85,18 @@ static int read_words(struct values *v, int operands, const char *words, int *fi
                                     OPT_MODEL(&v->model),
                                     OPT_PARTS("tokens", &v->tokens, bench_take_tokens),
                                     OPT_PARTS("format", &v->formats, bench_take_format)};
-    struct bench_args a = {.opt = opt, .n = N_OPTS(opt), .operands = operands, .usage = usage};
+    struct bench_args a = {.command = "bench test",
+                           .opt = opt,
+                           .n = N_OPTS(opt),
+                           .operands = operands,
+                           .usage = usage};
     *v = (struct values){.formats.command = "bench test", .tokens.most = 3};
     snprintf(copy, sizeof copy, "%s", words);
     for (char *w = strtok(copy, " "); w != NULL; w = strtok(NULL, " "))
         argv[n++] = w;
     int code = bench_args_read(&a, n, argv);
     *first = a.first;
+    snprintf(why, sizeof why, "%s", a.why);
     return code;
 }
 
@@ -120,19 +126,34 @@ static void rows_of_every_kind(void **state)
 
 static void refusals(void **state)
 {
-    static const char *const bad[] = {
-        "--number 1",     "--number 10", "--number x",    "--call bad",       "--tokens ,",
-        "--tokens 1,,2",  "--tokens 0",  "--tokens 9000", "--tokens 1,2,3,4", "--format none",
-        "--format q8_0,", "--unknown",   "--text",        "operand",          "--flag=1"};
+    static const struct {
+        const char *words, *why; /* why: part of what the message says */
+    } bad[] = {{"--number 1", "--number 1: must be a number from 2 to 9"},
+               {"--number 10", "from 2 to 9"},
+               {"--number x", "--number x"},
+               {"--call bad", "--call bad: not a value"},
+               {"--tokens ,", "--tokens ,"},
+               {"--tokens 1,,2", "--tokens 1,,2"},
+               {"--tokens 0", "--tokens 0"},
+               {"--tokens 9000", "--tokens 9000"},
+               {"--tokens 1,2,3,4", "--tokens 1,2,3,4"},
+               {"--format none", "--format none"},
+               {"--format q8_0,", "--format q8_0,"},
+               {"--unknown", "no option '--unknown'"},
+               {"--text", "--text needs a value"},
+               {"operand", "unexpected 'operand'"},
+               {"--flag=1", "--flag=1"}};
     struct values v;
     int first;
     (void)state;
+    usages = 0;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        usages = 0;
-        assert_int_equal(read_words(&v, 0, bad[i], &first), 1);
-        assert_int_equal(usages, 1);
+        assert_int_equal(read_words(&v, 0, bad[i].words, &first), 1);
+        assert_non_null(strstr(why, bad[i].why));
     }
+    assert_int_equal(usages, 0);
     assert_int_equal(read_words(&v, 2, "one", &first), 1);
+    assert_int_equal(usages, 1);
 }
 
 /* ---- rounds ---- */
