@@ -251,8 +251,10 @@ int cmd_convert(int argc, char **argv)
         default:
             return usage(stderr);
         }
-    if (opt.out == NULL || optind + 1 != argc)
-        return usage(stderr);
+    if (optind == argc || opt.out == NULL)
+        return cmd_usage("convert", optind == argc ? "HFDIR" : "-o FILE", " is missing");
+    if (optind + 1 != argc)
+        return cmd_usage("convert", "unexpected ", argv[optind + 1]);
     opt.dir = argv[optind];
     double t = clock_seconds();
     if (convert(&opt, &bytes, &err) != KT_OK)

@@ -308,9 +308,7 @@ int cmd_diff(int argc, char **argv)
             return EXIT_USAGE;
         }
     }
-    if (n != 2) {
-        fputs(help, stderr);
-        return EXIT_USAGE;
-    }
+    if (n != 2)
+        return cmd_usage("diff", "two profiles are needed", NULL);
     return run(path[0], path[1], all, json);
 }

@@ -6,6 +6,7 @@
  */
 #include <ctype.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,22 +38,25 @@ static const char help[] =
 #define OPTIONS 32
 #define BECAUSE 6 /* measurements that are listed one by one */
 
-/* Settings that ktserve has an option for. */
+/* Settings that ktserve has an option for. values: words that it takes; NULL: a number. */
 static const struct setting {
-    const char *id, *option, *def, *why;
+    const char *id, *option, *values, *def, *why;
 } settings[] = {
-    {"threads.total", "threads", NULL, ""},
-    {"kernel.isa", "cpu-mask", NULL, ""},
-    {"isa", "cpu-mask", NULL, ""},
-    {"ctx", "ctx", "8192", "the model's context, at most 8192 tokens"},
-    {"parallel", "parallel", "16", "sequences that run at once"},
-    {"batch", "batch", "512", "most tokens in one step"},
-    {"pages", "pages", "thp", "huge pages are asked for, none are reserved"},
-    {"smt", "smt", "off", "one worker per core"},
-    {"kv.type", "kv-type", "bf16", "half of fp32, and the step reads it"},
-    {"kv.tokens", "kv-tokens", NULL, ""},
-    {"memory.limit", "memory-limit", NULL, ""},
+    {"threads.total", "threads", NULL, NULL, ""},
+    {"kernel.isa", "cpu-mask", " ref avx2 avxvnni avx512 avx512vnni amx ", NULL, ""},
+    {"isa", "cpu-mask", " ref avx2 avxvnni avx512 avx512vnni amx ", NULL, ""},
+    {"ctx", "ctx", NULL, NULL, ""},
+    {"parallel", "parallel", NULL, "16", "sequences that run at once"},
+    {"batch", "batch", NULL, "512", "most tokens in one step"},
+    {"pools", "pools", NULL, NULL, ""},
+    {"pages", "pages", " thp 4k hugetlb ", "thp", "huge pages are asked for, none are reserved"},
+    {"smt", "smt", " off server on ", "off", "one worker per core"},
+    {"kv.type", "kv-type", " bf16 f32 int8 ", "bf16", "half of fp32, and the step reads it"},
+    {"kv.tokens", "kv-tokens", NULL, NULL, ""},
+    {"memory.limit", "memory-limit", NULL, NULL, ""},
 };
+#define ROWS "experts.gemv_rows"
+static const struct setting rows_setting = {ROWS, "gemv-rows", NULL, NULL, ""};
 
 struct explain {
     const char *id, *model, *config;
@@ -64,13 +68,10 @@ struct explain {
     struct strbuf out, why; /* the chain; the winner's reason */
 };
 
-#define ROWS "experts.gemv_rows"
-
 static const struct setting *setting_of(const char *id)
 {
-    static const struct setting rows = {ROWS, "gemv-rows", NULL, ""};
     if (strncmp(id, ROWS, sizeof ROWS - 1) == 0)
-        return &rows;
+        return &rows_setting;
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         if (strcmp(settings[i].id, id) == 0)
             return &settings[i];
@@ -81,7 +82,7 @@ static const struct setting *setting_of(const char *id)
 static void level(struct explain *e, const char *name, const char *value, const char *text)
 {
     bool wins = value != NULL && !e->won;
-    sb_printf(&e->out, "  %s%s %-22s %-20s%s %s%s%s\n", wins && e->color ? "\033[1m" : "",
+    sb_printf(&e->out, "  %s%s %-14s %-26s%s %s%s%s\n", wins && e->color ? "\033[1m" : "",
               wins ? "->" : "  ", name, value != NULL ? value : "-", e->color ? "\033[0m" : "",
               e->color ? "\033[2m" : "", text, e->color ? "\033[0m" : "");
     if (wins) {
@@ -92,28 +93,36 @@ static void level(struct explain *e, const char *name, const char *value, const 
 
 /* ---- what the user says ---- */
 
-static void from_flag(struct explain *e, const char *option)
+static const char *flag_value(const struct explain *e, const char *option)
 {
     size_t n = strlen(option);
-    char text[96];
     for (uint32_t i = 0; i < e->n_option; i++)
-        if (strncmp(e->option[i], option, n) == 0 && e->option[i][n] == '=') {
-            snprintf(text, sizeof text, "--%s", option);
-            level(e, "command line", e->option[i] + n + 1, text);
-            return;
-        }
-    snprintf(text, sizeof text, "--%s is not given", option);
-    level(e, "command line", NULL, text);
+        if (strncmp(e->option[i], option, n) == 0 && e->option[i][n] == '=')
+            return e->option[i] + n + 1;
+    return NULL;
+}
+
+static void from_flag(struct explain *e, const char *option)
+{
+    char text[96];
+    const char *v = flag_value(e, option);
+    snprintf(text, sizeof text, v != NULL ? "--%s" : "--%s is not given", option);
+    level(e, "command line", v, text);
+}
+
+static const char *environment_value(const char *option, char *name, size_t size)
+{
+    size_t n = (size_t)snprintf(name, size, "KTSERVE_");
+    for (size_t i = 0; option[i] != '\0' && n + 1 < size; i++, n++)
+        name[n] = (char)(option[i] == '-' ? '_' : toupper((unsigned char)option[i]));
+    name[n] = '\0';
+    return getenv(name);
 }
 
 static void from_environment(struct explain *e, const char *option)
 {
-    char name[64] = "KTSERVE_", text[96];
-    size_t n = strlen(name);
-    for (size_t i = 0; option[i] != '\0' && n + 1 < sizeof name; i++, n++)
-        name[n] = (char)(option[i] == '-' ? '_' : toupper((unsigned char)option[i]));
-    name[n] = '\0';
-    const char *v = getenv(name);
+    char name[64], text[96];
+    const char *v = environment_value(option, name, sizeof name);
     snprintf(text, sizeof text, v != NULL ? "%s" : "%s is not set", name);
     level(e, "environment", v, text);
 }
@@ -139,11 +148,16 @@ static bool config_value(const char *data, const char *option, char *out, size_t
     return found;
 }
 
+static const char *config_path(const struct explain *e)
+{
+    return e->config != NULL ? e->config : getenv("KTSERVE_CONFIG");
+}
+
 static kt_status from_config(struct explain *e, const char *option, kt_err *err)
 {
     char *data, value[128], text[160];
     size_t len;
-    const char *path = e->config != NULL ? e->config : getenv("KTSERVE_CONFIG");
+    const char *path = config_path(e);
     if (path == NULL) {
         level(e, "ktserve.conf", NULL, "no configuration file");
         return KT_OK;
@@ -154,6 +168,23 @@ static kt_status from_config(struct explain *e, const char *option, kt_err *err)
     level(e, "ktserve.conf", found ? value : NULL, text);
     mem_free(data);
     return KT_OK;
+}
+
+/* The number that the user asked for with another option; 0 in any of them means the default. */
+static double asked(const struct explain *e, const char *option, double by_default)
+{
+    char name[64], value[128] = "", *data;
+    size_t len;
+    const char *v = flag_value(e, option), *path = config_path(e);
+    if (v == NULL)
+        v = environment_value(option, name, sizeof name);
+    if (v == NULL && path != NULL && file_read(path, 1u << 20, &data, &len, NULL) == KT_OK) {
+        (void)config_value(data, option, value, sizeof value);
+        mem_free(data);
+        v = value;
+    }
+    double n = v != NULL ? strtod(v, NULL) : 0;
+    return n > 0 ? n : by_default;
 }
 
 /* ---- what the profile and the planner say ---- */
@@ -196,9 +227,17 @@ static void because(const struct explain *e, const json_t *d, struct strbuf *out
     }
 }
 
+/* What a data sheet states was not measured. */
+static const char *origin_of(const struct explain *e, const char *origin)
+{
+    bool sheet = e->host.profile != NULL && e->host.profile->datasheet;
+    return sheet && strcmp(origin, "measured") == 0 ? "from data sheets" : origin;
+}
+
 static void planned(struct explain *e, const struct plan_decision *d)
 {
-    sb_printf(&e->why, "      why: %s  (%s, confidence %s)\n", d->why, d->origin, d->confidence);
+    sb_printf(&e->why, "      why: %s  (%s, confidence %s)\n", d->why, origin_of(e, d->origin),
+              d->confidence);
     for (uint32_t i = 0; i < d->n_because; i++) {
         double v;
         sb_printf(&e->why, "      because: %s", d->because[i]);
@@ -297,21 +336,35 @@ static void from_plan(struct explain *e, const struct plan_model *m)
                        : n < 60 ? n
                                 : 60),
                  d->value_json + text, n > 60 ? ".." : "");
-        level(e, "cost model", value, d->origin);
+        level(e, "cost model", value, origin_of(e, d->origin));
         if (!had)
             planned(e, d);
         return;
     }
     if (m != NULL && strcmp(e->id, "kv.tokens") == 0) {
-        snprintf(value, sizeof value, "%.0f", m->kv_tokens_room > 0 ? m->kv_tokens_room : 0);
-        snprintf(why, sizeof why, "what weights (%.2f GB) leave of %.2f GB",
-                 (m->need - m->places[0].kv) / 1e9, m->room / 1e9);
+        double room = m->kv_tokens_room > 0 ? m->kv_tokens_room : 0;
+        double want = asked(e, "parallel", 16) * asked(e, "ctx", m->o.ctx_tokens);
+        snprintf(value, sizeof value, "%.0f", fmin(room, want));
+        if (want <= room)
+            snprintf(why, sizeof why, "sequences x context; memory would take %.0f", room);
+        else
+            snprintf(why, sizeof why, "what weights (%.2f GB) leave of %.2f GB; %.0f would be used",
+                     (m->need - m->places[0].kv) / 1e9, m->room / 1e9, want);
         level(e, "cost model", value, why);
         return;
     }
     bool gemv = strncmp(e->id, "kernel.gemv.", 12) == 0;
     if (m != NULL && (gemv || strncmp(e->id, "kernel.gemm.", 12) == 0)) {
-        level(e, "cost model", gemv ? m->gemv : m->gemm, gemv ? m->gemv_why : m->gemm_why);
+        const char *k = gemv ? m->gemv : m->gemm, *format = e->id + 12;
+        size_t n = strlen(format);
+        if (strlen(k) > n + 5 && strncmp(k + 5, format, n) == 0 && k[n + 5] == '_')
+            level(e, "cost model", k, gemv ? m->gemv_why : m->gemm_why);
+        else
+            level(e, "cost model", NULL, "the model's experts have another format");
+        return;
+    }
+    if (strcmp(e->id, "rows.share") == 0) {
+        level(e, "cost model", "[1]", "one pool has all rows");
         return;
     }
     level(e, "cost model", NULL,
@@ -319,7 +372,7 @@ static void from_plan(struct explain *e, const struct plan_model *m)
 }
 
 /* What would run without a profile and without anybody's wish. */
-static void from_default(struct explain *e, const struct setting *s)
+static void from_default(struct explain *e, const struct setting *s, const struct plan_model *m)
 {
     const struct plan *p = e->host.plan;
     char value[80] = "";
@@ -329,6 +382,12 @@ static void from_default(struct explain *e, const struct setting *s)
     if (s != NULL && s->def != NULL) {
         snprintf(value, sizeof value, "%s", s->def);
         why = s->why;
+    } else if (strcmp(e->id, "ctx") == 0) {
+        snprintf(value, sizeof value, "%u", m != NULL ? m->o.ctx_tokens : 8192);
+        why = m != NULL ? "the model's context, at most 8192 tokens"
+                        : "or the model's context, where that is shorter";
+    } else if (strncmp(e->id, "tune.", 5) == 0) {
+        why = "the engine's own rule";
     } else if (t >= 0) {
         enum kern_op op = e->id[10] == 'm' ? KERN_GEMM : KERN_GEMV;
         const struct kern *k = kern_find(op, t, p->isa, NULL);
@@ -380,6 +439,22 @@ static void unknown(const struct explain *e)
             fprintf(stderr, "  %s\n", settings[i].id);
 }
 
+/* Ids that have a chain although neither plan nor profile may hold a row of them. */
+static bool is_known(const struct explain *e)
+{
+    static const char *const axes[] = {"threads", "kernel",    "claim_rows",
+                                       "spin_us", "gemv_rows", "gemm_claim_rows",
+                                       "pages",   "smt",       "pools"};
+    const char *id = e->id;
+    if (strncmp(id, "kernel.gemv.", 12) == 0 || strncmp(id, "kernel.gemm.", 12) == 0)
+        return dtype_by_name(id + 12) >= 0;
+    for (size_t i = 0; strncmp(id, "tune.", 5) == 0 && i < sizeof axes / sizeof axes[0]; i++)
+        if (strcmp(id + 5, axes[i]) == 0)
+            return true;
+    return setting_of(id) != NULL || plan_row(e->host.plan, id) != NULL ||
+           entry(e->host.profile, "decisions", id) != NULL || strcmp(id, "rows.share") == 0;
+}
+
 static kt_status chain(struct explain *e, const struct plan_model *m, kt_err *err)
 {
     const struct setting *s = setting_of(e->id);
@@ -393,7 +468,7 @@ static kt_status chain(struct explain *e, const struct plan_model *m, kt_err *er
         KT_TRY(from_config(e, s->option, err));
     from_profile(e);
     from_plan(e, m);
-    from_default(e, s);
+    from_default(e, s, m);
     return KT_OK;
 }
 
@@ -423,9 +498,7 @@ static int run(struct explain *e)
         (s != NULL &&
          plan_model(s, e->host.host, e->host.plan, e->host.profile, &o, &m, &err) != KT_OK)) {
         code = cmd_fail("explain", &err, 0);
-    } else if (setting_of(e->id) == NULL && plan_row(e->host.plan, e->id) == NULL &&
-               entry(e->host.profile, "decisions", e->id) == NULL &&
-               strncmp(e->id, "kernel.gem", 10) != 0) {
+    } else if (!is_known(e)) {
         unknown(e);
         code = EXIT_USAGE;
     } else if (chain(e, m, &err) != KT_OK) {
@@ -439,6 +512,38 @@ static int run(struct explain *e)
     plan_args_close(&e->host);
     shape_close(s);
     return code;
+}
+
+/* NAME=VALUE as ktserve would take it; else says what is wrong. */
+static bool option_is_good(const char *text)
+{
+    const char *equals = strchr(text, '=');
+    size_t n = equals != NULL ? (size_t)(equals - text) : strlen(text);
+    const struct setting *s = NULL;
+    uint32_t v;
+    char word[64];
+    for (size_t i = 0; i <= sizeof settings / sizeof settings[0]; i++) {
+        const struct setting *t =
+            i < sizeof settings / sizeof settings[0] ? &settings[i] : &rows_setting;
+        if (strlen(t->option) == n && strncmp(t->option, text, n) == 0)
+            s = t;
+    }
+    if (s == NULL || equals == NULL) {
+        fprintf(stderr,
+                "kttune explain: --option %s: expected NAME=VALUE with one of threads, cpu-mask, "
+                "ctx, parallel, batch, pools, pages, smt, kv-type, kv-tokens, memory-limit, "
+                "gemv-rows\n",
+                text);
+        return false;
+    }
+    snprintf(word, sizeof word, " %s ", equals + 1);
+    if (s->values != NULL ? strstr(s->values, word) == NULL
+                          : !cmd_number(equals + 1, 0, UINT32_MAX, &v)) {
+        fprintf(stderr, "kttune explain: --option %s: expected %s\n", text,
+                s->values != NULL ? s->values + 1 : "a number");
+        return false;
+    }
+    return true;
 }
 
 /* One option with a value; false: not one of ours. */
@@ -479,10 +584,11 @@ int cmd_explain(int argc, char **argv)
             return EXIT_USAGE;
         }
     }
-    if (e.id == NULL) {
-        fputs(help, stderr);
-        return EXIT_USAGE;
-    }
+    if (e.id == NULL)
+        return cmd_usage("explain", "ID is missing", NULL);
+    for (uint32_t i = 0; i < e.n_option; i++)
+        if (!option_is_good(e.option[i]))
+            return EXIT_USAGE;
     if (e.host.profile_path == NULL && e.host.topology == NULL)
         e.host.profile_path = "host.json";
     return run(&e);

@@ -252,8 +252,10 @@ int cmd_inspect(int argc, char **argv)
         default:
             return usage(stderr);
         }
+    if (optind == argc)
+        return cmd_usage("inspect", "PATH is missing", NULL);
     if (optind + 1 != argc)
-        return usage(stderr);
+        return cmd_usage("inspect", "unexpected ", argv[optind + 1]);
     if (mdl_open_files(argv[optind], &in.files, &err) != KT_OK)
         return cmd_fail("inspect", &err, 1);
     kt_status st = mdl_open(argv[optind], &in.model, &in.why);

@@ -63,29 +63,47 @@ enum {
     OPT_HTML
 };
 
+/* Ranges of those that take a number. */
+static const struct range {
+    int option;
+    uint32_t min, max;
+} ranges[] = {{OPT_CTX, 1, 1u << 30}, {OPT_PARALLEL, 1, 4096}, {OPT_AT, 1, 1u << 30},
+              {OPT_BATCH, 1, 8192},   {OPT_THREADS, 1, 65535}, {OPT_RESERVE, 0, 65535}};
+
+static const struct range *range_of(int c)
+{
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        if (ranges[i].option == c)
+            return &ranges[i];
+    return NULL;
+}
+
+static int bad_number(const struct option *longs, int c)
+{
+    const struct range *r = range_of(c);
+    while (longs->val != c)
+        longs++;
+    fprintf(stderr, "kttune plan: --%s %s: must be a number from %u to %u\n", longs->name, optarg,
+            r->min, r->max);
+    return EXIT_USAGE;
+}
+
 /* The options that take a number; false: not one of them or a bad number. */
 static bool number_option(struct args *a, int c)
 {
-    uint32_t reserve;
-    switch (c) {
-    case OPT_CTX:
-        return cmd_number(optarg, 1, 1u << 30, &a->o.ctx_tokens);
-    case OPT_PARALLEL:
-        return cmd_number(optarg, 1, 4096, &a->o.parallel);
-    case OPT_AT:
-        return cmd_number(optarg, 1, 1u << 30, &a->o.at_tokens);
-    case OPT_BATCH:
-        return cmd_number(optarg, 1, 8192, &a->o.chunk);
-    case OPT_THREADS:
-        return cmd_number(optarg, 1, 65535, &a->host.threads);
-    case OPT_RESERVE:
-        if (!cmd_number(optarg, 0, 65535, &reserve))
-            return false;
-        a->host.reserve = (int)reserve;
-        return true;
-    default:
+    const struct range *r = range_of(c);
+    uint32_t v;
+    if (r == NULL || !cmd_number(optarg, r->min, r->max, &v))
         return false;
-    }
+    if (c == OPT_RESERVE)
+        a->host.reserve = (int)v;
+    else
+        *(c == OPT_CTX        ? &a->o.ctx_tokens
+          : c == OPT_PARALLEL ? &a->o.parallel
+          : c == OPT_AT       ? &a->o.at_tokens
+          : c == OPT_BATCH    ? &a->o.chunk
+                              : &a->host.threads) = v;
+    return true;
 }
 
 static bool option(struct args *a, int c)
@@ -201,21 +219,22 @@ int cmd_plan(int argc, char **argv)
     int c;
     plan_args_init(&a.host);
     plan_model_opts_init(&a.o);
-    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1) {
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":m:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             return EXIT_OK;
         }
         if (!option(&a, c)) {
-            if (c != '?')
-                fprintf(stderr, "kttune plan: bad value '%s'\n", optarg != NULL ? optarg : "");
-            fputs(help, stderr);
-            return EXIT_USAGE;
+            return c == '?'       ? cmd_usage("plan", "no option ", argv[optind - 1])
+                   : c == ':'     ? cmd_usage("plan", "a value is needed after ", argv[optind - 1])
+                   : c == OPT_SET ? cmd_usage("plan", "too many --set", NULL)
+                                  : bad_number(longs, c);
         }
     }
-    if (optind != argc || a.model == NULL) {
-        fputs(help, stderr);
-        return EXIT_USAGE;
-    }
+    if (optind != argc)
+        return cmd_usage("plan", "unexpected ", argv[optind]);
+    if (a.model == NULL)
+        return cmd_usage("plan", "-m MODEL is missing", NULL);
     return run(&a);
 }

@@ -19,7 +19,7 @@ int cmd_show(int argc, char **argv)
 {
     static const char help[] = "usage: kttune show [--json] [FILE]\n\nPrint a host profile "
                                "(default host.json) as a table.\n";
-    const char *path = "host.json";
+    const char *path = NULL;
     bool json = false;
     struct profile *p;
     struct strbuf b = {0};
@@ -34,11 +34,13 @@ int cmd_show(int argc, char **argv)
         } else if (argv[i][0] == '-') {
             fprintf(stderr, "kttune show: no option '%s'\n%s", argv[i], help);
             return EXIT_USAGE;
-        } else {
+        } else if (path == NULL) {
             path = argv[i];
+        } else {
+            return cmd_usage("show", "one file at a time; unexpected ", argv[i]);
         }
     }
-    if (profile_read(path, &p, &err) != KT_OK)
+    if (profile_read(path != NULL ? path : "host.json", &p, &err) != KT_OK)
         return cmd_fail("show", &err, 0);
     if (json)
         (void)profile_text(p, &b, NULL);

@@ -307,8 +307,10 @@ int cmd_synth(int argc, char **argv)
         default:
             return usage(stderr);
         }
-    if (opt.config == NULL || opt.out == NULL || optind != argc)
-        return usage(stderr);
+    if (optind != argc)
+        return cmd_usage("synth", "unexpected ", argv[optind]);
+    if (opt.config == NULL || opt.out == NULL)
+        return cmd_usage("synth", opt.config == NULL ? "--config FILE" : "-o FILE", " is missing");
     double t = clock_seconds();
     if (synth(&opt, &bytes, &err) != KT_OK)
         return cmd_fail("synth", &err, 1);

@@ -21,6 +21,9 @@ enum {
 /* Print "kttune NAME: message" on standard error and give the exit code of the status (model: the
  * failing file is a model). */
 int cmd_fail(const char *name, const kt_err *err, int model);
+/* Print "kttune NAME: what, argument" (argument: NULL or what it is about) and where the options
+ * are told; gives EXIT_USAGE. */
+int cmd_usage(const char *name, const char *what, const char *argument);
 /* A whole decimal number in [min, max]; false for anything else. */
 bool cmd_number(const char *text, uint32_t min, uint32_t max, uint32_t *out);
 

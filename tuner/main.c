@@ -55,6 +55,13 @@ bool cmd_number(const char *text, uint32_t min, uint32_t max, uint32_t *out)
     return true;
 }
 
+int cmd_usage(const char *name, const char *what, const char *argument)
+{
+    fprintf(stderr, "kttune %s: %s%s; kttune %s --help tells the options\n", name, what,
+            argument != NULL ? argument : "", name);
+    return EXIT_USAGE;
+}
+
 int cmd_fail(const char *name, const kt_err *err, int model)
 {
     fprintf(stderr, "kttune %s: %s\n", name, err->msg);
@@ -74,9 +81,8 @@ int cmd_fail(const char *name, const kt_err *err, int model)
     }
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-    kt_log_sink(log_to_stderr, NULL);
     if (argc < 2)
         return usage(stderr);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
@@ -91,4 +97,17 @@ int main(int argc, char **argv)
             return commands[i].run(argc - 1, argv + 1);
     fprintf(stderr, "kttune: no command '%s'; kttune --help lists them\n", argv[1]);
     return EXIT_USAGE;
+}
+
+/* What a command printed counts as done only when it went out: a full disk is no success. */
+int main(int argc, char **argv)
+{
+    kt_log_sink(log_to_stderr, NULL);
+    int code = run(argc, argv);
+    errno = 0;
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return code;
+    fprintf(stderr, "kttune: standard output: cannot write%s%s\n", errno != 0 ? ": " : "",
+            errno != 0 ? strerror(errno) : "; is its disk full?");
+    return code == EXIT_OK ? EXIT_USAGE : code;
 }

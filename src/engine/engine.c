@@ -182,10 +182,10 @@ static kt_status make_plan(kt_engine *e, const kt_engine_opts *o, kt_err *err)
             m.state = PROFILE_MATCH;
         e->profile_state = profile_state_name(m.state);
         if (m.state == PROFILE_MISMATCH)
-            log_warn("KT026: %s is of another host: %s. Run: kttune probe --force -o %s",
+            log_warn("KT026: %s is of another host: %s. Measure this one: kttune probe -o FILE, "
+                     "then --profile FILE",
                      o->profile_path,
-                     e->profile != NULL ? "used because it was trusted" : "starting with defaults",
-                     o->profile_path);
+                     e->profile != NULL ? "used because it was trusted" : "starting with defaults");
         else if (m.state == PROFILE_STALE)
             log_warn("KT025: %s is stale; used as a whole. Run: kttune probe -o %s",
                      o->profile_path, o->profile_path);
@@ -375,8 +375,9 @@ kt_status kt_engine_open(const kt_engine_opts *o, kt_engine **out, kt_err *err)
         return s;
     }
     e->load_seconds = (double)(clock_ns() - start) * 1e-9;
-    log_info("%s: %s kernels, %u threads in %u pools, ready after %.2f s", e->model->name,
-             kern_isa_level_name(e->isa), e->n_workers, e->n_pools, e->load_seconds);
+    log_info("%s: %s kernels, %u thread%s in %u pool%s, ready after %.2f s", e->model->name,
+             kern_isa_level_name(e->isa), e->n_workers, e->n_workers == 1 ? "" : "s", e->n_pools,
+             e->n_pools == 1 ? "" : "s", e->load_seconds);
     *out = e;
     return KT_OK;
 }

@@ -146,13 +146,16 @@ static void judge(kt_engine *e, const struct spot *s, uint32_t rounds)
         o->measured = v[rounds / 2];
         o->off = fabs(o->measured - o->profiled) > TOLERANCE * o->profiled &&
                  (o->measured < o->low || o->measured > o->high);
+        bool time = strcmp(o->unit, "seconds") == 0;
+        double scale = time ? 1e6 : 1e-9;
+        const char *unit = time ? "us" : "GB/s";
         if (o->off)
-            log_warn("KT025: %s is %.4g here and %.4g %s in the profile, which is stale; used as a "
-                     "whole. Run: kttune probe --force -o %s",
-                     o->id, o->measured, o->profiled, o->unit, e->profile->path);
+            log_warn("KT025: %s is %.4g %s here and %.4g %s in the profile, which is stale; used "
+                     "as a whole. Run: kttune probe --force -o %s",
+                     o->id, o->measured * scale, unit, o->profiled * scale, unit, e->profile->path);
         else
-            log_info("profile check: %s %.4g, profile %.4g %s", o->id, o->measured, o->profiled,
-                     o->unit);
+            log_info("profile check: %s %.4g %s, profile %.4g %s", o->id, o->measured * scale, unit,
+                     o->profiled * scale, unit);
     }
 }
 

@@ -248,8 +248,11 @@ static kt_status read_header(struct rd *r, struct gguf_shard *s, uint64_t *n_kv,
     if (memcmp(d, "GGUF", 4) != 0)
         KT_FAIL(
             r->err, KT_E_FORMAT,
-            "%s: not a GGUF file: it starts with bytes %02x %02x %02x %02x, expected 47 47 55 46",
-            r->m->path, d[0], d[1], d[2], d[3]);
+            "%s: not a GGUF file: it starts with bytes %02x %02x %02x %02x, expected 47 47 55 46%s",
+            r->m->path, d[0], d[1], d[2], d[3],
+            d[0] == '{' ? "; this is JSON: give the directory of the checkpoint, or to kttune "
+                          "plan a config.json alone"
+                        : "; give a GGUF file or the directory of a checkpoint");
     r->pos = 4;
     KT_TRY(get_u32(r, "the version", &s->version));
     if ((s->version & 0xffff) == 0)

@@ -163,9 +163,13 @@ static void ask_engine(const char *path, bool config, struct shape *s)
     kt_err why = {0};
     kt_status st = config ? mdl_open_config(path, &m, &why) : mdl_open(path, &m, &why);
     /* the path is known to who asked */
-    const char *file = strstr(why.msg, "config.json: ");
+    const char *file = strstr(why.msg, "config.json: "), *text = why.msg;
+    if (strncmp(text, path, strlen(path)) == 0 && strncmp(text + strlen(path), ": ", 2) == 0)
+        text += strlen(path) + 2;
+    else if (file != NULL)
+        text = file + 13;
     if (st != KT_OK)
-        snprintf(s->why_not, sizeof s->why_not, "%.250s", file != NULL ? file + 13 : why.msg);
+        snprintf(s->why_not, sizeof s->why_not, "%.250s", text);
     mdl_close(m);
 }
 
@@ -177,10 +181,11 @@ kt_status shape_open(const char *path, const char *format, const char *dense, st
     *out = NULL;
     if ((format != NULL && !shape_format_by_name(format, &fe)) ||
         (dense != NULL && !shape_format_by_name(dense, &fd)))
-        KT_FAIL(err, KT_E_INVALID,
-                "no weight format '%s'; known are bf16, fp8, int8, int4, mxfp4, q8_0, q6_k, q4_k, "
-                "q4_k_m and the others that kttune convert names",
-                format != NULL && !shape_format_by_name(format, &fe) ? format : dense);
+        KT_FAIL(
+            err, KT_E_INVALID,
+            "no weight format '%s'; known are bf16, f16, f32, fp8, int8, int4, mxfp4, q8_0, q4_0, "
+            "q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q4_k_m, q5_k, q6_k, iq4_nl, iq4_xs",
+            format != NULL && !shape_format_by_name(format, &fe) ? format : dense);
     struct shape *s = mem_calloc(1, sizeof *s);
     if (s == NULL)
         KT_FAIL(err, KT_E_NOMEM, "%s: out of memory", path);

@@ -8,11 +8,12 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/strbuf.h"
 #include "model/model_priv.h"
 
 struct src {
     struct mdl *m;
-    const char *dir;
+    const char *file;
     const json_t *j; /* the object that keys are read from */
     kt_err *err;
 };
@@ -25,8 +26,7 @@ static const json_t *key_of(const struct src *s, const char *key)
 
 static kt_status missing(const struct src *s, const char *key)
 {
-    KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is missing; download the file again",
-            s->dir, key);
+    KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is missing; download the file again", s->file, key);
 }
 
 /* An integer of 1..max. def 0: required. */
@@ -37,13 +37,12 @@ static kt_status count_of(const struct src *s, const char *key, uint32_t def, ui
     if (v == NULL && def == 0)
         return missing(s, key);
     if (v != NULL && !json_is_integer(v))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an integer; correct the file",
-                s->dir, key);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is not an integer; correct the file", s->file,
+                key);
     json_int_t n = v != NULL ? json_integer_value(v) : (json_int_t)def;
     if (n < 1 || n > (json_int_t)max)
-        KT_FAIL(s->err, KT_E_FORMAT,
-                "%s/config.json: key %s is %lld, it must be 1 to %u; correct the file", s->dir, key,
-                (long long)n, max);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is %lld, it must be 1 to %u; correct the file",
+                s->file, key, (long long)n, max);
     *out = (uint32_t)n;
     return KT_OK;
 }
@@ -55,8 +54,7 @@ static kt_status real_of(const struct src *s, const char *key, double def, doubl
     if (v == NULL)
         return KT_OK;
     if (!json_is_number(v) || !isfinite(json_number_value(v)))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not a number; correct the file",
-                s->dir, key);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is not a number; correct the file", s->file, key);
     *out = json_number_value(v);
     return KT_OK;
 }
@@ -68,8 +66,8 @@ static kt_status bool_of(const struct src *s, const char *key, bool def, bool *o
     if (v == NULL)
         return KT_OK;
     if (!json_is_boolean(v))
-        KT_FAIL(s->err, KT_E_FORMAT,
-                "%s/config.json: key %s is not true or false; correct the file", s->dir, key);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is not true or false; correct the file", s->file,
+                key);
     *out = json_is_true(v);
     return KT_OK;
 }
@@ -114,9 +112,9 @@ static kt_status check_at_rest(const struct src *s)
             continue;
         char *shown = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
         kt_status st = err_set(s->err, KT_E_UNSUPPORTED, 0, __func__,
-                               "%s/config.json: key %s is %.64s: this version does not compute "
+                               "%s: key %s is %.64s: this version does not compute "
                                "that; use another model",
-                               s->dir, key, shown != NULL ? shown : "?");
+                               s->file, key, shown != NULL ? shown : "?");
         json_free_t release;
         json_get_alloc_funcs(NULL, &release);
         release(shown);
@@ -133,17 +131,17 @@ static kt_status check_quantisation(const struct src *s, const json_t *q)
     size_t i;
     if (method == NULL || (strcmp(method, "fp8") != 0 && strcmp(method, "compressed-tensors") != 0))
         KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                "%s/config.json: key quantization_config has quant_method %.32s, this version "
+                "%s: key quantization_config has quant_method %.32s, this version "
                 "reads fp8, compressed-tensors and unquantised checkpoints; use one of these or a "
                 "GGUF file",
-                s->dir, method != NULL ? method : "(none)");
+                s->file, method != NULL ? method : "(none)");
     json_array_foreach((json_t *)(uintptr_t)block, i, v)
     {
         if (json_integer_value(v) != 128 || json_array_size(block) != 2)
             KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                    "%s/config.json: key weight_block_size must be [128, 128], the only block of "
+                    "%s: key weight_block_size must be [128, 128], the only block of "
                     "scales that this version reads; use another checkpoint",
-                    s->dir);
+                    s->file);
     }
     return KT_OK;
 }
@@ -159,24 +157,24 @@ static kt_status check_layers_kind(const struct src *s)
     KT_TRY(bool_of(s, "use_sliding_window", false, &window));
     if (window && key_of(s, "sliding_window") != NULL)
         KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                "%s/config.json: key use_sliding_window is true: windowed attention is not "
+                "%s: key use_sliding_window is true: windowed attention is not "
                 "supported by this version",
-                s->dir);
+                s->file);
     json_array_foreach((json_t *)(uintptr_t)types, i, v)
     {
         const char *t = json_string_value(v);
         if (t == NULL || strcmp(t, "full_attention") != 0)
             KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                    "%s/config.json: key layer_types: layer %zu is %.32s, this version computes "
+                    "%s: key layer_types: layer %zu is %.32s, this version computes "
                     "full_attention only",
-                    s->dir, i, t != NULL ? t : "?");
+                    s->file, i, t != NULL ? t : "?");
     }
     KT_TRY(bool_of(s, "use_qk_norm", s->m->t.qk_norm, &norm));
     if (norm != s->m->t.qk_norm)
         KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                "%s/config.json: key use_qk_norm differs from what %s models do; this version does "
+                "%s: key use_qk_norm differs from what %s models do; this version does "
                 "not compute that",
-                s->dir, s->m->t.arch);
+                s->file, s->m->t.arch);
     return KT_OK;
 }
 
@@ -201,10 +199,8 @@ static kt_status read_scaling(const struct src *s, struct mdl_rope *r)
         key_of(s, "rope_type") != NULL ? key_of(s, "rope_type") : key_of(s, "type");
     const char *type = kind == NULL ? "default" : json_string_value(kind);
     if (key_of(s, "mrope_section") != NULL)
-        KT_FAIL(
-            s->err, KT_E_UNSUPPORTED,
-            "%s/config.json: key mrope_section: sectioned rope is not supported by this version",
-            s->dir);
+        KT_FAIL(s->err, KT_E_UNSUPPORTED,
+                "%s: key mrope_section: sectioned rope is not supported by this version", s->file);
     if (type != NULL && strcmp(type, "default") == 0)
         return KT_OK;
     if (type != NULL && strcmp(type, "linear") == 0)
@@ -215,9 +211,9 @@ static kt_status read_scaling(const struct src *s, struct mdl_rope *r)
         r->scaling = MDL_ROPE_LLAMA3;
     else
         KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                "%s/config.json: key rope_type is %.32s, supported are default, linear, yarn and "
+                "%s: key rope_type is %.32s, supported are default, linear, yarn and "
                 "llama3",
-                s->dir, type != NULL ? type : "not a string");
+                s->file, type != NULL ? type : "not a string");
     if (key_of(s, "factor") == NULL)
         return missing(s, "factor (of the rope scaling)");
     KT_TRY(real_of(s, "factor", 0, &r->factor));
@@ -235,8 +231,7 @@ static kt_status read_rope(const struct src *s, struct mdl_traits *t)
     struct src sub = *s;
     if ((params != NULL && !json_is_object(params)) ||
         (scaling != NULL && !json_is_object(scaling)))
-        KT_FAIL(s->err, KT_E_FORMAT, "%s/config.json: key %s is not an object; correct the file",
-                s->dir,
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key %s is not an object; correct the file", s->file,
                 params != NULL && !json_is_object(params) ? "rope_parameters" : "rope_scaling");
     r->attention_factor = 1;
     r->truncate = true;
@@ -255,9 +250,9 @@ static kt_status read_rope(const struct src *s, struct mdl_traits *t)
     dims = floor(t->head_dim * part);
     if (!(part > 0 && part <= 1))
         KT_FAIL(s->err, KT_E_FORMAT,
-                "%s/config.json: key partial_rotary_factor is %g, it must be above 0 and at most "
+                "%s: key partial_rotary_factor is %g, it must be above 0 and at most "
                 "1; correct the file",
-                s->dir, part);
+                s->file, part);
     r->dims = (uint32_t)dims;
     return KT_OK;
 }
@@ -271,8 +266,7 @@ static kt_status find_moe_layers(const struct src *s, struct mdl_traits *t)
     KT_TRY(mdl_layers_check(s->m, s->err));
     bool *moe = mdl_keep(s->m, t->n_layers);
     if (moe == NULL)
-        KT_FAIL(s->err, KT_E_NOMEM, "%s/config.json: out of memory for %u layers", s->dir,
-                t->n_layers);
+        KT_FAIL(s->err, KT_E_NOMEM, "%s: out of memory for %u layers", s->file, t->n_layers);
     t->layer_is_moe = moe;
     if (t->n_experts == 0)
         return KT_OK;
@@ -280,16 +274,16 @@ static kt_status find_moe_layers(const struct src *s, struct mdl_traits *t)
     for (uint32_t l = 0; l < t->n_layers; l++)
         moe[l] = (l + 1) % step == 0;
     if (only != NULL && !json_is_array(only))
-        KT_FAIL(s->err, KT_E_FORMAT,
-                "%s/config.json: key mlp_only_layers is not an array; correct the file", s->dir);
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: key mlp_only_layers is not an array; correct the file",
+                s->file);
     json_array_foreach((json_t *)(uintptr_t)only, i, v)
     {
         json_int_t l = json_is_integer(v) ? json_integer_value(v) : -1;
         if (l < 0 || l >= (json_int_t)t->n_layers)
             KT_FAIL(s->err, KT_E_FORMAT,
-                    "%s/config.json: key mlp_only_layers names a layer that does not exist; the "
+                    "%s: key mlp_only_layers names a layer that does not exist; the "
                     "model has %u; correct the file",
-                    s->dir, t->n_layers);
+                    s->file, t->n_layers);
         moe[l] = false;
     }
     for (uint32_t l = 0; l < t->n_layers; l++)
@@ -313,9 +307,9 @@ static kt_status read_architecture(const struct src *s, struct mdl_traits *t)
         t->arch = "llama";
     else
         KT_FAIL(s->err, KT_E_UNSUPPORTED,
-                "%s/config.json: key architectures is %.64s, this version computes "
+                "%s: key architectures is %.64s, this version computes "
                 "Qwen3MoeForCausalLM and LlamaForCausalLM; use another model",
-                s->dir, name);
+                s->file, name);
     t->qk_norm = strcmp(t->arch, "qwen3moe") == 0;
     return KT_OK;
 }
@@ -354,18 +348,32 @@ static kt_status read_numbers(const struct src *s, struct mdl_traits *t)
     return read_rope(s, t);
 }
 
-kt_status mdl_traits_hf(struct mdl *m, kt_err *err)
+static kt_status read_root(struct src *s)
 {
     json_error_t je;
-    json_t *root = json_loads(m->config_json, JSON_REJECT_DUPLICATES, &je);
+    json_t *root = json_loads(s->m->config_json, JSON_REJECT_DUPLICATES, &je);
     if (root == NULL)
-        KT_FAIL(err, KT_E_FORMAT, "%s/config.json: line %d: %s; correct the file", m->dir, je.line,
+        KT_FAIL(s->err, KT_E_FORMAT, "%s: line %d: %s; correct the file", s->file, je.line,
                 je.text);
-    struct src s = {.m = m, .dir = m->dir, .j = root, .err = err};
+    s->j = root;
     kt_status st = json_is_object(root)
-                       ? read_numbers(&s, &m->t)
-                       : err_set(err, KT_E_FORMAT, 0, __func__,
-                                 "%s/config.json: is not a JSON object; correct the file", m->dir);
+                       ? read_numbers(s, &s->m->t)
+                       : err_set(s->err, KT_E_FORMAT, 0, __func__,
+                                 "%s: is not a JSON object; correct the file", s->file);
     json_decref(root);
+    return st;
+}
+
+/* A configuration alone has a path of its own; a checkpoint's lies in its directory. */
+kt_status mdl_traits_hf(struct mdl *m, kt_err *err)
+{
+    struct strbuf name = {0};
+    struct src s = {.m = m, .err = err, .file = m->path};
+    if (strcmp(m->path, m->dir) == 0) {
+        sb_printf(&name, "%s/config.json", m->dir);
+        s.file = sb_ok(&name) ? name.data : "config.json";
+    }
+    kt_status st = read_root(&s);
+    sb_free(&name);
     return st;
 }

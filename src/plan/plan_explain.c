@@ -264,7 +264,9 @@ static void explain_gpu(struct work *w, const struct plan_gpu *q)
     else if (q->node != g->node)
         sb_printf(&y, "%s is near node %d, which is no pool: nearest pool", g->pci, g->node);
     else
-        sb_printf(&y, "%s says that %s is near node %d", g->node_origin, g->pci, g->node);
+        sb_printf(&y, "%s says that %s is near node %d",
+                  strcmp(g->node_origin, "unknown") == 0 ? "the profile" : g->node_origin, g->pci,
+                  g->node);
     struct plan_decision *d = decide(w, id, &v, &y, "model");
     if (d != NULL)
         d->confidence = g->node < 0 || q->moved ? "low" : "medium";

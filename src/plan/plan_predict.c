@@ -230,10 +230,11 @@ static bool start(struct builder *b, struct plan_model *m, struct plan_predictio
 static void decode(struct plan_model *m, uint32_t streams, struct plan_prediction *p)
 {
     struct builder b;
-    if (!start(&b, m, p))
-        return;
+    bool known = start(&b, m, p);
     p->streams = p->tokens = streams;
     p->at_tokens = m->o.at_tokens;
+    if (!known)
+        return;
     b.tokens = streams;
     dense_part(&b, SHAPE_ATTENTION, "attention");
     kv_decode(&b);

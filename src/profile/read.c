@@ -66,8 +66,11 @@ kt_status profile_read(const char *path, struct profile **out, kt_err *err)
     char *text;
     size_t len;
     *out = NULL;
-    KT_TRY(file_read(path, PROFILE_MAX_BYTES, &text, &len, err));
-    kt_status st = profile_parse(text, len, path, out, err);
+    kt_status st = file_read(path, PROFILE_MAX_BYTES, &text, &len, err);
+    if (st == KT_E_NOT_FOUND)
+        KT_FAIL(err, st, "%s: there is no such profile; kttune probe -o FILE makes one", path);
+    KT_TRY(st);
+    st = profile_parse(text, len, path, out, err);
     mem_free(text);
     return st;
 }

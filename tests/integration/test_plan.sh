@@ -30,7 +30,6 @@ expect 3 'does not fit' -- "$kttune" plan --profile "$small" -m "$deepseek" --fo
 expect 3 '^  3\. .* more memory' -- "$kttune" plan --profile "$small" -m "$KT_SRCDIR/profiles/shapes/kimi-k2.config.json"
 expect 3 '^  1\. ' -- "$kttune" plan --profile "$small" -m "$qwen"
 expect 1 'give one of --profile' -- "$kttune" plan -m "$qwen"
-expect 1 'usage:' -- "$kttune" plan --profile "$profile"
 expect 1 '--set' -- "$kttune" plan --profile "$profile" -m "$qwen" --set nothing=1
 expect 1 'no weight format' -- "$kttune" plan --profile "$profile" -m "$qwen" --format q99
 expect 4 'schema' -- "$kttune" plan --profile "$qwen" -m "$qwen"
@@ -78,12 +77,31 @@ expect 0 '^  -> profile  *12 ' -- "$kttune" explain threads.node0 --profile "$KT
 expect 0 'runner-up' -- "$kttune" explain threads.node0 --profile "$KT_SRCDIR/profiles/example.json"
 expect 0 '^  -> default  *16 ' -- "$kttune" explain parallel --profile "$profile"
 expect 0 '^  -> cost model' -- "$kttune" explain kv.tokens --profile "$profile" -m "$qwen"
+demo=$KT_SRCDIR/models/demo
+expect 0 '^ctx = 2048, by default' -- "$kttune" explain ctx --profile "$profile" -m "$demo"
+expect 0 '^kv.tokens = 32768, by cost model' -- "$kttune" explain kv.tokens --profile "$profile" -m "$demo"
+expect 0 '^kv.tokens = 8192, by cost model' -- "$kttune" explain kv.tokens --profile "$profile" -m "$demo" --option parallel=4
+expect 0 'experts have another format' -- "$kttune" explain kernel.gemm.q8_0 --profile "$profile" -m "$demo"
+expect 0 "the engine's own rule" -- "$kttune" explain tune.claim_rows --profile "$profile" -m "$demo"
+expect 1 'nothing is known' -- "$kttune" explain kernel.gemv.no_such --profile "$profile"
+expect 1 'expected NAME=VALUE with one of threads' -- "$kttune" explain ctx --profile "$profile" --option foo=1
+expect 1 'threads=x: expected a number' -- "$kttune" explain ctx --profile "$profile" --option threads=x
+expect 1 'pages=x: expected thp' -- "$kttune" explain ctx --profile "$profile" --option pages=x
+expect 1 '-m MODEL is missing' -- "$kttune" plan --profile "$profile"
+expect 1 'ctx x: must be a number from 1' -- "$kttune" plan --profile "$profile" -m "$qwen" --ctx x
+expect 1 'no option --foo' -- "$kttune" plan --foo
+expect 1 'there is no such profile' -- "$kttune" plan --profile /nonexistent -m "$qwen"
+expect 0 'decode, 1 stream at 1024 tokens.*not predicted' -- "$kttune" plan --topology 'syn:[numa(memory=256GB)] core:8 pu:1' -m "$qwen"
+if [ -w /dev/full ]; then
+    "$kttune" inspect "$demo" >/dev/full 2>"$tmp/err" && { echo "inspect on a full disk: exit 0"; bad=1; }
+    grep -q 'standard output: cannot write' "$tmp/err" || { echo "a full disk is not told"; bad=1; }
+fi
 expect 1 'nothing is known' -- "$kttune" explain no.such --profile "$profile"
 
 expect 0 '^0 differences' -- "$kttune" diff "$profile" "$profile"
 expect 5 'gpus' -- "$kttune" diff "$profile" "$KT_SRCDIR/profiles/xeon-6454s-2s-8xl20.json"
 expect 5 'same within noise' -- "$kttune" diff --all "$profile" "$KT_SRCDIR/profiles/xeon-6454s-2s-8xl20.json"
 expect 4 'schema' -- "$kttune" diff "$profile" "$qwen"
-expect 1 'usage:' -- "$kttune" diff "$profile"
+expect 1 'two profiles are needed' -- "$kttune" diff "$profile"
 [ $bad = 0 ] && echo "plan, explain and diff answer as documented"
 exit $bad

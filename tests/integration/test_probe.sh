@@ -72,7 +72,7 @@ expect 0 '"measurements"' -- "$kttune" show --json host.json
 expect 0 'fields match this machine' -- "$kttune" verify --no-measure host.json
 expect 0 'why:' -- "$kttune" explain threads.total --profile host.json
 expect 1 'nothing is known' -- "$kttune" explain no.such --profile host.json
-expect 1 'cannot open' -- "$kttune" show absent.json
+expect 1 'kttune probe -o FILE makes one' -- "$kttune" show absent.json
 expect 1 'no option' -- "$kttune" show --wrong
 expect 1 'usage' -- "$kttune" probe --wrong
 expect 0 'usage' -- "$kttune" probe --help

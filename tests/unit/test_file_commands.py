@@ -4,6 +4,7 @@ Exit codes: 0 pass, 1 fail, 77 no program.
 """
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -203,6 +204,32 @@ def test_synth(tmp):
     run("synth", "--config", config, "--layers", "x", "-o", c, code=1)
 
 
+def test_killed_synth(tmp):
+    """A large file that is interrupted leaves nothing (where the file system can do that: O_TMPFILE)."""
+    here = os.path.join(tmp, "killed")
+    os.mkdir(here)
+    config = os.path.join(here, "config.json")
+    shape = json.load(open(os.path.join(DEMO, "config.json")))
+    shape.update(hidden_size=2048, moe_intermediate_size=2048, num_hidden_layers=8)
+    json.dump(shape, open(config, "w"))
+    p = subprocess.Popen([KTTUNE, "synth", "--config", config, "--format", "f32", "-o", os.path.join(here, "big.gguf")], stdout=subprocess.DEVNULL)
+    try:
+        p.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        p.send_signal(signal.SIGINT)
+        assert p.wait() == -signal.SIGINT
+        left = [f for f in os.listdir(here) if f != "config.json"]
+        assert not left or not hasattr(os, "O_TMPFILE"), left
+
+
+def test_names_the_file(tmp):
+    bad = os.path.join(tmp, "bad-shape.json")
+    open(bad, "w").write('{"hidden_size": 64,')
+    assert "bad-shape.json: line" in run("synth", "--config", bad, "-o", os.path.join(tmp, "x.gguf"), code=6)
+    assert "is a directory" in run("convert", DEMO, "-o", tmp, code=1)
+    assert "this is JSON" in run("inspect", bad, code=6)
+
+
 def test_inspect(tmp):
     j = json.loads(run("inspect", DEMO, "--json"))
     assert j["can_be_served"] and j["traits"]["layers"] == 4 and j["container"] == "safetensors"
@@ -228,7 +255,7 @@ def main():
     if not os.path.exists(KTTUNE):
         print("no kttune in the build directory")
         return 77
-    for test in (test_convert, test_convert_errors, test_synth, test_inspect):
+    for test in (test_convert, test_convert_errors, test_synth, test_killed_synth, test_names_the_file, test_inspect):
         with tempfile.TemporaryDirectory() as tmp:
             test(tmp)
         print("ok", test.__name__)
