@@ -65,6 +65,8 @@ void engine_opts_from(const struct options *o, kt_engine_opts *e)
 static kt_status open_tokenizer(const struct options *o, kt_tokenizer **out, kt_err *err)
 {
     kt_status st = kt_tokenizer_open(o->model, o->chat_template, out, err);
+    if (st == KT_E_NOT_FOUND && access(o->model, F_OK) != 0)
+        KT_FAIL(err, st, "-m %.160s: there is no such file or directory", o->model);
     if (st == KT_E_NOT_FOUND) {
         char why[300];
         snprintf(why, sizeof why, "%.299s", err->msg);

@@ -287,7 +287,7 @@ static int serve(struct app *a)
     sched_close(a->sched);
     kt_engine_close(a->engine);
     kt_tokenizer_close(a->tok);
-    met_close(a->met.reg);
+    app_metrics_close(a);
     bridge_close(a->bridge);
     return l.exit_code;
 }
@@ -302,8 +302,10 @@ static int ask_health(const struct options *o)
         "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     struct timeval limit = {5, 0};
     snprintf(port, sizeof port, "%u", (unsigned)o->port);
-    if (getaddrinfo(o->host, port, &hint, &ai) != 0)
+    if (getaddrinfo(o->host, port, &hint, &ai) != 0) {
+        log_error("--host %.100s: no such address", o->host);
         return EX_UNAVAILABLE;
+    }
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool up = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
               connect(fd, ai->ai_addr, ai->ai_addrlen) == 0 &&
@@ -312,7 +314,13 @@ static int ask_health(const struct options *o)
     freeaddrinfo(ai);
     if (fd >= 0)
         close(fd);
-    return up && strncmp(reply + 8, " 200", 4) == 0 ? 0 : EX_UNAVAILABLE;
+    if (up && strncmp(reply + 8, " 200", 4) == 0)
+        return 0;
+    if (up)
+        log_error("%s port %s is not ready: %.12s", o->host, port, reply);
+    else
+        log_error("no answer from %s port %s; is ktserve running there?", o->host, port);
+    return EX_UNAVAILABLE;
 }
 
 static int set_log_level(const char *name)
