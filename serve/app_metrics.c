@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "config.h"
@@ -26,6 +27,7 @@ static const double request_bounds[] = {.5, 1,   2,   5,   10,   20,   30,
                                         60, 120, 300, 600, 1200, 2400, 4800};
 static const double count_bounds[] = {1,   2,   4,    8,    16,   32,   64,   128,
                                       256, 512, 1024, 2048, 4096, 8192, 16384};
+#define BANDWIDTH_WINDOW_NS 10000000000u
 #define BOUNDS(b) b, sizeof b / sizeof b[0]
 
 /* clang-format off */
@@ -54,6 +56,7 @@ static const struct met_def
     d_layer = {MET_COUNTER, "kt_layer_time_seconds_total", "Time in parts of the layers.", {"part", "device"}, NULL, 0},
     d_expert = {MET_COUNTER, "kt_expert_tokens_total", "Token-expert pairs computed.", {"model", "device"}, NULL, 0},
     d_read = {MET_COUNTER, "kt_weight_read_bytes_total", "Bytes of weights that steps read.", {"node"}, NULL, 0},
+    d_bandwidth = {MET_GAUGE, "kt_memory_bandwidth_ratio", "Bytes that decode steps read a second over the node's read rate in the profile; of the latest 10 s or more.", {"node"}, NULL, 0},
     d_misplaced = {MET_GAUGE, "kt_numa_pages_misplaced", "Weight pages of a pool that lay on another node after loading.", {"node"}, NULL, 0},
     d_memory = {MET_GAUGE, "kt_memory_bytes", "Memory of the engine by use.", {"place", "class"}, NULL, 0},
     d_http = {MET_COUNTER, "kt_http_requests_total", "HTTP requests by API and status; 499: client gone.", {"api", "code"}, NULL, 0},
@@ -182,6 +185,23 @@ static void collect_process(struct app *a)
     met_set(a->met.throttled, throttled_seconds());
 }
 
+/* Every pool reads its share of the weights, and keys and values lie evenly over the nodes. A new
+ * value comes after 10 s and some decoding: who scrapes, and how many do, does not matter. */
+static void set_bandwidth(struct app_metrics *m, const struct sched_view *v, uint64_t now)
+{
+    double seconds = (double)(v->decode_ns - m->seen.decode_ns) * 1e-9;
+    double weights = (double)(v->decode_weight_bytes - m->seen.decode_weight_bytes);
+    double kv = (double)(v->decode_kv_bytes - m->seen.decode_kv_bytes) / m->n_pools;
+    if (seconds <= 0 || (m->seen.decode_ns > 0 && now - m->seen_at_ns < BANDWIDTH_WINDOW_NS))
+        return;
+    for (uint32_t p = 0; p < m->n_pools; p++)
+        if (m->pools[p].bandwidth != NULL)
+            met_set(m->pools[p].bandwidth, (weights * m->pools[p].weight_share + kv) / seconds /
+                                               m->pools[p].read_bytes_per_second);
+    m->seen = *v;
+    m->seen_at_ns = now;
+}
+
 static void collect(void *user)
 {
     struct app *a = user;
@@ -205,7 +225,9 @@ static void collect(void *user)
     met_set(m->layer_time[0], (double)st.attn_ns * 1e-9);
     met_set(m->layer_time[1], (double)st.moe_ns * 1e-9);
     met_set(m->layer_time[3], (double)st.other_ns * 1e-9);
-    met_set(m->weight_read, (double)st.weight_read_bytes);
+    for (uint32_t p = 0; p < m->n_pools; p++)
+        met_set(m->pools[p].weight_read, (double)st.weight_read_bytes * m->pools[p].weight_share);
+    set_bandwidth(m, &v, clock_ns());
     met_set(m->expert_tokens, (double)st.expert_tokens);
 }
 
@@ -232,6 +254,39 @@ bool app_metrics_init(struct app *a)
     m->max_fds = one(a, &d_max_fds, NULL, NULL);
     met_on_collect(m->reg, collect, a);
     return met_ok(m->reg);
+}
+
+static bool init_pools(struct app *a)
+{
+    struct app_metrics *m = &a->met;
+    kt_pool_info pool;
+    m->n_pools = a->info.n_pools;
+    m->pools = mem_calloc(m->n_pools, sizeof *m->pools);
+    if (m->pools == NULL)
+        return false;
+    for (uint32_t p = 0; p < m->n_pools && kt_engine_get_pool(a->engine, p, &pool); p++) {
+        struct pool_met *o = &m->pools[p];
+        char node[16] = "all";
+        if (pool.node >= 0)
+            snprintf(node, sizeof node, "%d", pool.node);
+        if (pool.pages_known)
+            met_set(one(a, &d_misplaced, node, NULL), (double)pool.pages_misplaced);
+        o->weight_read = one(a, &d_read, node, NULL);
+        o->weight_share = pool.row_share;
+        o->read_bytes_per_second = pool.read_bytes_per_second;
+        if (pool.read_bytes_per_second > 0)
+            o->bandwidth = one(a, &d_bandwidth, node, NULL);
+    }
+    return true;
+}
+
+void app_metrics_close(struct app *a)
+{
+    met_close(a->met.reg);
+    mem_free(a->met.pools);
+    a->met.reg = NULL;
+    a->met.pools = NULL;
+    a->met.n_pools = 0;
 }
 
 bool app_metrics_loaded(struct app *a)
@@ -262,15 +317,8 @@ bool app_metrics_loaded(struct app *a)
         m->memory[k] = one(a, &d_memory, "host", classes[k]);
         met_set(m->memory[k], bytes[k]);
     }
-    kt_pool_info pool;
-    for (uint32_t p = 0; kt_engine_get_pool(a->engine, p, &pool); p++) {
-        char node[16] = "all";
-        if (pool.node >= 0)
-            snprintf(node, sizeof node, "%d", pool.node);
-        if (pool.pages_known)
-            met_set(one(a, &d_misplaced, node, NULL), (double)pool.pages_misplaced);
-    }
-    m->weight_read = one(a, &d_read, i->n_pools == 1 ? "0" : "all", NULL);
+    if (!init_pools(a))
+        return false;
     m->expert_tokens = one(a, &d_expert, a->model_id, i->n_pools == 1 ? "cpu0" : "cpu");
     met_set(m->kv_capacity, (double)i->kv_pages * i->kv_page_tokens);
     met_set(m->load_seconds, i->load_seconds);

@@ -19,8 +19,14 @@ struct app_metrics {
     struct sched_metrics sched;
     struct met *http[MET_APIS][MET_CODES], *rejected[MET_REASONS], *auth_failures, *unknown_fields;
     struct met *connections[2], *running, *waiting;
-    struct met *kv_ratio, *kv_capacity, *load_seconds, *layer_time[4], *weight_read, *expert_tokens,
-        *memory[3];
+    struct met *kv_ratio, *kv_capacity, *load_seconds, *layer_time[4], *expert_tokens, *memory[3];
+    struct pool_met { /* of a pool; bandwidth NULL: no read rate of its node is known */
+        struct met *weight_read, *bandwidth;
+        double weight_share, read_bytes_per_second;
+    } * pools; /* [n_pools] */
+    uint32_t n_pools;
+    uint64_t seen_at_ns; /* when bandwidth was computed, and from which totals */
+    struct sched_view seen;
     struct met *profile_state[4];
     struct met *throttled, *cpu_seconds, *resident, *start_time, *open_fds, *max_fds;
 };
@@ -29,6 +35,7 @@ struct app_metrics {
 bool app_metrics_init(struct app *a);
 /* Families that need facts of the loaded engine. */
 bool app_metrics_loaded(struct app *a);
+void app_metrics_close(struct app *a); /* the registry too */
 void app_metrics_done(struct app *a, const char *route, int status);
 void app_metrics_rejected(struct app *a, const char *reason);
 

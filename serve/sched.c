@@ -36,6 +36,7 @@ struct sched {
     _Atomic uint32_t running_view;
     _Atomic uint64_t moved_ns,
         duration_ns; /* last loop turn with work, 0 when idle; smoothed request duration */
+    _Atomic uint64_t decode_ns, decode_weight_bytes, decode_kv_bytes; /* see sched_view */
 
     /* engine thread */
     struct kts_job *queue, **queue_last;
@@ -46,6 +47,7 @@ struct sched {
     float *rows;          /* [max_seqs][vocab] */
     float *prompt_rows;   /* [PROMPT_ROWS][vocab] */
     double prefill_ns_per_token;
+    uint64_t weight_bytes, kv_bytes; /* that all steps so far read */
     struct seq_env env;
 };
 
@@ -193,6 +195,9 @@ void sched_get_view(struct sched *s, struct sched_view *v)
     pthread_mutex_unlock(&s->lock);
     v->running = atomic_load(&s->running_view);
     v->idle_ns = moved == 0 || moved > now ? 0 : now - moved;
+    v->decode_ns = atomic_load(&s->decode_ns);
+    v->decode_weight_bytes = atomic_load(&s->decode_weight_bytes);
+    v->decode_kv_bytes = atomic_load(&s->decode_kv_bytes);
     double seconds =
         (double)atomic_load(&s->duration_ns) * 1e-9 * (v->waiting + 1) / s->info.max_seqs;
     v->retry_after_s = seconds < 1 ? 1 : seconds > 60 ? 60 : (uint32_t)(seconds + 0.5);
@@ -579,6 +584,20 @@ static void step_failed(struct sched *s, uint32_t n, kt_status st, const kt_err 
     }
 }
 
+/* What the step read counts beside its time when it was a decode step (ns > 0). */
+static void count_reads(struct sched *s, uint64_t ns)
+{
+    kt_engine_stats st;
+    kt_engine_get_stats(s->c.engine, &st);
+    if (ns > 0) {
+        atomic_fetch_add(&s->decode_ns, ns);
+        atomic_fetch_add(&s->decode_weight_bytes, st.weight_read_bytes - s->weight_bytes);
+        atomic_fetch_add(&s->decode_kv_bytes, st.kv_read_bytes - s->kv_bytes);
+    }
+    s->weight_bytes = st.weight_read_bytes;
+    s->kv_bytes = st.kv_read_bytes;
+}
+
 /* Build and run one step. false: nothing could be stepped. */
 static bool step(struct sched *s)
 {
@@ -597,6 +616,7 @@ static bool step(struct sched *s)
     uint64_t now = clock_ns();
     met_observe(n > n_decode ? s->c.met.step_prefill : s->c.met.step_decode,
                 (double)(now - start) * 1e-9);
+    count_reads(s, n == n_decode ? now - start : 0);
     met_observe(s->c.met.step_tokens, tokens);
     if (n > n_decode && tokens > n_decode) {
         double each = (double)(now - start) / tokens;

@@ -58,6 +58,9 @@ struct sched_view {
     uint32_t retry_after_s; /* 1..60: estimate for the queue */
     bool draining, broken;
     uint64_t idle_ns; /* since the loop last moved while it had work; 0 when idle */
+    /* steps without prompt tokens, in all: their time, and the weights, keys and values they read
+     */
+    uint64_t decode_ns, decode_weight_bytes, decode_kv_bytes;
 };
 void sched_get_view(struct sched *s, struct sched_view *v);
 

@@ -198,8 +198,9 @@ typedef struct kt_pool_info {
     uint64_t weight_bytes; /**< packed */
     uint64_t weight_pages; /**< pages of them that the kernel showed after packing; 0 on hosts with
                               one node, where there is nothing to look for */
-    uint64_t pages_misplaced; /**< of these, on a node that is not the pool's */
-    bool pages_known;         /**< false: the kernel (a container's filter) did not answer */
+    uint64_t pages_misplaced;     /**< of these, on a node that is not the pool's */
+    bool pages_known;             /**< false: the kernel (a container's filter) did not answer */
+    double read_bytes_per_second; /**< best read rate of its node in the profile; 0: none */
 } kt_pool_info;
 /** Facts about pool 0 <= pool < kt_engine_info.n_pools, from the load; false beyond the last. */
 KT_API bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info);

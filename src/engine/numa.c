@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/place.h"
+#include "profile/profile.h"
 
 #define BATCH 512 /* pages of one question to the kernel */
 
@@ -295,5 +296,10 @@ bool eng_pool_info(const struct kt_engine *e, uint32_t pool, kt_pool_info *info)
 
 bool kt_engine_get_pool(const kt_engine *e, uint32_t pool, kt_pool_info *info)
 {
-    return eng_pool_info(e, pool, info);
+    if (!eng_pool_info(e, pool, info))
+        return false;
+    for (uint32_t i = 0; e->profile != NULL && i < e->profile->n_knees; i++)
+        if (e->profile->knees[i].node == info->node)
+            info->read_bytes_per_second = e->profile->knees[i].read_bytes_per_second;
+    return true;
 }

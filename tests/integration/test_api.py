@@ -399,7 +399,10 @@ def metric_names():
     with open(os.path.join(kts.SRC, "tests", "integration", "metric_names.txt"), encoding="utf-8") as f:
         want = {line.strip() for line in f if line.strip() and not line.startswith("#")}
     optional = {"kt_cpu_throttled_seconds_total", "kt_host_profile_info", "kt_host_profile_spot_ratio", "kt_host_profile_timestamp_seconds",
-                "kt_plan_predicted_decode_seconds"}
+                "kt_plan_predicted_decode_seconds", "kt_memory_bandwidth_ratio"}
+    with open(os.path.join(kts.SRC, "docs", "METRICS.md"), encoding="utf-8") as f:
+        told = {line.split("`")[1] for line in f if line.startswith("| `") and not set("( {") & set(line.split("`")[1])}
+    assert told == want, (sorted(told - want), sorted(want - told))
     assert names - optional == want - optional, (sorted(names - want), sorted(want - names))
 
 

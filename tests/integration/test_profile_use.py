@@ -69,6 +69,12 @@ def spot_check():
         assert 1 <= len(ratios) <= 3 and all(0 < v < math.inf for v in ratios.values()), ratios
         predicted = [v for k, v in s.metrics().items() if k.startswith("kt_plan_predicted_decode_seconds{")]
         assert len(predicted) == 1 and 1e-6 < predicted[0] < 10, predicted
+        assert s.post("/v1/chat/completions", kts.chat("What is the capital of Italy?"))[0] == 200
+        m = s.metrics()
+        share = {k: v for k, v in m.items() if k.startswith("kt_memory_bandwidth_ratio{")}
+        read = {k: v for k, v in m.items() if k.startswith("kt_weight_read_bytes_total{")}
+        assert {k.split("{")[1] for k in share} == {k.split("{")[1] for k in read}, (share, read)  # one of each per node
+        assert share and all(0 < v < 100 for v in share.values()), share
     with kts.Server("--profile", path, "--profile-check", "fields") as s:
         name, m = state(s)
         assert name == "match" and not [k for k in m if k.startswith("kt_host_profile_spot_ratio{")], name
