@@ -52,12 +52,13 @@ struct tok {
 } __attribute__((aligned(64)));
 
 /* The tokens of a block. Codes of groups 2i and 2i + 1 begin at q[n] + i * stride: in the caller's
- * rows, or in copy, line after line in the order of the loops. */
+ * rows, or in copy, line after line in the order of the loops; without gaps, because lines a power
+ * of two apart would crowd into half of the cache sets. */
 struct side {
     struct tok x[BLOCK];
     const int8_t *q[BLOCK];
     size_t stride;
-    int8_t copy[SEG_GROUPS / 2][BLOCK][2 * KERN_GROUP] __attribute__((aligned(64)));
+    int8_t copy[SEG_GROUPS / 2 * BLOCK][2 * KERN_GROUP] __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
 /* What a panel's segment needs. */
@@ -208,16 +209,16 @@ IN void prepare(const struct kern_mm *a, int t, uint32_t t0, const struct job *b
     struct side *s = b->x;
     const bool copy = a->row1 - a->row0 >= COPY_PANELS * KERN_PANEL;
     const __mmask16 m = (__mmask16)((1u << b->len) - 1);
-    s->stride = copy ? sizeof s->copy[0] : 2 * KERN_GROUP;
+    s->stride = copy ? b->n * sizeof s->copy[0] : 2 * KERN_GROUP;
     for (uint32_t i = 0; i < b->n; i++) {
         const size_t at = token(a, t0 + i), g = at * a->ldg + b->g0;
         const int8_t *q = a->q + at * a->ldq + (size_t)b->g0 * KERN_GROUP;
         struct tok *x = &s->x[i];
         struct prep p;
-        s->q[i] = copy ? s->copy[0][i] : q;
+        s->q[i] = copy ? s->copy[i] : q;
         for (uint32_t j = 0; copy && j < b->len; j += 2)
             _mm512_store_si512(
-                s->copy[j / 2][i],
+                s->copy[j / 2 * b->n + i],
                 _mm512_maskz_loadu_epi8(b->len - j >= 2 ? ~(__mmask64)0 : 0xffffffffu, q + 32 * j));
         _mm512_store_ps(x->scale, _mm512_maskz_loadu_ps(m, a->scale + g));
         if (two_dots(t) && !has_half_mins(t)) {
@@ -269,7 +270,7 @@ IN void strip(const struct kern_mm *a, int t, struct job *b, uint32_t t0, const 
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
     const struct p16 l = p16_of(t);
     const uint8_t *first = (const uint8_t *)a->w + row[0] / KERN_PANEL * panel;
-    float sum[STRIP][BLOCK][KERN_PANEL] __attribute__((aligned(64)));
+    float sum[STRIP * BLOCK][KERN_PANEL] __attribute__((aligned(64)));
     for (b->g0 = 0; b->g0 < groups; b->g0 += SEG_GROUPS) {
         const bool last = groups - b->g0 <= SEG_GROUPS;
         b->len = last ? groups - b->g0 : SEG_GROUPS;
@@ -286,7 +287,7 @@ IN void strip(const struct kern_mm *a, int t, struct job *b, uint32_t t0, const 
             else
                 b->next = after != NULL ? after : b->w + panel;
             run(b);
-            join(a, b, t0, r, sum[s], last);
+            join(a, b, t0, r, sum + s * b->n, last);
         }
     }
 }

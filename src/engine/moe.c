@@ -97,15 +97,18 @@ void moe_gate_up(struct kt_engine *e, uint32_t worker, const struct moe_run *r)
 {
     uint32_t rows = r->gate[0].part[e->worker[worker].pool].rows, n_active = r->groups->n_active,
              units = (rows + RUN_ROWS - 1) / RUN_ROWS, at = 0, least = UINT32_MAX;
-    uint64_t total = 0, first = 0, from, to;
+    uint64_t all = 0, first = 0, from, to;
     for (uint32_t a = 0; a < n_active; a++) {
         uint32_t cost = cost_of(tokens_of(r, a));
-        total += (uint64_t)units * cost;
+        all += cost;
         least = cost < least ? cost : least;
     }
+    /* many tokens an expert: runs as long as other GEMM phases claim, because every claim prepares
+     * the tokens' columns for its gate and up rows */
+    uint64_t most = (uint64_t)e->knobs.claim_rows / RUN_ROWS * LEAST_COST,
+             tiles = n_active > 0 ? all / n_active * (e->knobs.gemm_claim_rows / RUN_ROWS) : 0;
     struct eng_cut cut;
-    eng_cut_begin(e, worker, &cut, total, least,
-                  (uint64_t)e->knobs.claim_rows / RUN_ROWS * LEAST_COST);
+    eng_cut_begin(e, worker, &cut, units * all, least, most > tiles ? most : tiles);
     /* unit u of the active expert `at` starts at first + u * cost, and belongs to the claim in
      * which it starts */
     while (eng_cut_next(e, worker, &cut, &from, &to))
