@@ -223,7 +223,10 @@ static int parse(int argc, char **argv, struct args *a)
         } else if (i + 1 < argc && option(a, argv[i], argv[i + 1])) {
             i++;
         } else {
-            fprintf(stderr, "kttune verify: no option '%s'\n%s", argv[i], help);
+            fprintf(stderr,
+                    "kttune verify: '%s%s%s': no such option, or not a value of it; kttune verify "
+                    "--help tells the options\n",
+                    argv[i], i + 1 < argc ? " " : "", i + 1 < argc ? argv[i + 1] : "");
             return EXIT_USAGE;
         }
     }

@@ -360,23 +360,25 @@ static void devices(struct task *t)
 void cost_rates_read(const struct cost_ask *a, struct cost_rates *r,
                      struct cost_source source[COST_CONSTANTS])
 {
-    static const char *const symbols[COST_CONSTANTS][2] = {{"B_C", "bytes_per_second"},
-                                                           {"P_C", "ops_per_second"},
-                                                           {"B_D", "bytes_per_second"},
-                                                           {"B_P", "bytes_per_second"},
-                                                           {"B_G", "bytes_per_second"},
-                                                           {"P_G", "ops_per_second"},
-                                                           {"eta", "ratio"},
-                                                           {"barrier", "seconds"},
-                                                           {"s", "seconds"},
-                                                           {"g0", "seconds"},
-                                                           {"mrg", "seconds"},
-                                                           {"a_g", "seconds"}};
+    static const char *const symbols[COST_CONSTANTS][3] = {
+        {"B_C", "bytes_per_second", "experts read by the CPU"},
+        {"P_C", "ops_per_second", "operations of the CPU"},
+        {"B_D", "bytes_per_second", "peak of the memory"},
+        {"B_P", "bytes_per_second", "link to the device"},
+        {"B_G", "bytes_per_second", "experts read by the device"},
+        {"P_G", "ops_per_second", "operations of the device"},
+        {"eta", "ratio", "memory that the link takes"},
+        {"barrier", "seconds", "barrier of all threads"},
+        {"s", "seconds", "join of a layer"},
+        {"g0", "seconds", "launch of a kernel"},
+        {"mrg", "seconds", "merge of a layer"},
+        {"a_g", "seconds", "small kernels of a layer"}};
     struct task t = {a, source, 0};
     memset(source, 0, COST_CONSTANTS * sizeof *source);
     for (int c = 0; c < COST_CONSTANTS; c++) {
         source[c].symbol = symbols[c][0];
         source[c].unit = symbols[c][1];
+        source[c].what = symbols[c][2];
     }
     for (uint32_t i = 0; i < a->n_pools; i++)
         t.threads += a->pools[i].threads;

@@ -32,7 +32,7 @@ enum cost_origin { COST_MISSING, COST_RULE, COST_DATASHEET, COST_MEASURED };
 const char *cost_origin_name(enum cost_origin o);
 
 struct cost_source {
-    const char *symbol, *unit; /* "B_C", "bytes_per_second" */
+    const char *symbol, *unit, *what; /* "B_C", "bytes_per_second", words for people */
     double value;
     enum cost_origin origin;
     char from[160]; /* measurement id, or the rule */

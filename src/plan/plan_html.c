@@ -147,14 +147,15 @@ static void prediction(struct strbuf *b, const char *title, const struct plan_pr
 
 static void rates(struct strbuf *b, const struct plan_model *m)
 {
-    sb_puts(b, "<h2>Rates</h2><table><tr><th></th><th>value</th><th>unit</th><th>origin</th>"
-               "<th>from</th></tr>");
+    sb_puts(
+        b, "<h2>Rates</h2><table><tr><th></th><th>of</th><th>value</th><th>unit</th><th>origin</th>"
+           "<th>from</th></tr>");
     for (int i = 0; i < COST_CONSTANTS; i++) {
         const struct cost_source *s = &m->sources[i];
         if (s->origin == COST_MISSING || s->value <= 0)
             continue;
-        sb_printf(b, "<tr><td>%s</td><td class=n>%.4g</td><td>%s</td><td>%s</td><td>", s->symbol,
-                  s->value, s->unit, cost_origin_name(s->origin));
+        sb_printf(b, "<tr><td>%s</td><td>%s</td><td class=n>%.4g</td><td>%s</td><td>%s</td><td>",
+                  s->symbol, s->what, s->value, s->unit, cost_origin_name(s->origin));
         text(b, s->from);
         sb_puts(b, "</td></tr>");
     }

@@ -219,8 +219,8 @@ static void print_rates(const struct page *p, const struct plan_model *m)
     for (int i = 0; i < COST_CONSTANTS; i++) {
         const struct cost_source *s = &m->sources[i];
         if (s->origin != COST_MISSING && s->value > 0)
-            sb_printf(p->b, "  %-8s %12s   %s%-9s %s%s\n", s->symbol, value_text(s, v), DIM(p),
-                      cost_origin_name(s->origin), s->from, OFF(p));
+            sb_printf(p->b, "  %-8s %-28s %12s   %s%-9s %s%s\n", s->symbol, s->what,
+                      value_text(s, v), DIM(p), cost_origin_name(s->origin), s->from, OFF(p));
     }
 }
 

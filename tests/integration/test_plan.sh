@@ -40,6 +40,8 @@ expect 0 '3 threads' -- "$kttune" plan --profile "$profile" -m "$qwen" --format 
 # kernels of FP8 checkpoints are found by either name
 expect 0 'few tokens gemv_fp8' -- "$kttune" plan --profile "$profile" -m "$deepseek" --fast-tier auto
 expect 0 'few tokens gemv_fp8' -- "$kttune" plan --profile "$profile" -m "$qwen" --format f8_e4m3
+# every rate has words beside its symbol, and its origin
+expect 0 '^  B_C  *experts read by the CPU  *[0-9.]* GB/s  *datasheet ' -- "$kttune" plan --profile "$profile" -m "$qwen" --format mxfp4
 # the demo model, from its directory
 expect 0 'sizes from the file' -- "$kttune" plan --profile "$profile" -m "$KT_SRCDIR/models/demo"
 
