@@ -79,6 +79,7 @@ uint32_t space_add(struct space *s, const uint8_t *at)
     memcpy(s->at + (size_t)s->n * s->n_axes, at, s->n_axes);
     s->rank[s->n] = space_rank(s, at);
     s->prior[s->n] = 0;
+    s->total++;
     return s->n++;
 }
 

@@ -32,7 +32,7 @@ struct space_axis {
 struct space {
     struct space_axis axis[SPACE_AXES];
     uint32_t n_axes;
-    uint32_t total; /* combinations before anything was left out */
+    uint32_t total; /* combinations before anything was left out, and added ones */
     uint32_t n;     /* configs */
     uint32_t room;  /* for so many */
     uint8_t *at;    /* [n][n_axes] index of the value */

@@ -103,18 +103,23 @@ uint32_t tune_layout_threads(const struct tune_layouts *f, const struct outer_tr
 
 void tune_layout_tries(const struct tune_layouts *f, struct tune_job *j)
 {
-    uint64_t memory = host_memory_allowed(f->h), need = 2 * f->engine_bytes + SPARE_BYTES;
+    uint64_t memory = host_memory_allowed(f->h);
     j->n_tries = 0;
     pages(f, j);
     siblings(f, j);
     pools(f, j);
-    for (uint32_t i = 0; i < j->n_tries; i++)
-        if (j->tries[i].fate == OUTER_OPEN && memory != HOST_UNKNOWN_BYTES && need > memory) {
-            j->tries[i].fate = OUTER_REFUSED;
-            snprintf(j->tries[i].reason, sizeof j->tries[i].reason,
-                     "a fair comparison needs two engines at once, %.2f GiB; %.2f GiB were free",
-                     (double)need / 0x1p30, (double)memory / 0x1p30);
-        }
+    for (uint32_t i = 0; i < j->n_tries; i++) {
+        struct outer_try *t = &j->tries[i];
+        /* what is reserved is no part of the free memory: the second engine's weights are there */
+        uint64_t second = strcmp(t->value, "hugetlb") == 0 ? 0 : f->engine_bytes,
+                 need = f->engine_bytes + second + SPARE_BYTES;
+        if (t->fate != OUTER_OPEN || memory == HOST_UNKNOWN_BYTES || need <= memory)
+            continue;
+        t->fate = OUTER_REFUSED;
+        snprintf(t->reason, sizeof t->reason,
+                 "a fair comparison needs two engines at once, %.2f GiB; %.2f GiB were free",
+                 (double)need / 0x1p30, (double)memory / 0x1p30);
+    }
 }
 
 /* Put one config into the space: `from` with a value, and perhaps a number of threads, changed. */

@@ -227,11 +227,16 @@ static kt_status save(struct tune_state *s, kt_err *err)
     return st;
 }
 
+/* Notes of an earlier process that are still being given out are in the file already. */
+static bool worth_saving(const struct tune_state *s)
+{
+    return s->path != NULL && !s->failed && !s->journal.lost && s->journal.at >= s->journal.known &&
+           s->journal.n > s->journal.known;
+}
+
 kt_status state_mark(struct tune_state *s, kt_err *err)
 {
-    /* notes of an earlier process that are still being given out are in the file already */
-    if (s->path == NULL || s->failed || s->journal.lost || s->journal.at < s->journal.known ||
-        s->journal.n == s->journal.known || clock_seconds() - s->saved < s->every)
+    if (!worth_saving(s) || clock_seconds() - s->saved < s->every)
         return KT_OK;
     kt_status st = save(s, err);
     s->saved = clock_seconds();
@@ -241,7 +246,10 @@ kt_status state_mark(struct tune_state *s, kt_err *err)
 
 void state_end(struct tune_state *s, bool complete)
 {
+    kt_err err;
     if (s->path != NULL && complete)
         (void)unlink(s->path);
+    else if (worth_saving(s)) /* interrupted within a round, or the budget was used up */
+        (void)save(s, &err);
     journal_close(&s->journal);
 }

@@ -169,8 +169,9 @@ static double gib_of(uint64_t n, uint64_t each)
     return (double)n * gib(each);
 }
 
-/* Reserved pages on the pool's own nodes: bound memory that finds none ends the process. */
-static bool reserved_enough(const struct kt_engine *e, uint32_t p)
+/* Free reserved pages on the pool's own nodes, in bytes: bound memory that finds none ends the
+ * process. */
+static uint64_t reserved_bytes(const struct kt_engine *e, uint32_t p)
 {
     const struct plan_pool *q = &e->plan->pools[p];
     uint64_t have = 0;
@@ -180,7 +181,7 @@ static bool reserved_enough(const struct kt_engine *e, uint32_t p)
             if (g->page_bytes == 2u << 20 && (int32_t)g->node == q->mems[k])
                 have += g->free * g->page_bytes;
     }
-    return have >= e->arena_bytes[p] + (4u << 20);
+    return have;
 }
 
 /* Reserved pages that were asked for and are not there are an error; a tuning's are not worth one.
@@ -188,17 +189,18 @@ static bool reserved_enough(const struct kt_engine *e, uint32_t p)
 kt_status eng_settle_pages(struct kt_engine *e, kt_err *err)
 {
     uint32_t p = 0;
-    char why[160];
+    char why[200];
     if (e->page_kind != MEM_HUGETLB)
         return KT_OK;
-    while (p < e->n_pools && reserved_enough(e, p))
+    while (p < e->n_pools && reserved_bytes(e, p) >= e->arena_bytes[p] + (4u << 20))
         p++;
     if (p == e->n_pools)
         return KT_OK;
     snprintf(why, sizeof why,
-             "%.2f GiB of reserved 2 MiB pages are needed for the weights of a pool; reserve them "
-             "(vm.nr_hugepages)",
-             gib(e->arena_bytes[p]));
+             "%.2f GiB of reserved 2 MiB pages are needed for the weights of a pool, and %.2f GiB "
+             "are free on node %d; reserve them (vm.nr_hugepages)",
+             gib(e->arena_bytes[p] + (4u << 20)), gib(reserved_bytes(e, p)),
+             e->plan->pools[p].n_mems > 0 ? (int)e->plan->pools[p].mems[0] : 0);
     if (e->pages_tuned)
         return eng_tuned_pages_gone(e, why, err);
     KT_FAIL(err, KT_E_NOMEM, "--pages hugetlb: %s or leave the option out", why);

@@ -208,6 +208,9 @@ static void ties_are_broken_by_simplicity(void **state)
     assert_true(space_rank(&t.w.space, at) > plain); /* SMT */
     at[0] = 1;
     assert_true(space_rank(&t.w.space, at) < plain); /* but fewer threads come first */
+    uint32_t left_out = t.w.space.total - t.w.space.n;
+    assert_int_equal(space_add(&t.w.space, at), 2);
+    assert_int_equal(t.w.space.total - t.w.space.n, left_out); /* it is not one of these */
     trial_end(&t);
 }
 
@@ -260,6 +263,26 @@ static void hosts_offer_axes(void **state)
     tune_layout_tries(&f, &j);
     assert_int_equal(try_of(&j, "smt", "on")->fate, OUTER_ABSENT);
     assert_int_equal(try_of(&j, "pools", "1")->fate, OUTER_ABSENT);
+    host_free(h);
+}
+
+/* Reserved pages are beside the free memory: the second engine does not need both. */
+static void reserved_pages_hold_the_second_engine(void **state)
+{
+    struct host *h = stored("syn:node:1(memory=16GB) core:2 pu:1");
+    struct tune_layouts f = {h, (uint64_t)10 << 30, 1, 2};
+    struct tune_job j = {0};
+    (void)state;
+    h->env.hugetlb = mem_calloc(1, sizeof *h->env.hugetlb);
+    assert_non_null(h->env.hugetlb);
+    h->env.n_hugetlb = 1;
+    h->env.hugetlb[0] = (struct host_hugetlb){.page_bytes = 2u << 20, .total = 6000, .free = 6000};
+    tune_layout_tries(&f, &j);
+    assert_int_equal(try_of(&j, "pages", "hugetlb")->fate, OUTER_OPEN);
+    h->env.hugetlb[0].free = 5000; /* less than 10 GiB */
+    tune_layout_tries(&f, &j);
+    assert_int_equal(try_of(&j, "pages", "hugetlb")->fate, OUTER_ABSENT);
+    assert_non_null(strstr(try_of(&j, "pages", "hugetlb")->reason, "nr_hugepages"));
     host_free(h);
 }
 
@@ -448,6 +471,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_tried_says_why),
         cmocka_unit_test(ties_are_broken_by_simplicity),
         cmocka_unit_test(hosts_offer_axes),
+        cmocka_unit_test(reserved_pages_hold_the_second_engine),
         cmocka_unit_test(plans_with_smt_and_fewer_pools),
         cmocka_unit_test(gemm_replaces_gemv_where_it_is_faster),
         cmocka_unit_test(streams_are_carried_by_all_or_none),

@@ -56,11 +56,17 @@ struct deadly {
     uint32_t left; /* samples until then; 0: lives on */
 };
 
+/* An interruption after so many samples; 0: none. */
+static uint32_t stop_after;
+static volatile sig_atomic_t stop;
+
 static enum timer_result deadly_time(void *ctx, uint32_t config, uint32_t rep, double *seconds)
 {
     struct deadly *d = ctx;
     if (d->left > 0 && --d->left == 0)
         kill(getpid(), SIGKILL);
+    if (stop_after > 0 && --stop_after == 0)
+        stop = 1;
     return d->inner->time(d->inner->ctx, config, rep, seconds);
 }
 
@@ -115,6 +121,7 @@ static void search_noted(uint32_t seed, double budget, uint32_t kill_after, stru
                            .rank = table.space.rank,
                            .budget_seconds = s.seconds,
                            .seed = seed,
+                           .stop = &stop,
                            .progress = mark,
                            .user = &s};
     if (search_run(&in, &s.journal.timer, &r->out, &err) != KT_OK)
@@ -182,6 +189,30 @@ static void a_kill_before_the_first_round_costs_the_warm_up(void **state)
     search_noted(3, BUDGET, 0, &again);
     assert_int_equal(again.taken_over, 0);
     same_bytes(&whole.out, &again.out);
+}
+
+static void an_interruption_keeps_the_round_that_was_running(void **state)
+{
+    struct result whole, cut, resumed;
+    (void)state;
+    (void)unlink(path);
+    search_noted(5, BUDGET, 0, &whole);
+    for (uint32_t n = 30; n < 40; n += 4) { /* rounds are longer than this */
+        stop_after = n;
+        search_noted(5, BUDGET, 0, &cut);
+        stop = 0;
+        assert_true(cut.out.interrupted && cut.left);
+        assert_true(cut.out.samples >= n);
+        search_free(&cut.out);
+        struct search_out copy = whole.out;
+        copy.config = malloc(table.space.n * sizeof *copy.config);
+        assert_non_null(copy.config);
+        memcpy(copy.config, whole.out.config, table.space.n * sizeof *copy.config);
+        search_noted(5, BUDGET, 0, &resumed);
+        assert_true(resumed.taken_over >= n);
+        same_bytes(&copy, &resumed.out);
+    }
+    search_free(&whole.out);
 }
 
 static void a_greater_budget_goes_on(void **state)
@@ -275,6 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_search_goes_on),
         cmocka_unit_test(a_kill_before_the_first_round_costs_the_warm_up),
+        cmocka_unit_test(an_interruption_keeps_the_round_that_was_running),
         cmocka_unit_test(a_greater_budget_goes_on),
         cmocka_unit_test(damaged_notes_are_refused),
         cmocka_unit_test(without_memory_nothing_breaks),
