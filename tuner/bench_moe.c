@@ -180,6 +180,7 @@ static void report(const struct bench *b, enum dtype t, struct json_out *j)
         jo_object(j);
         jo_kuint(j, "tokens", p->ids.tokens);
         jo_kreal(j, "experts", experts.median);
+        jo_kuint(j, "calls", p->times);
         rounds_put(j, "ms", &s, 1e3);
         rounds_put(j, "gb_s", &bytes, 1e-9);
         rounds_put(j, "gops", &ops, 1e-9);
@@ -217,6 +218,7 @@ static void report_paced(void *ctx)
     struct json_out j;
     jo_init(&j, &text);
     jo_object(&j);
+    jo_kuint(&j, "calls", p->times);
     jo_kreal(&j, "seconds", p->seconds[0]);
     jo_kreal(&j, "gb_s", p->bytes[0] * 1e-9);
     jo_kreal(&j, "bandwidth_ratio", cold ? p->bytes[0] / c->read_bps[0] : (double)NAN);
@@ -330,7 +332,7 @@ static int parse(int argc, char **argv, struct bench *b)
                                 .ctx = b,
                                 .item = one_item,
                                 .warm_up = true,
-                                .warm = b->paced ? NULL : size_samples};
+                                .warm = size_samples};
     return -1;
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""kttune bench kernels: the JSON has every variant with figures and shares, refuses what it cannot do, and its table names the same kernels. Times are not judged."""
+"""kttune bench kernels: the JSON has every variant with figures and shares, refuses what it cannot do, and its table names the same kernels.
+kttune bench moe --paced: a sample of a short call is the mean of many calls, as without --paced. Times are not judged."""
 import json
 import os
 import subprocess
@@ -56,7 +57,21 @@ def test_refusals():
         assert out.returncode == 1 and out.stderr, args
 
 
+def test_paced():
+    """The operator takes far less than a sample's 30 ms, on any machine: the first call after a pause would be judged alone otherwise."""
+    args = ["--experts", "4", "--topk", "2", "--hidden", "128", "--inter", "64", "--tokens", "1", "--format", "q8_0", "--threads", "1", "--paced"]
+    p = subprocess.Popen([KTTUNE, "bench", "moe", *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == "ready\n"
+    p.stdin.write("\n")
+    p.stdin.flush()
+    row = json.loads(p.stdout.readline())
+    p.stdin.close()
+    assert p.wait(30) == 0
+    assert row["calls"] > 1 and row["seconds"] > 0, row
+
+
 def main():
+    test_paced()
     doc = test_json()
     test_table(doc)
     test_refusals()
