@@ -207,7 +207,7 @@ static void cpu_ops(struct task *t)
     if (m == NULL)
         return;
     uint32_t n = threads_of(m);
-    snprintf(from, sizeof from, "%.90s, %u of %u threads", text(m, "id"), t->threads, n);
+    snprintf(from, sizeof from, "%.90s of %u threads, scaled to %u", text(m, "id"), n, t->threads);
     found(t, COST_CPU_OPS, median(m) * t->threads / n, origin_of(a->p, m), from);
 }
 

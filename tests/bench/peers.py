@@ -152,7 +152,7 @@ def operator(a, method, tokens, rng):
     finally:
         for c in contenders:
             c.close()
-    name = method + (" exact" if exact else "")
+    name = method + (" canonical" if exact else "")
     row = {"method": name, "format": OURS[method], "tokens": tokens, "missing": missing}
     peers = [c.name for c in contenders if c.name != "ktserve"]
     mine = {c.name for c in contenders} >= {"ktserve"}
