@@ -212,7 +212,8 @@ def test_killed_synth(tmp):
     shape = json.load(open(os.path.join(DEMO, "config.json")))
     shape.update(hidden_size=2048, moe_intermediate_size=2048, num_hidden_layers=8)
     json.dump(shape, open(config, "w"))
-    p = subprocess.Popen([KTTUNE, "synth", "--config", config, "--format", "f32", "-o", os.path.join(here, "big.gguf")], stdout=subprocess.DEVNULL)
+    p = subprocess.Popen([KTTUNE, "synth", "--config", config, "--format", "f32", "-o", os.path.join(here, "big.gguf")], stdout=subprocess.DEVNULL,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # who runs tests in the background ignores it
     try:
         p.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
