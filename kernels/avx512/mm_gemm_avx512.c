@@ -1,13 +1,14 @@
 /* mm_gemm_avx512.c - block-format products for many tokens, AVX512 with VNNI and without.
  *
  * For up to BLOCK tokens and each segment of 512 columns, panel after panel: a group's weights are
- * decoded into 8 registers and all tokens of the block pass over them, STEP at a time, each adding
- * to its own line of sums in L1. So decoded weights are never stored, and out-of-order execution
- * decodes a group beside the products of the one before; an instruction stream of 8 dot products
- * with broadcast operands, convert, multiply, fma stays at 95 % and more of what it takes in
- * registers alone. Row sums meet in y, segment after segment in ascending order. Q2_K and Q3_K fold
- * their sub-scales into the codes, because the products still fit a byte. Bits equal ref/. Pure;
- * any thread.
+ * decoded into 8 registers and all tokens of the block pass over them, a few at a time, each adding
+ * to its own line of sums in L1. With VNNI two panels go side by side where the registers hold
+ * them: half the broadcasts of activations. So decoded weights are never stored, and out-of-order
+ * execution decodes a group beside the products of the one before; an instruction stream of 8 dot
+ * products with broadcast operands, convert, multiply, fma stays at 95 % and more of what it takes
+ * in registers alone. Row sums meet in y, segment after segment in ascending order. Q2_K and Q3_K
+ * fold their sub-scales into the codes, because the products still fit a byte. Bits equal ref/.
+ * Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__F16C__)
@@ -19,6 +20,7 @@
 #define BLOCK 64 /* their codes of a segment and what side holds of them: about L1 */
 #define STEP 4   /* tokens with accumulators in registers at a time */
 #define STRIP 16 /* panels for which activations are prepared once */
+#define PAIR 2   /* panels that share broadcasts: at most */
 
 /* Q2_K and Q3_K with sub-scales folded into the codes: code times sub-scale is a byte (0..3 times
  * 0..15, and -4..3 times -32..31, which is -124..128 and unsigned after 124 is added). Not where
@@ -48,7 +50,7 @@ struct tok {
     int32_t a[SEG_GROUPS];
     float scale[SEG_GROUPS];
     int32_t b[SEG_GROUPS];
-    float f[KERN_PANEL];
+    float f[PAIR][KERN_PANEL];
 } __attribute__((aligned(64)));
 
 /* The tokens of a block. Codes of groups 2i and 2i + 1 begin at q[n] + i * stride: in the caller's
@@ -61,11 +63,26 @@ struct side {
     int8_t copy[SEG_GROUPS / 2 * BLOCK][2 * KERN_GROUP] __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
-/* What a panel's segment needs. */
+/* Panels of type t side by side where the registers hold both: each broadcast serves both. */
+IN int most_panels(int t)
+{
+    return VNNI && !has_halves(t) ? PAIR : 1;
+}
+
+/* Tokens with accumulators in registers at a time, np panels each: what was fastest on Zen 4. */
+IN uint32_t step_of(int t, int np)
+{
+    return np > 1 && !has_min(t) ? STEP / 2 : STEP;
+}
+
+/* What a segment of one panel, or of some side by side, needs. */
 struct job {
     struct side *x;
-    const uint8_t *w, *next;  /* panel; what comes after this segment, to ask for */
-    uint32_t n, g0, len, ask; /* ask: lines of next per step */
+    const uint8_t *w, *next;    /* panel; what comes after this segment, to ask for */
+    size_t panel;               /* bytes */
+    uint32_t n, g0, len, bytes; /* bytes: of a panel's segment */
+    uint32_t ask;               /* lines of next per step */
+    uint8_t lo, hi;             /* weight exponents that can be added (adds) */
 };
 
 /* A decoded group. m: minimum; u, v: the two sub-scales; low: pairs of integer minimums as
@@ -122,80 +139,143 @@ IN void decode_group(int t, const uint8_t *p, const uint8_t *head, struct group 
     }
 }
 
-/* Tokens [n0, n0 + nt) over group i; t and nt are constants. */
-IN void step(const int t, const int nt, struct side *s, uint32_t n0, uint32_t i,
-             const struct group *w)
+/* The scale of MXFP4 weights is a power of two: where the exponents of the product with any
+ * activation scale of the segment are of normal numbers, adding them is exact. */
+IN int adds(int t)
 {
+    return VNNI && t == DT_MXFP4;
+}
+
+/* Whether that holds for the group at p. */
+IN bool may_add(const struct job *b, const uint8_t *p)
+{
+    const __m128i e = _mm_loadu_si128((const __m128i *)p),
+                  out = _mm_or_si128(_mm_subs_epu8(_mm_set1_epi8((char)b->lo), e),
+                                     _mm_subs_epu8(e, _mm_set1_epi8((char)b->hi)));
+    return _mm_testz_si128(out, out);
+}
+
+/* What is added then. */
+IN __m512 exponents(const uint8_t *p)
+{
+    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(128)), 23));
+}
+
+/* What is constant in a step: type, panels side by side, tokens, whether scales are added. */
+struct kind {
+    int t, np, nt, add;
+};
+
+/* Tokens from n0 over group i. */
+IN void step(const struct kind c, struct side *s, uint32_t n0, uint32_t i, const struct group *w)
+{
+    const int t = c.t;
     const size_t at = i / 2 * s->stride + i % 2 * KERN_GROUP;
     const __mmask16 begun = i == 0 ? 0 : 0xffff;
-    __m512i acc[STEP], acc2[STEP], sum[STEP];
+    __m512i acc[PAIR][STEP], acc2[PAIR][STEP], sum[PAIR][STEP];
     const int8_t *q[STEP];
     UNROLL
-    for (int n = 0; n < nt; n++) {
+    for (int n = 0; n < c.nt; n++) {
         const struct tok *x = &s->x[n0 + (uint32_t)n];
         q[n] = s->q[n0 + (uint32_t)n] + at;
-        acc[n] = acc2[n] = _mm512_setzero_si512();
-        if (start_of(t) != 0)
-            acc[n] = _mm512_set1_epi32(x->a[i]);
-        if (start_of(t) != 0 && two_dots(t))
-            acc2[n] = _mm512_set1_epi32(x->b[i]);
+        UNROLL
+        for (int h = 0; h < c.np; h++) {
+            acc[h][n] = acc2[h][n] = _mm512_setzero_si512();
+            if (start_of(t) != 0)
+                acc[h][n] = _mm512_set1_epi32(x->a[i]);
+            if (start_of(t) != 0 && two_dots(t))
+                acc2[h][n] = _mm512_set1_epi32(x->b[i]);
+        }
     }
     UNROLL
     for (int j = 0; j < 8; j++)
         UNROLL
-    for (int n = 0; n < nt; n++)
-        dot4(lump_of(t), j, two_dots(t) && j >= 4 ? &acc2[n] : &acc[n], &sum[n], w->q[j],
-             bcast4(q[n] + 4 * j));
+    for (int n = 0; n < c.nt; n++) {
+        const __m512i x = bcast4(q[n] + 4 * j);
+        UNROLL
+        for (int h = 0; h < c.np; h++)
+            dot4(lump_of(t), j, two_dots(t) && j >= 4 ? &acc2[h][n] : &acc[h][n], &sum[h][n],
+                 w[h].q[j], x);
+    }
     UNROLL
-    for (int n = 0; n < nt; n++) {
+    for (int n = 0; n < c.nt; n++) {
         struct tok *x = &s->x[n0 + (uint32_t)n];
-        __m512 as = _mm512_set1_ps(x->scale[i]), dot = _mm512_cvtepi32_ps(acc[n]),
-               f = _mm512_maskz_load_ps(begun, x->f);
-        if (two_dots(t))
-            dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc2[n]), w->v, _mm512_mul_ps(dot, w->u));
-        f = _mm512_fmadd_ps(dot, _mm512_mul_ps(w->d, as), f);
-        if (has_min(t))
-            f = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(x->b[i])),
-                                _mm512_mul_ps(w->m, as), f);
-        if (has_half_mins(t))
-            f = _mm512_fmadd_ps(
-                _mm512_cvtepi32_ps(_mm512_madd_epi16(w->low, _mm512_set1_epi32(x->b[i]))),
-                _mm512_mul_ps(w->m, as), f);
-        _mm512_store_ps(x->f, f);
+        const __m512 as = _mm512_set1_ps(x->scale[i]);
+        UNROLL
+        for (int h = 0; h < c.np; h++) {
+            const struct group *g = &w[h];
+            __m512 dot = _mm512_cvtepi32_ps(acc[h][n]), f = _mm512_maskz_load_ps(begun, x->f[h]);
+            __m512 d = c.add ? _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(g->d),
+                                                                    _mm512_castps_si512(as)))
+                             : _mm512_mul_ps(g->d, as);
+            if (two_dots(t))
+                dot =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc2[h][n]), g->v, _mm512_mul_ps(dot, g->u));
+            f = _mm512_fmadd_ps(dot, d, f);
+            if (has_min(t))
+                f = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(x->b[i])),
+                                    _mm512_mul_ps(g->m, as), f);
+            if (has_half_mins(t))
+                f = _mm512_fmadd_ps(
+                    _mm512_cvtepi32_ps(_mm512_madd_epi16(g->low, _mm512_set1_epi32(x->b[i]))),
+                    _mm512_mul_ps(g->m, as), f);
+            _mm512_store_ps(x->f[h], f);
+        }
     }
 }
 
-/* A panel's segment; t is a constant. What comes next is asked for a few lines beside each step:
- * all at once they would fill the miss buffers and stop the pipeline. */
-IN void segment(const struct job *b, int t)
+/* Lines of what comes next, a few beside each step: all at once they would fill the miss buffers
+ * and stop the pipeline. */
+IN uint32_t ask(const struct job *b, int np, uint32_t at)
+{
+    for (uint32_t c = 0; c < b->ask && at < b->bytes; c++, at += 64) {
+        _mm_prefetch((const char *)b->next + at, _MM_HINT_T1);
+        if (np > 1)
+            _mm_prefetch((const char *)b->next + b->panel + at, _MM_HINT_T1);
+    }
+    return at;
+}
+
+/* All tokens over group i. at: how far next is asked for; the same afterwards. */
+IN uint32_t steps(const struct kind c, const struct job *b, uint32_t i, const struct group *w,
+                  uint32_t at)
+{
+    const uint32_t size = step_of(c.t, c.np);
+    uint32_t n = 0;
+    for (; n + size <= b->n; n += size) {
+        at = ask(b, c.np, at);
+        step((struct kind){c.t, c.np, (int)size, c.add}, b->x, n, i, w);
+    }
+    if (n < b->n)
+        at = ask(b, c.np, at);
+    if (size > 3 && b->n - n == 3)
+        step((struct kind){c.t, c.np, 3, c.add}, b->x, n, i, w);
+    if (size > 2 && b->n - n == 2)
+        step((struct kind){c.t, c.np, 2, c.add}, b->x, n, i, w);
+    if (b->n - n == 1)
+        step((struct kind){c.t, c.np, 1, c.add}, b->x, n, i, w);
+    return at;
+}
+
+/* A segment of np panels side by side; t and np are constants. */
+IN void segment(const struct job *b, int t, int np)
 {
     const struct p16 l = p16_of(t);
-    const uint8_t *next = b->next;
-    struct side *x = b->x;
-    for (uint32_t i = 0; i < b->len; i++) {
-        struct group w;
-        uint32_t n = 0;
-        decode_group(t, b->w + p16_group_at(l, b->g0 + i), b->w + p16_head_at(l, b->g0 + i), &w);
-        for (; n + STEP <= b->n; n += STEP) {
-            for (uint32_t c = 0; c < b->ask; c++, next += 64)
-                _mm_prefetch((const char *)next, _MM_HINT_T1);
-            step(t, STEP, x, n, i, &w);
-        }
-        if (n < b->n)
-            for (uint32_t c = 0; c < b->ask; c++, next += 64)
-                _mm_prefetch((const char *)next, _MM_HINT_T1);
-        switch (b->n - n) {
-        case 3:
-            step(t, 3, x, n, i, &w);
-            break;
-        case 2:
-            step(t, 2, x, n, i, &w);
-            break;
-        case 1:
-            step(t, 1, x, n, i, &w);
-            break;
-        default:
-            break;
+    for (uint32_t i = 0, at = 0; i < b->len; i++) {
+        const uint8_t *p = b->w + p16_group_at(l, b->g0 + i),
+                      *head = b->w + p16_head_at(l, b->g0 + i);
+        struct group w[PAIR];
+        decode_group(t, p, head, &w[0]);
+        if (np > 1)
+            decode_group(t, p + b->panel, head + b->panel, &w[1]);
+        if (adds(t) && may_add(b, p) && (np == 1 || may_add(b, p + b->panel))) {
+            w[0].d = exponents(p);
+            if (np > 1)
+                w[1].d = exponents(p + b->panel);
+            at = steps((struct kind){t, np, 0, 1}, b, i, w, at);
+        } else {
+            at = steps((struct kind){t, np, 0, 0}, b, i, w, at);
         }
     }
 }
@@ -203,12 +283,24 @@ IN void segment(const struct job *b, int t)
 /* Panels of a call from which on copying the codes pays. */
 #define COPY_PANELS 6
 
+/* Weight exponents whose sums with those of activation scales, from the least to the most (as bits,
+ * so that a sign counts as a very large one), lie within 1..254. Zero and subnormal scales have
+ * exponent 0: none then. */
+IN void range(struct job *b, uint32_t least, uint32_t most)
+{
+    const int lo = 129 - (int)(least >> 23), hi = 382 - (int)(most >> 23);
+    const bool none = least >> 23 == 0 || most >> 23 >= 255 || hi < 0 || lo > hi;
+    b->lo = none ? 255 : lo < 0 ? 0 : (uint8_t)lo;
+    b->hi = none ? 0 : hi > 255 ? 255 : (uint8_t)hi;
+}
+
 /* Tokens [t0, t0 + n) in the segment from group g0. */
-IN void prepare(const struct kern_mm *a, int t, uint32_t t0, const struct job *b)
+IN void prepare(const struct kern_mm *a, int t, uint32_t t0, struct job *b)
 {
     struct side *s = b->x;
     const bool copy = a->row1 - a->row0 >= COPY_PANELS * KERN_PANEL;
     const __mmask16 m = (__mmask16)((1u << b->len) - 1);
+    __m512i least = _mm512_set1_epi32(-1), most = _mm512_setzero_si512();
     s->stride = copy ? b->n * sizeof s->copy[0] : 2 * KERN_GROUP;
     for (uint32_t i = 0; i < b->n; i++) {
         const size_t at = token(a, t0 + i), g = at * a->ldg + b->g0;
@@ -220,7 +312,10 @@ IN void prepare(const struct kern_mm *a, int t, uint32_t t0, const struct job *b
             _mm512_store_si512(
                 s->copy[j / 2 * b->n + i],
                 _mm512_maskz_loadu_epi8(b->len - j >= 2 ? ~(__mmask64)0 : 0xffffffffu, q + 32 * j));
-        _mm512_store_ps(x->scale, _mm512_maskz_loadu_ps(m, a->scale + g));
+        const __m512i scale = _mm512_maskz_loadu_epi32(m, a->scale + g);
+        _mm512_store_si512(x->scale, scale);
+        least = _mm512_mask_min_epu32(least, m, least, scale);
+        most = _mm512_max_epu32(most, scale);
         if (two_dots(t) && !has_half_mins(t)) {
             prep_halves(&p, q, b->len, zero_of(t));
             _mm512_store_si512(x->a, _mm512_loadu_si512(p.a));
@@ -239,19 +334,22 @@ IN void prepare(const struct kern_mm *a, int t, uint32_t t0, const struct job *b
                 _mm512_store_ps((float *)x->b, _mm512_cvtepi32_ps(sum));
         }
     }
+    if (adds(t))
+        range(b, _mm512_reduce_min_epu32(least), _mm512_reduce_max_epu32(most));
 }
 
-/* segment() of a type. */
+/* segment() of a type, for one panel and for PAIR. */
 typedef void (*segment_fn)(const struct job *b);
 
 /* A panel's sums of one segment join those before it; with the last one they are rows of y. Sums
  * wait side by side, not in y: its rows lie far apart, often in the same cache sets. */
 IN void join(const struct kern_mm *a, const struct job *b, uint32_t t0, uint32_t row,
-             float (*sum)[KERN_PANEL], bool last)
+             float (*sum)[KERN_PANEL], int h)
 {
     const __mmask16 lanes = lanes_of(a, row);
+    const bool last = b->g0 + b->len == a->k / KERN_GROUP;
     for (uint32_t i = 0; i < b->n; i++) {
-        __m512 f = _mm512_load_ps(b->x->x[i].f);
+        __m512 f = _mm512_load_ps(b->x->x[i].f[h]);
         if (b->g0 > 0)
             f = _mm512_add_ps(_mm512_load_ps(sum[i]), f);
         if (last)
@@ -264,7 +362,7 @@ IN void join(const struct kern_mm *a, const struct job *b, uint32_t t0, uint32_t
 /* Tokens [t0, t0 + n) over rows [row0, row1), at most STRIP panels; after: what will be read when
  * they are done. */
 IN void strip(const struct kern_mm *a, int t, struct job *b, uint32_t t0, const uint32_t row[2],
-              const uint8_t *after, segment_fn run)
+              const uint8_t *after, const segment_fn *run)
 {
     const uint32_t groups = a->k / KERN_GROUP;
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
@@ -274,31 +372,34 @@ IN void strip(const struct kern_mm *a, int t, struct job *b, uint32_t t0, const 
     for (b->g0 = 0; b->g0 < groups; b->g0 += SEG_GROUPS) {
         const bool last = groups - b->g0 <= SEG_GROUPS;
         b->len = last ? groups - b->g0 : SEG_GROUPS;
-        const uint32_t lines = (b->len * p16_group_bytes(l) + 63) / 64,
-                       steps = b->len * ((b->n + STEP - 1) / STEP);
-        b->ask = (lines + steps - 1) / steps;
+        b->bytes = b->len * p16_group_bytes(l) + l.head;
         prepare(a, t, t0, b);
         b->w = first;
-        for (uint32_t r = row[0], s = 0; r < row[1]; r += KERN_PANEL, s++, b->w += panel) {
-            if (r + KERN_PANEL < row[1])
-                b->next = b->w + panel + p16_head_at(l, b->g0);
+        for (uint32_t r = row[0], s = 0, np; r < row[1]; r += np * KERN_PANEL, s += np) {
+            np = row[1] - r > KERN_PANEL ? (uint32_t)most_panels(t) : 1;
+            const uint32_t size = step_of(t, (int)np), steps = b->len * ((b->n + size - 1) / size);
+            b->ask = ((b->bytes + 63) / 64 + steps - 1) / steps;
+            if (r + np * KERN_PANEL < row[1])
+                b->next = b->w + np * panel + p16_head_at(l, b->g0);
             else if (!last)
                 b->next = first + p16_head_at(l, b->g0 + SEG_GROUPS);
             else
-                b->next = after != NULL ? after : b->w + panel;
-            run(b);
-            join(a, b, t0, r, sum + s * b->n, last);
+                b->next = after != NULL ? after : b->w + np * panel;
+            run[np - 1](b);
+            for (uint32_t h = 0; h < np; h++)
+                join(a, b, t0, r + h * KERN_PANEL, sum + (s + h) * b->n, (int)h);
+            b->w += np * panel;
         }
     }
 }
 
 /* Tokens [t0, t0 + n). */
-IN void block(const struct kern_mm *a, int t, uint32_t t0, uint32_t n, segment_fn run)
+IN void block(const struct kern_mm *a, int t, uint32_t t0, uint32_t n, const segment_fn *run)
 {
     const size_t panel = kern_panel_bytes(KERN_P16, (enum dtype)t, a->k);
     const uint8_t *w = a->w;
     struct side x;
-    struct job b = {.x = &x, .n = n};
+    struct job b = {.x = &x, .n = n, .panel = panel};
     for (uint32_t r = a->row0; r < a->row1; r += STRIP * KERN_PANEL) {
         const uint32_t end = a->row1 - r < STRIP * KERN_PANEL ? a->row1 : r + STRIP * KERN_PANEL;
         const uint8_t *after = end < a->row1   ? w + end / KERN_PANEL * panel
@@ -309,7 +410,7 @@ IN void block(const struct kern_mm *a, int t, uint32_t t0, uint32_t n, segment_f
 }
 
 /* Blocks of about the same number of tokens, whole steps but for the last. */
-IN void gemm(const struct kern_mm *a, int t, segment_fn run)
+IN void gemm(const struct kern_mm *a, int t, const segment_fn *run)
 {
     const uint32_t count = (a->n + BLOCK - 1) / BLOCK;
     const uint8_t *first = (const uint8_t *)a->w +
@@ -326,13 +427,17 @@ IN void gemm(const struct kern_mm *a, int t, segment_fn run)
 }
 
 #define RUN(name, T, fits)                                                                         \
-    static __attribute__((noinline)) void segment_##name(const struct job *b)                      \
+    static __attribute__((noinline)) void one_##name(const struct job *b)                          \
     {                                                                                              \
-        segment(b, T);                                                                             \
+        segment(b, T, 1);                                                                          \
+    }                                                                                              \
+    static __attribute__((noinline)) void pair_##name(const struct job *b)                         \
+    {                                                                                              \
+        segment(b, T, most_panels(T));                                                             \
     }                                                                                              \
     static void gemm_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
-        gemm(a, T, segment_##name);                                                                \
+        gemm(a, T, (const segment_fn[PAIR]){one_##name, pair_##name});                             \
     }
 BLOCK_TYPES(RUN)
 
