@@ -39,6 +39,7 @@ const struct kern *const *kern_table(size_t *n)
 #if KT_HAVE_AVXVNNI
         t = kern_avxvnni_mm(&c), take(t, c);
         t = kern_avxvnni_gemm(&c), take(t, c);
+        t = kern_avxvnni_i8(&c), take(t, c);
 #endif
 #if KT_HAVE_AVX512
         t = kern_avx512_mm(&c), take(t, c);

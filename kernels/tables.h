@@ -15,8 +15,10 @@ const struct kern *kern_avx2_i8(size_t *n);
 const struct kern *kern_avx2_vec(size_t *n);
 const struct kern *kern_avxvnni_mm(size_t *n);
 const struct kern *kern_avxvnni_gemm(size_t *n);
+const struct kern *kern_avxvnni_i8(size_t *n);
 const struct kern *kern_avxvnni_evex_mm(size_t *n); /* tests only */
 const struct kern *kern_avxvnni_evex_gemm(size_t *n);
+const struct kern *kern_avxvnni_evex_i8(size_t *n);
 const struct kern *kern_avx512_mm(size_t *n);
 const struct kern *kern_avx512_gemm(size_t *n);
 const struct kern *kern_avx512_plain(size_t *n);

@@ -249,6 +249,42 @@ IN __m256i add32(__m256i a, __m256i b)
     return a;
 }
 
+/* v in a register, at this point: gcc otherwise loads it again for each vpmaddwd, and loads become
+ * the limit. */
+IN __m256i held(__m256i v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+IN void store32(void *p, __m256i v)
+{
+    _mm256_store_si256((__m256i *)p, v);
+}
+
+/* Bytes 0 and 2 of each lane as int16; bytes 1 and 3. */
+IN __m256i even_bytes(__m256i v)
+{
+    return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+}
+
+IN __m256i odd_bytes(__m256i v)
+{
+    return _mm256_srai_epi16(v, 8);
+}
+
+/* A token's codes of `len` groups as words, in the order of the operands. */
+IN void widen(const int8_t *q, uint32_t len, int16_t *to)
+{
+    for (uint32_t i = 0; i < len; i++) {
+        /* lane l: the words of columns 4 l .. 4 l + 3, even ones first */
+        const __m256i v = load32(q + (size_t)i * KERN_GROUP), e = even_bytes(v), o = odd_bytes(v),
+                      lo = _mm256_unpacklo_epi32(e, o), hi = _mm256_unpackhi_epi32(e, o);
+        store32(to + (size_t)i * KERN_GROUP, _mm256_permute2x128_si256(lo, hi, 0x20));
+        store32(to + (size_t)i * KERN_GROUP + 16, _mm256_permute2x128_si256(lo, hi, 0x31));
+    }
+}
+
 /* acc + products of one operand with four activation codes, in 32 bits. VNNI only. */
 IN __m256i dot4(__m256i acc, __m256i w, __m256i x)
 {

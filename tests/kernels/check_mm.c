@@ -352,7 +352,8 @@ static int check_emulated(const struct check_opts *o)
     int bad = 0;
 #if KT_HAVE_AVX512
     const struct kern *(*const table[])(size_t *) = {kern_amx_gemm_emulated, kern_amx_i8_emulated,
-                                                     kern_avxvnni_evex_mm, kern_avxvnni_evex_gemm};
+                                                     kern_avxvnni_evex_mm, kern_avxvnni_evex_gemm,
+                                                     kern_avxvnni_evex_i8};
     for (size_t x = 0; x < sizeof table / sizeof table[0]; x++) {
         size_t n;
         const struct kern *t = table[x](&n);

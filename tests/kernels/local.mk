@@ -14,7 +14,8 @@ endif
 tests_kernels_libamx_emulated_la_SOURCES = kernels/amx/mm_gemm_amx.c kernels/amx/mm_i8_amx.c
 tests_kernels_libamx_emulated_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512VNNI_CFLAGS) -O3
 tests_kernels_libamx_emulated_la_CPPFLAGS = $(AM_CPPFLAGS) -DKT_AMX_EMULATE
-tests_kernels_libavxvnni_evex_la_SOURCES = kernels/avxvnni/mm_gemv_avxvnni.c kernels/avxvnni/mm_gemm_avxvnni.c
+tests_kernels_libavxvnni_evex_la_SOURCES = kernels/avxvnni/mm_gemv_avxvnni.c kernels/avxvnni/mm_gemm_avxvnni.c \
+	kernels/avxvnni/mm_i8_avxvnni.c
 tests_kernels_libavxvnni_evex_la_CFLAGS = $(KERNEL_CFLAGS) $(KT_AVX512VNNI_CFLAGS) -O3
 if HAVE_AVX512BF16
 check_LTLIBRARIES += tests/kernels/libamx_bf16_emulated.la

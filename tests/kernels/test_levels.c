@@ -3,7 +3,8 @@
  * because nobody wrote its rows. Holds the table only; checkkern holds what the rows compute.
  *
  * Formats with fp32 activations (BF16, F16, FP8, F32) use no dot-product instruction, so their
- * AVX512 rows serve the VNNI level too. Variants that configure left out are not asked for.
+ * rows of the level below serve the VNNI levels too. Variants that configure left out are not asked
+ * for.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,6 +29,7 @@ static const struct level {
     bool built;
 } levels[] = {{"ref", 0, true},
               {"avx2", KERN_ISA_AVX2, KT_HAVE_AVX2},
+              {"avxvnni", KERN_ISA_AVXVNNI, KT_HAVE_AVXVNNI},
               {"avx512", KERN_ISA_AVX512, KT_HAVE_AVX512},
               {"avx512vnni", KERN_ISA_AVX512VNNI, KT_HAVE_AVX512VNNI}};
 #define N_LEVELS (sizeof levels / sizeof levels[0])
@@ -36,7 +38,10 @@ static const struct level {
 static uint32_t must_need(const struct level *l, int dtype)
 {
     const bool dots = dtype >= 0 && kern_act_of((enum dtype)dtype) != KERN_ACT_F32;
-    return l->adds == KERN_ISA_AVX512VNNI && !dots ? KERN_ISA_AVX512 : l->adds;
+    return dots                             ? l->adds
+           : l->adds == KERN_ISA_AVXVNNI    ? KERN_ISA_AVX2
+           : l->adds == KERN_ISA_AVX512VNNI ? KERN_ISA_AVX512
+                                            : l->adds;
 }
 
 static int missing(enum kern_op op, int dtype, const char *what)
