@@ -88,17 +88,21 @@ struct kern_mm {
     uint32_t row0,
         row1;   /* rows of the part to compute; row0 % 16 == 0; row1 may be the part's odd end */
     uint32_t n; /* tokens, >= 1 */
-    const uint32_t *tok;  /* [n] indices of activation rows, or NULL for 0..n-1 */
-    const int8_t *q;      /* block formats: codes [..][ldq], 64-byte aligned base */
-    const float *scale;   /* block formats: [..][ldg], one per group of 32; INT8 per row: one */
-    const int32_t *sum;   /* the same, sums of the groups' codes */
-    const float *x;       /* plain formats: [..][ldx] */
-    size_t ldq, ldg, ldx; /* elements between activation rows */
+    const uint32_t *tok; /* [n] indices of activation rows, or NULL for 0..n-1 */
+    const int8_t *q;     /* block formats: codes [..][ldq], 64-byte aligned base */
+    const float *scale;  /* block formats: [..][ldg], one per group of 32; INT8 per row: one */
+    const int32_t *sum;  /* the same, sums of the groups' codes */
+    const float *x;      /* plain formats: [..][ldx] */
+    const uint16_t *b;   /* x rounded to BF16 (kern_round_bf16), a zero behind an odd last column:
+                            [..][ldb], or NULL. For rows that need KERN_FAST_BF16 */
+    size_t ldq, ldg, ldx, ldb; /* elements between activation rows */
     float *y; /* out [n][ldy]; element (i, r) at y[i * ldy + r]; rows outside [row0, row1) are not
                  written */
     size_t ldy;
     const void *next; /* packed rows that the caller multiplies after this, where it knows them, or
                          NULL. A GEMM may ask for their first bytes meanwhile; never read */
+    const void *also; /* activations that come with them: the same */
+    size_t also_bytes;
 };
 typedef void (*kern_mm_fn)(const struct kern_mm *a);
 
@@ -231,6 +235,8 @@ bool kern_has_dtype(int dtype);
 uint64_t kern_panel_bytes(enum kern_layout l, enum dtype t, uint32_t k);
 /* Bytes of a part with `rows` rows. */
 uint64_t kern_packed_bytes(enum kern_layout l, enum dtype t, uint32_t rows, uint32_t k);
+/* n values to BF16, to nearest even; NaN stays one. */
+void kern_round_bf16(const float *x, uint32_t n, uint16_t *out);
 /* Pack rows [0, rows) from file form (contiguous rows of dtype_row_bytes) into dst. Returns -1, or
  * the index of the first row that holds a value the format forbids (NaN or infinite scale or
  * element, MXFP4 exponent 255). */

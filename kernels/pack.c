@@ -22,7 +22,7 @@ uint64_t kern_panel_bytes(enum kern_layout l, enum dtype t, uint32_t k)
     }
     uint64_t b = f.codes
                      ? (uint64_t)groups * p16_group_bytes(f) + (uint64_t)(groups / f.super) * f.head
-                     : (uint64_t)k * KERN_PANEL * plain_bytes(t);
+                     : (t == DT_BF16 ? (k + 1ull) / 2 * 2 : k) * KERN_PANEL * plain_bytes(t);
     return (b + 63) / 64 * 64;
 }
 
@@ -121,9 +121,12 @@ static void put_u32(uint8_t *p, uint32_t v)
     memcpy(p, &v, 4);
 }
 
-static void put_plain(const uint8_t *src, uint32_t k, uint32_t size, uint8_t *dst, uint32_t r)
+static void put_plain(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *dst, uint32_t r)
 {
-    for (uint32_t i = 0; i < k; i++) {
+    const uint32_t size = plain_bytes(t);
+    for (uint32_t i = 0; t == DT_BF16 && i < k; i++)
+        memcpy(dst + 64 * (size_t)(i / 2) + 4 * r + 2 * (i % 2), src + 2 * (size_t)i, 2);
+    for (uint32_t i = 0; t != DT_BF16 && i < k; i++) {
         uint8_t *d = dst + ((size_t)i * KERN_PANEL + r) * size;
         if (size == 2)
             memcpy(d, src + 2 * (size_t)i, 2);
@@ -281,7 +284,7 @@ static void put_row(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel
         return;
     }
     if (plain_bytes(t)) {
-        put_plain(src, k, plain_bytes(t), panel, r);
+        put_plain(t, src, k, panel, r);
         return;
     }
     for (uint32_t g = 0; g < k / KERN_GROUP; g += f.super, src += info->block_bytes) {

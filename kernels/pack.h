@@ -1,17 +1,18 @@
 /* pack.h - the bytes of a KERN_P16 panel: what pack.c writes and the avx2/ and avx512/ kernels
  * read.
  *
- * Plain formats: for each k the 16 rows' elements. Block formats: a sequence of groups of 32
- * columns, scales   16 rows: f16 (INT4: bf16), or the E8M0 byte (MXFP4), or a byte (Q4_K, Q5_K:
- * 0..63; IQ4_XS: -32..31), or two vectors of 16 bytes, columns 0..15 and 16..31 (Q6_K, Q3_K signed;
- * Q2_K: scale in the low nibble, minimum in the high one) minimums 16 rows: f16 (Q4_1, Q5_1) or a
- * byte (Q4_K, Q5_K) high     Q5_*: 64 bytes, byte 4r+i bit j = fifth bit of column 4j+i of row r;
- * Q3_K the same with the third bit. Q6_K: 2 x 64 bytes, byte 4r+i of vector v, bits 2j..2j+1 =
- * upper two bits of column 16v+4j+i codes    Q8_0: 8 vectors of 64 bytes; vector j, byte 4r+i =
- * column 4j+i of row r (one VNNI operand). Q2_K, Q3_K: 2 vectors, byte 4r+i of vector v, bits
- * 2j..2j+1 = column 16v+4j+i. others: 4 vectors of 64 bytes; vector j, byte 4r+i = column 4j+i in
- * the low nibble, column 16+4j+i in the high one and before every 8 groups of a K format a head: d
- * of 16 rows as f16 and, Q2_K, Q4_K and Q5_K, dmin of 16 rows. A panel takes what 16 file rows
+ * Plain formats: for each k the 16 rows' elements; BF16: for every two columns the 16 rows' pairs
+ * (one vdpbf16ps operand), the last with zeros where the width is odd. Block formats: a sequence of
+ * groups of 32 columns, scales   16 rows: f16 (INT4: bf16), or the E8M0 byte (MXFP4), or a byte
+ * (Q4_K, Q5_K: 0..63; IQ4_XS: -32..31), or two vectors of 16 bytes, columns 0..15 and 16..31 (Q6_K,
+ * Q3_K signed; Q2_K: scale in the low nibble, minimum in the high one) minimums 16 rows: f16 (Q4_1,
+ * Q5_1) or a byte (Q4_K, Q5_K) high     Q5_*: 64 bytes, byte 4r+i bit j = fifth bit of column 4j+i
+ * of row r; Q3_K the same with the third bit. Q6_K: 2 x 64 bytes, byte 4r+i of vector v, bits
+ * 2j..2j+1 = upper two bits of column 16v+4j+i codes    Q8_0: 8 vectors of 64 bytes; vector j, byte
+ * 4r+i = column 4j+i of row r (one VNNI operand). Q2_K, Q3_K: 2 vectors, byte 4r+i of vector v,
+ * bits 2j..2j+1 = column 16v+4j+i. others: 4 vectors of 64 bytes; vector j, byte 4r+i = column 4j+i
+ * in the low nibble, column 16+4j+i in the high one and before every 8 groups of a K format a head:
+ * d of 16 rows as f16 and, Q2_K, Q4_K and Q5_K, dmin of 16 rows. A panel takes what 16 file rows
  * take, but Q3_K, Q4_K, Q5_K and IQ4_XS 1.5 to 3.6 % more. Scales and codes stay what the file
  * holds; nothing is rounded. Immutable tables; any thread.
  */

@@ -484,10 +484,9 @@ IN void move_8x8(const uint8_t *s, size_t row, __m128i top, __m128i *bad, uint8_
     }
 }
 
-static bool panel_16bit(enum dtype t, const uint8_t *s, size_t row, uint32_t k, uint8_t *d)
+static bool panel_f16(const uint8_t *s, size_t row, uint32_t k, uint8_t *d)
 {
-    const uint16_t top = t == DT_F16 ? 0x7c00 : 0x7f80;
-    const __m128i tops = _mm_set1_epi16((short)top);
+    const __m128i tops = _mm_set1_epi16(0x7c00);
     __m128i bad = _mm_setzero_si128();
     uint32_t i = 0;
     for (; i + 32 <= k; i += 32)
@@ -498,8 +497,33 @@ static bool panel_16bit(enum dtype t, const uint8_t *s, size_t row, uint32_t k, 
     for (; i < k; i++)
         for (size_t r = 0; r < 16; r++) {
             const uint8_t *at = s + r * row + 2 * (size_t)i;
-            ok &= (load_u16(at) & top) != top;
+            ok &= (load_u16(at) & 0x7c00) != 0x7c00;
             memcpy(d + 32 * (size_t)i + 2 * r, at, 2);
+        }
+    return ok;
+}
+
+/* Words of two columns; the width is even. */
+static bool panel_bf16(const uint8_t *s, size_t row, uint32_t k, uint8_t *d)
+{
+    const __m128i top = _mm_set1_epi16(0x7f80);
+    __m128i bad = _mm_setzero_si128();
+    uint32_t i = 0;
+    for (; i + 32 <= k; i += 32)
+        for (size_t q = 0; q < 4; q++)
+            UNROLL for (size_t c = 0; c < 4; c++)
+            {
+                struct four a = load_rows(s + 4 * q * row + 2 * (i + 8 * c), row);
+                UNROLL for (int v = 0; v < 4; v++) bad =
+                    _mm_or_si128(bad, _mm_cmpeq_epi16(_mm_and_si128(a.v[v], top), top));
+                store_words(d + 32 * (i + 8 * c) + 16 * q, flip(a));
+            }
+    bool ok = _mm_movemask_epi8(bad) == 0;
+    for (; i < k; i += 2)
+        for (size_t r = 0; r < 16; r++) {
+            const uint8_t *at = s + r * row + 2 * (size_t)i;
+            ok &= (load_u16(at) & 0x7f80) != 0x7f80 && (load_u16(at + 2) & 0x7f80) != 0x7f80;
+            memcpy(d + 32 * (size_t)i + 4 * r, at, 4);
         }
     return ok;
 }
@@ -535,8 +559,9 @@ bool pack_panel(enum dtype t, const uint8_t *src, uint32_t k, uint8_t *panel)
     case DT_F32:
         return panel_f32(src, row, k, panel);
     case DT_F16:
+        return panel_f16(src, row, k, panel);
     case DT_BF16:
-        return panel_16bit(t, src, row, k, panel);
+        return k % 2 == 0 && panel_bf16(src, row, k, panel);
     case DT_INT8:
         return k % KERN_GROUP == 0 && panel_int8(src, row, k, panel);
     case DT_FP8:

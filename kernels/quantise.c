@@ -3,13 +3,19 @@
  *
  * They make test weights and converted files; quality searches are not their business. All
  * arithmetic is fp32 with one rounding per written operation, which gives byte for byte what the
- * other writers of these formats give. Finite input is the caller's duty. Compiled without ISA
- * flags. Any thread.
+ * other writers of these formats give. Finite input is the caller's duty. And kern_round_bf16 for
+ * activations, which takes any. Compiled without ISA flags, with SSE2 where the target has it. Any
+ * thread.
  */
 #include <math.h>
 
+#include "base/fp.h"
 #include "blocks.h"
 #include "kern.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 static void put_u16(uint8_t *p, uint16_t v)
 {
@@ -205,4 +211,28 @@ bool kern_quantise(enum dtype t, const float *src, uint64_t n, void *dst)
     for (; n > 0; n -= i->block_elems, src += i->block_elems, b += i->block_bytes)
         quant_block(t, src, b);
     return true;
+}
+
+void kern_round_bf16(const float *x, uint32_t n, uint16_t *out)
+{
+    uint32_t i = 0;
+#if defined(__SSE2__)
+    const __m128i one = _mm_set1_epi32(1), half = _mm_set1_epi32(0x7fff);
+    for (; i + 8 <= n; i += 8) {
+        __m128i v[2];
+        int nan = 0;
+        for (int h = 0; h < 2; h++) {
+            const __m128 f = _mm_loadu_ps(x + i + 4 * h);
+            const __m128i u = _mm_castps_si128(f);
+            nan |= _mm_movemask_ps(_mm_cmpunord_ps(f, f));
+            v[h] = _mm_add_epi32(_mm_add_epi32(u, half), _mm_and_si128(_mm_srli_epi32(u, 16), one));
+            v[h] = _mm_srai_epi32(v[h], 16); /* packs_epi32 keeps what fits 16 bits with a sign */
+        }
+        if (nan != 0)
+            break;
+        _mm_storeu_si128((__m128i *)(void *)(out + i), _mm_packs_epi32(v[0], v[1]));
+    }
+#endif
+    for (; i < n; i++)
+        out[i] = f32_to_bf16(x[i]);
 }

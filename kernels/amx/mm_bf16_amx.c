@@ -64,8 +64,8 @@ IN void decode(const struct job *b, int t)
     const uint32_t pairs = (b->len + 1) / 2, padded = (pairs + DEPTH - 1) / DEPTH * DEPTH;
     for (uint32_t s = 0; s < b->np; s++) {
         for (uint32_t i = 0; i < pairs; i++)
-            _mm512_store_ps(b->m->w[s][i],
-                            wide_decode(t, b->panel[s], i, b->len, _mm512_setzero_ps()));
+            _mm512_store_ps(b->m->w[s][i], wide_decode(t, wide_column(t, b->panel[s], 2 * i), 0,
+                                                       _mm512_setzero_ps()));
         for (uint32_t i = pairs; i < padded; i++)
             _mm512_store_ps(b->m->w[s][i], _mm512_setzero_ps());
     }

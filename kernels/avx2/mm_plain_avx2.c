@@ -13,14 +13,35 @@
 #define MAX_PANELS 4
 #define MAX_TOKENS 6
 
-IN __m256 load_w(int t, const uint8_t *p)
+/* Column k + c of eight rows from row 8h of a panel; k even, c 0 or 1. Columns of BF16 lie in
+ * pairs. */
+IN __m256 load_w(int t, const uint8_t *p, uint32_t k, const int c, const int h)
 {
+    p += (size_t)k * KERN_PANEL * plain_bytes(t);
     if (t == DT_F32)
-        return _mm256_loadu_ps((const float *)p);
-    __m128i h = _mm_loadu_si128((const __m128i *)p);
+        return _mm256_loadu_ps((const float *)(p + 64 * c + 32 * h));
     if (t == DT_F16)
-        return _mm256_cvtph_ps(h);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 32 * c + 16 * h)));
+    const __m256i v = _mm256_loadu_si256((const __m256i *)(p + 32 * h));
+    return _mm256_castsi256_ps(c ? _mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000))
+                                 : _mm256_slli_epi32(v, 16));
+}
+
+/* Column k + c over np panels. */
+IN void column(int t, const uint8_t *w, size_t panel, const int np, const int nt, uint32_t k,
+               const int c, const float *const *x, __m256 f[MAX_PANELS][MAX_TOKENS][2])
+{
+    UNROLL
+    for (int s = 0; s < np; s++) {
+        const uint8_t *p = w + (size_t)s * panel;
+        const __m256 v0 = load_w(t, p, k, c, 0), v1 = load_w(t, p, k, c, 1);
+        UNROLL
+        for (int n = 0; n < nt; n++) {
+            const __m256 xk = _mm256_set1_ps(x[n][k + (uint32_t)c]);
+            f[s][n][0] = _mm256_fmadd_ps(v0, xk, f[s][n][0]);
+            f[s][n][1] = _mm256_fmadd_ps(v1, xk, f[s][n][1]);
+        }
+    }
 }
 
 /* np panels from row r, nt tokens from t0; np and nt are constants. */
@@ -40,20 +61,17 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
             UNROLL
         for (int n = 0; n < nt; n++)
             f[s][n][0] = f[s][n][1] = _mm256_setzero_ps();
-        for (uint32_t k = k0; k < k1; k++) {
+        for (uint32_t k = k0; k < k1; k += 2) {
             UNROLL
             for (int s = 0; s < np; s++) {
-                const uint8_t *p = w + (size_t)s * panel + (size_t)k * bytes;
-                if (bytes == 64 || k % 2 == 0)
-                    _mm_prefetch((const char *)p + 1024, _MM_HINT_T0);
-                __m256 v0 = load_w(t, p), v1 = load_w(t, p + bytes / 2);
-                UNROLL
-                for (int n = 0; n < nt; n++) {
-                    __m256 xk = _mm256_set1_ps(x[n][k]);
-                    f[s][n][0] = _mm256_fmadd_ps(v0, xk, f[s][n][0]);
-                    f[s][n][1] = _mm256_fmadd_ps(v1, xk, f[s][n][1]);
-                }
+                const char *p = (const char *)w + (size_t)s * panel + (size_t)k * bytes + 1024;
+                _mm_prefetch(p, _MM_HINT_T0);
+                if (bytes == 64)
+                    _mm_prefetch(p + 64, _MM_HINT_T0);
             }
+            column(t, w, panel, np, nt, k, 0, x, f);
+            if (k + 1 < k1)
+                column(t, w, panel, np, nt, k, 1, x, f);
         }
         UNROLL
         for (int s = 0; s < np; s++) {

@@ -116,8 +116,8 @@ static void gemv(const struct kern_mm *a)
         few(a, 1, r);
 }
 
-WIDE_TILES(first, DT_FP8, 1)
-WIDE_TILES(again, DT_F32, 0)
+WIDE_TILES(first, DT_FP8, WIDE_FIRST)
+WIDE_TILES(again, DT_FP8, WIDE_AGAIN)
 
 static void gemm(const struct kern_mm *a)
 {

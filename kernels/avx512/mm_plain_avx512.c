@@ -2,8 +2,8 @@
  *
  * acc = fma(w_k, x_k, acc), k ascending, segments of 512, lanes are rows. One chain per panel and
  * token: GEMV runs four panels for up to 4 tokens, because a lone chain waits for its fma (4 cycles
- * a column); GEMM is the tiles of wide512.h. Row sums meet in y, segments ascending. Bits equal
- * ref/. Pure; any thread.
+ * a column); GEMM is the tiles of wide512.h. Both read two columns at a time, since those of BF16
+ * lie together. Row sums meet in y, segments ascending. Bits equal ref/. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) ||                   \
     !defined(__AVX512VL__) || !defined(__F16C__)
@@ -14,6 +14,7 @@
 
 #define PANELS 4
 #define TOKENS 4
+#define AHEAD 1024 /* bytes of prefetch in each stream */
 
 /* np panels from row r, nt tokens from t0; np and nt are constants. */
 IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_t r, uint32_t t0)
@@ -32,16 +33,23 @@ IN void tile(const struct kern_mm *a, int t, const int np, const int nt, uint32_
             UNROLL
         for (int n = 0; n < nt; n++)
             f[s][n] = _mm512_setzero_ps();
-        for (uint32_t k = k0; k < k1; k++) {
+        for (uint32_t k = k0; k < k1; k += 2) {
             UNROLL
             for (int s = 0; s < np; s++) {
                 const uint8_t *p = w + (size_t)s * panel + (size_t)k * bytes;
-                if (bytes == 64 || k % 2 == 0)
-                    _mm_prefetch((const char *)p + 1024, _MM_HINT_T0);
-                const __m512 v = wide_decode(t, p, 0, 1, _mm512_setzero_ps());
+                _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+                if (bytes == 64)
+                    _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
                 UNROLL
-                for (int n = 0; n < nt; n++)
-                    f[s][n] = _mm512_fmadd_ps(v, _mm512_set1_ps(x[n][k]), f[s][n]);
+                for (int c = 0; c < 2; c++) {
+                    if (c == 1 && k + 1 == k1)
+                        continue;
+                    const __m512 v = wide_decode(t, p, c, _mm512_setzero_ps());
+                    UNROLL
+                    for (int n = 0; n < nt; n++)
+                        f[s][n] =
+                            _mm512_fmadd_ps(v, _mm512_set1_ps(x[n][k + (uint32_t)c]), f[s][n]);
+                }
             }
         }
         UNROLL
@@ -88,21 +96,23 @@ IN void gemv(const struct kern_mm *a, int t)
         tokens(a, t, 1, r);
 }
 
-WIDE_TILES(again, DT_F32, 0)
+WIDE_TILES(bf16, DT_BF16, WIDE_DIRECT)
+WIDE_TILES(f32, DT_F32, WIDE_DIRECT)
+WIDE_TILES(f16, DT_F16, WIDE_FIRST)
+WIDE_TILES(f16_again, DT_F16, WIDE_AGAIN)
 
-#define RUN(name, T)                                                                               \
-    WIDE_TILES(first_##name, T, 1)                                                                 \
+#define RUN(name, T, again)                                                                        \
     static void gemv_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
         gemv(a, T);                                                                                \
     }                                                                                              \
     static void gemm_##name(const struct kern_mm *a)                                               \
     {                                                                                              \
-        wide_gemm(a, T, first_##name, again);                                                      \
+        wide_gemm(a, T, name, again);                                                              \
     }
-RUN(bf16, DT_BF16)
-RUN(f16, DT_F16)
-RUN(f32, DT_F32)
+RUN(bf16, DT_BF16, bf16)
+RUN(f16, DT_F16, f16_again)
+RUN(f32, DT_F32, f32)
 
 #define ROWS(name, T)                                                                              \
     {                                                                                              \

@@ -3,8 +3,9 @@
  *
  * Twice the rate of fp32, and not canonical: the bits differ from ref/, so its rows need the
  * permission KERN_FAST_BF16, which only --fast-bf16 grants. The tiles are those of wide512.h: a
- * step is two columns. FP8 codes are BF16 numbers; a scale multiplies the sum of its 128 columns.
- * Segments meet in y as in the definition. Pure; any thread.
+ * step is two columns, which BF16 panels hold side by side. FP8 codes are BF16 numbers; a scale
+ * multiplies the sum of its 128 columns. Activations that the caller has rounded already are read
+ * where they lie. Segments meet in y as in the definition. Pure; any thread.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) ||                   \
     !defined(__AVX512BF16__)
@@ -14,19 +15,18 @@
 #include "../avx512/wide512.h"
 #include "tables.h"
 
-WIDE_TILES(first_bf16, DT_BF16, 1)
-WIDE_TILES(again_bf16, DT_BF16, 0)
-WIDE_TILES(first_fp8, DT_FP8, 1)
-WIDE_TILES(again_fp8, DT_FP8, 0)
+WIDE_TILES(bf16, DT_BF16, WIDE_DIRECT)
+WIDE_TILES(fp8, DT_FP8, WIDE_FIRST)
+WIDE_TILES(fp8_again, DT_FP8, WIDE_AGAIN)
 
 static void gemm_bf16(const struct kern_mm *a)
 {
-    wide_gemm(a, DT_BF16, first_bf16, again_bf16);
+    wide_gemm(a, DT_BF16, bf16, bf16);
 }
 
 static void gemm_fp8(const struct kern_mm *a)
 {
-    wide_gemm(a, DT_FP8, first_fp8, again_fp8);
+    wide_gemm(a, DT_FP8, fp8, fp8_again);
 }
 
 /* clang-format off */
