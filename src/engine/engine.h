@@ -59,7 +59,7 @@ struct eng_layer {
     uint32_t moe_index;               /* among MoE layers */
 };
 
-/* Activation rows in both forms: fp32 and int8 groups. */
+/* Activation rows in fp32 and int8 groups, and rounded to BF16 where fast products read that. */
 struct eng_act {
     uint32_t k;
     float *x;     /* [rows][k] */
@@ -70,6 +70,10 @@ struct eng_act {
     /* the same row with one scale lies behind it: codes at q + row_q, scale and sum at + row_g; 0
      * where no weight wants it */
     size_t row_q, row_g;
+    uint16_t *b; /* [rows][ldb] x in BF16, a zero behind an odd last column; or NULL */
+    size_t ldb;
+    const void *also; /* rows that this worker takes after these, to ask for meanwhile; or NULL */
+    size_t also_bytes;
 };
 
 struct mm_job {
@@ -369,7 +373,10 @@ struct eng_place {
 };
 void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const struct eng_act *to,
                        const struct eng_place *at);
-/* A whole row, in every form that the model's weights take. */
+/* Elements [col, col + n) of row `row` in BF16, from x; col even. Nothing where a has none. */
+void eng_round_part(const struct eng_act *a, const float *x, uint32_t n, uint32_t row,
+                    uint32_t col);
+/* A whole row, in every int8 form that the model's weights take. */
 void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token);
 static inline bool eng_wants_int8(const struct eng_mat *m)
 {

@@ -111,12 +111,16 @@ void eng_mm(const struct mm_job *j, const struct eng_part *part, uint32_t row0, 
         .scale = a->scale + (row ? a->row_g : 0),
         .sum = a->sum + (row ? a->row_g : 0),
         .x = a->x,
+        .b = a->b,
         .ldq = a->ldq,
         .ldg = a->ldg,
         .ldx = a->k,
+        .ldb = a->ldb,
         .y = y,
         .ldy = ldy,
         .next = j->next,
+        .also = a->also,
+        .also_bytes = a->also_bytes,
     };
     const struct kern *k = j->n <= j->mat->gemv_rows ? j->mat->gemv : j->mat->gemm;
     k->run.mm(&m);
@@ -170,6 +174,16 @@ void eng_quantise_part(struct kt_engine *e, const float *x, uint32_t n, const st
         memset(scale, 0, n / KERN_GROUP * sizeof *scale);
         memset(sum, 0, n / KERN_GROUP * sizeof *sum);
     }
+}
+
+void eng_round_part(const struct eng_act *a, const float *x, uint32_t n, uint32_t row, uint32_t col)
+{
+    if (a->b == NULL)
+        return;
+    uint16_t *b = a->b + row * a->ldb + col;
+    kern_round_bf16(x, n, b);
+    if ((col + n) % 2 != 0) /* the end of the row: pieces are multiples of 32 */
+        b[n] = 0;
 }
 
 void eng_quantise(struct kt_engine *e, const struct eng_act *a, uint32_t row, uint32_t token)

@@ -40,6 +40,9 @@ static void carve_act(const struct kt_engine *e, struct carver *c, struct eng_ac
     a->scale = NULL;
     a->sum = NULL;
     a->row_q = a->row_g = 0;
+    a->b = NULL;
+    a->also = NULL;
+    a->also_bytes = 0;
     if (e->acts & 1u << KERN_ACT_ROW) {
         a->row_q = a->ldq;
         a->row_g = a->ldg;
@@ -51,6 +54,17 @@ static void carve_act(const struct kt_engine *e, struct carver *c, struct eng_ac
         a->scale = carve(c, rows * a->ldg, sizeof *a->scale);
         a->sum = carve(c, rows * a->ldg, sizeof *a->sum);
     }
+}
+
+/* And in BF16 for fast products. Rows are not multiples of 2 KiB apart: those that a kernel reads
+ * side by side would share few sets of the first-level cache. */
+static void carve_rounded(const struct kt_engine *e, struct carver *c, struct eng_act *a,
+                          uint64_t rows)
+{
+    if (e->fast == 0 || (e->acts & 1u << KERN_ACT_F32) == 0)
+        return;
+    a->ldb = (a->k + 31u) / 32 * 32 + 32;
+    a->b = carve(c, rows * a->ldb, sizeof *a->b);
 }
 
 static void carve_groups(struct carver *c, struct eng_groups *g, uint64_t tokens,
@@ -132,6 +146,7 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     carve_step(e, c);
     e->x = carve(c, B * H, sizeof *e->x);
     carve_act(e, c, &e->norm, B, t->hidden);
+    carve_rounded(e, c, &e->norm, B);
     e->qbuf = carve(c, B * q_width, sizeof *e->qbuf);
     e->kbuf = carve(c, B * kv_width, sizeof *e->kbuf);
     e->vbuf = carve(c, B * kv_width, sizeof *e->vbuf);
@@ -141,6 +156,7 @@ static void carve_all(struct kt_engine *e, struct carver *c)
     carve_act(e, c, &e->mid, rows,
               (inter + KERN_GROUP - 1) / KERN_GROUP *
                   KERN_GROUP); /* dense and expert layers share it: one of both may need int8 */
+    carve_rounded(e, c, &e->mid, rows);
     carve_act(e, c, &e->out, e->out_rows, t->hidden);
     e->logits = carve(c, (uint64_t)e->out_rows * t->vocab, sizeof *e->logits);
     for (uint32_t w = 0; w < e->n_workers; w++) {
@@ -281,7 +297,9 @@ static void carve_moe(struct kt_engine *e, struct carver *c)
     carve_groups(c, &e->step.groups, e->batch, t);
     e->step.bad = carve(c, e->batch, sizeof *e->step.bad);
     carve_act(e, c, &e->norm, e->batch, t->hidden);
+    carve_rounded(e, c, &e->norm, e->batch);
     carve_act(e, c, &e->mid, (uint64_t)e->batch * t->top_k, t->expert_inter);
+    carve_rounded(e, c, &e->mid, (uint64_t)e->batch * t->top_k);
     for (uint32_t w = 0; w < e->n_workers; w++) {
         own_pages(e, c, w);
         carve_worker(e, c, w);

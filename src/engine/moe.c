@@ -85,7 +85,9 @@ static void gate_up_rows(struct kt_engine *e, uint32_t worker, const struct moe_
             if (!r->int8)
                 y = r->mid.x + (size_t)(slot + i) * r->mid.k + gate->row0 + r0;
             e->fn.swiglu(yg + (size_t)i * rows, yu + (size_t)i * rows, rows, y);
-            if (r->int8)
+            if (!r->int8)
+                eng_round_part(&r->mid, y, rows, slot + i, gate->row0 + r0);
+            else
                 eng_quantise_part(
                     e, y, rows, &r->mid,
                     &(struct eng_place){slot + i, gate->row0 + r0, tok != NULL ? tok[i] : i});
@@ -149,6 +151,14 @@ static void down_rows(struct kt_engine *e, uint32_t worker, const struct moe_run
         uint32_t x = g->active[a], slot = g->first[x], n = tokens_of(r, a);
         struct eng_act act = r->mid;
         act.x += (size_t)slot * act.k;
+        if (act.b != NULL)
+            act.b += slot * act.ldb;
+        if (!r->int8 && a + 1 < g->n_active) { /* the next expert's rows lie behind these */
+            const size_t then = tokens_of(r, a + 1);
+            act.also =
+                act.b != NULL ? (void *)(act.b + n * act.ldb) : (void *)(act.x + (size_t)n * act.k);
+            act.also_bytes = then * (act.b != NULL ? 2 * act.ldb : sizeof(float) * act.k);
+        }
         if (act.q != NULL) {
             act.q += slot * act.ldq;
             act.scale += slot * act.ldg;

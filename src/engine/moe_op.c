@@ -300,8 +300,10 @@ static void take_tokens(kt_moe *op, uint32_t worker, bool int8, struct moe_run *
     uint32_t n = e->step.n, k = e->model->t.top_k, i = 0;
     *in = e->step.few ? e->worker[worker].norm : e->norm;
     in->x = (float *)(uintptr_t)a->x; /* read only */
-    while (int8 && (e->step.few ? i < n : eng_claim(e, worker, n, &i))) {
-        eng_quantise(e, in, i, i);
+    while ((int8 || in->b != NULL) && (e->step.few ? i < n : eng_claim(e, worker, n, &i))) {
+        eng_round_part(in, in->x + (size_t)i * in->k, in->k, i, 0);
+        if (int8)
+            eng_quantise(e, in, i, i);
         i++;
     }
     if (e->step.few || worker == 0) {

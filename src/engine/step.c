@@ -111,6 +111,7 @@ const struct eng_act *eng_norm_rows(struct kt_engine *e, uint32_t worker, const 
     uint32_t i = 0;
     while (e->step.few ? i < e->step.n : eng_claim(e, worker, e->step.n, &i)) {
         norm_row(e, worker, i, norm, act, i);
+        eng_round_part(act, act->x + (size_t)i * act->k, act->k, i, 0);
         if (int8)
             eng_quantise(e, act, i, i);
         i++;

@@ -94,8 +94,19 @@ static void multiply(enum dtype t, const void *rows, uint32_t n_rows, const floa
     static _Alignas(64) int8_t q[MOST];
     static float scale[MOST];
     static int32_t sum[MOST];
-    struct kern_mm m = {rows, k, 0,    n_rows, 1, NULL, q,      scale,
-                        sum,  x, MOST, MOST,   k, y,    n_rows, NULL};
+    struct kern_mm m = {.w = rows,
+                        .k = k,
+                        .row1 = n_rows,
+                        .n = 1,
+                        .q = q,
+                        .scale = scale,
+                        .sum = sum,
+                        .x = x,
+                        .ldq = MOST,
+                        .ldg = MOST,
+                        .ldx = k,
+                        .y = y,
+                        .ldy = n_rows};
     if (dtype_info(t)->block_elems > 1)
         assert_true(kern_find(KERN_QUANT_ACT, -1, 0, NULL)->run.quant(x, k, q, scale, sum));
     kern_find(KERN_GEMV, (int)t, 0, NULL)->run.mm(&m);
