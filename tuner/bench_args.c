@@ -4,6 +4,7 @@
 #include "bench_args.h"
 
 #include <getopt.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cmds.h"
@@ -29,6 +30,16 @@ bool bench_args_parts(const char *list, bool (*take)(void *to, const char *part)
     }
 }
 
+static bool take_real(const struct bench_opt *o, const char *text)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end != '\0' || !(v >= o->low && v <= o->high))
+        return false;
+    *(double *)o->to = v;
+    return true;
+}
+
 static bool take_row(const struct bench_opt *o, const char *text)
 {
     switch (o->kind) {
@@ -37,6 +48,8 @@ static bool take_row(const struct bench_opt *o, const char *text)
         return true;
     case BENCH_NUMBER:
         return cmd_number(text, o->min, o->max, o->to);
+    case BENCH_REAL:
+        return take_real(o, text);
     case BENCH_TEXT:
         *(const char **)o->to = text;
         return true;
@@ -59,6 +72,9 @@ static void refuse(struct bench_args *a, int c, char **argv)
     else if (o->kind == BENCH_NUMBER)
         snprintf(a->why, n, "--%s %.40s: must be a number from %u to %u", o->name, optarg, o->min,
                  o->max);
+    else if (o->kind == BENCH_REAL)
+        snprintf(a->why, n, "--%s %.40s: must be a number from %g to %g", o->name, optarg, o->low,
+                 o->high);
     else
         snprintf(a->why, n, "--%s %.60s: not a value of this option", o->name, optarg);
 }

@@ -1,6 +1,6 @@
-/* bench_args.h - the options of the benchmarks and of check-model as tables: one row an option,
- * with where its value goes and which values are allowed. The text of --help stays with each
- * command. Owner: the program's main thread.
+/* bench_args.h - the options of the benchmarks, of check-model and of tune as tables: one row an
+ * option, with where its value goes and which values are allowed. The text of --help stays with
+ * each command. Owner: the program's main thread.
  */
 #ifndef KT_TUNER_BENCH_ARGS_H
 #define KT_TUNER_BENCH_ARGS_H
@@ -13,31 +13,37 @@
 
 struct bench_opt {
     const char *name; /* long option; "model" is -m too */
-    enum { BENCH_FLAG, BENCH_NUMBER, BENCH_TEXT, BENCH_CALL, BENCH_PARTS } kind;
-    void *to; /* FLAG bool, NUMBER uint32_t, TEXT const char *, CALL and PARTS: handed to take */
+    enum { BENCH_FLAG, BENCH_NUMBER, BENCH_TEXT, BENCH_CALL, BENCH_PARTS, BENCH_REAL } kind;
+    /* FLAG bool, NUMBER uint32_t, REAL double, TEXT const char *, CALL and PARTS: handed to take */
+    void *to;
     uint32_t min, max;                      /* NUMBER */
     bool (*take)(void *to, const char *at); /* CALL: the text; PARTS: each part between commas */
+    double low, high;                       /* REAL */
 };
 
 #define OPT_FLAG(name, to)                                                                         \
     {                                                                                              \
-        (name), BENCH_FLAG, (to), 0, 0, NULL                                                       \
+        (name), BENCH_FLAG, (to), 0, 0, NULL, 0, 0                                                 \
     }
 #define OPT_NUMBER(name, to, min, max)                                                             \
     {                                                                                              \
-        (name), BENCH_NUMBER, (to), (min), (max), NULL                                             \
+        (name), BENCH_NUMBER, (to), (min), (max), NULL, 0, 0                                       \
+    }
+#define OPT_REAL(name, to, low, high)                                                              \
+    {                                                                                              \
+        (name), BENCH_REAL, (to), 0, 0, NULL, (low), (high)                                        \
     }
 #define OPT_TEXT(name, to)                                                                         \
     {                                                                                              \
-        (name), BENCH_TEXT, (to), 0, 0, NULL                                                       \
+        (name), BENCH_TEXT, (to), 0, 0, NULL, 0, 0                                                 \
     }
 #define OPT_CALL(name, to, take)                                                                   \
     {                                                                                              \
-        (name), BENCH_CALL, (to), 0, 0, (take)                                                     \
+        (name), BENCH_CALL, (to), 0, 0, (take), 0, 0                                               \
     }
 #define OPT_PARTS(name, to, take)                                                                  \
     {                                                                                              \
-        (name), BENCH_PARTS, (to), 0, 0, (take)                                                    \
+        (name), BENCH_PARTS, (to), 0, 0, (take), 0, 0                                              \
     }
 /* Options that several commands have, so that their ranges agree. */
 #define OPT_THREADS(to) OPT_NUMBER("threads", to, 1, 4096)

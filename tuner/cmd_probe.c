@@ -94,6 +94,8 @@ static int parse(int argc, char **argv, struct args *a)
         switch (c) {
         case 'q':
         case 'd':
+            if (a->depth != PROBE_DEFAULT && (a->depth == PROBE_QUICK) != (c == 'q'))
+                return cmd_usage("probe", "--quick or --deep, not both", NULL);
             a->depth = c == 'q' ? PROBE_QUICK : PROBE_DEEP;
             remember(a, c == 'q' ? "--quick" : "--deep");
             break;
@@ -236,12 +238,37 @@ static const struct stage {
 };
 #define N_STAGES (sizeof stages / sizeof *stages)
 
-static bool stage_wanted(const struct probe_run *r, const struct stage *s)
+static bool stage_matches(const char *only, const struct stage *s)
 {
     /* patterns may name a whole stage ("expert.*") or ids inside it ("expert.gemv:mxfp4.*") */
-    if (s->run == stage_isa)
-        return true; /* later stages run only what passed */
-    return r->only == NULL || strstr(r->only, s->id) != NULL || profile_affects(r->only, s->id);
+    return strstr(only, s->id) != NULL || profile_affects(only, s->id);
+}
+
+static bool stage_wanted(const struct probe_run *r, const struct stage *s)
+{
+    /* self-tests always: later stages run only what passed */
+    return s->run == stage_isa || r->only == NULL || stage_matches(r->only, s);
+}
+
+/* Every pattern of --only has a stage; else says which has none. */
+static bool only_known(const char *only)
+{
+    char one[128];
+    for (const char *p = only; p != NULL && *p != '\0';) {
+        size_t n = strcspn(p, " "), i = 0;
+        snprintf(one, sizeof one, "%.*s", (int)n, p);
+        while (n > 0 && i < N_STAGES && !stage_matches(one, &stages[i]))
+            i++;
+        if (i == N_STAGES) {
+            fprintf(stderr,
+                    "kttune probe: --only %s: nothing that is measured has such an id; ids begin "
+                    "with isa, mem.read, sync, noise, gpu or expert (kttune probe --help)\n",
+                    one);
+            return false;
+        }
+        p += n + (p[n] == ' ');
+    }
+    return true;
 }
 
 /* What the stages after this one ask for: experts would fill any time. */
@@ -417,6 +444,8 @@ int cmd_probe(int argc, char **argv)
     struct host *h;
     kt_err err;
     int code = parse(argc, argv, &a);
+    if (code < 0 && !only_known(a.only))
+        code = EXIT_USAGE;
     if (code < 0) {
         kt_status st = host_read(a.topology, &h, &err);
         if (st != KT_OK) {

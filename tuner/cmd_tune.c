@@ -1,11 +1,11 @@
 /* cmd_tune.c - `kttune tune`: options. tune_live.c asks this machine, tune_replay.c a recorded
  * table. Either ends by itself when time is up or the user interrupts.
  */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_args.h"
 #include "cmds.h"
 #include "tune_live.h"
 #include "tune_replay.h"
@@ -60,149 +60,66 @@ static int usage(FILE *to)
     return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
-static bool real_option(const char *text, double min, double max, double *out)
-{
-    char *end;
-    double v = strtod(text, &end);
-    if (end == text || *end != '\0' || !(v >= min && v <= max))
-        return false;
-    *out = v;
-    return true;
-}
-
-enum {
-    PROFILE = 256,
-    GOAL,
-    BUDGET,
-    SEED,
-    BATCH,
-    PROMPT,
-    SAMPLE,
-    QUANT,
-    QUANT_DENSE,
-    KV,
-    RECORD,
-    STATE,
-    RESTART,
-    BACKEND,
-    DRIFT,
-    OUTLIERS,
-    SLOW,
-    NOISE,
-    SEEDS,
-    JSON
-};
-
-static const struct option longs[] = {{"profile", 1, 0, PROFILE},
-                                      {"model", 1, 0, 'm'},
-                                      {"goal", 1, 0, GOAL},
-                                      {"budget", 1, 0, BUDGET},
-                                      {"seed", 1, 0, SEED},
-                                      {"batch", 1, 0, BATCH},
-                                      {"prompt", 1, 0, PROMPT},
-                                      {"sample", 1, 0, SAMPLE},
-                                      {"quant", 1, 0, QUANT},
-                                      {"quant-dense", 1, 0, QUANT_DENSE},
-                                      {"kv-type", 1, 0, KV},
-                                      {"record", 1, 0, RECORD},
-                                      {"state", 1, 0, STATE},
-                                      {"restart", 0, 0, RESTART},
-                                      {"backend", 1, 0, BACKEND},
-                                      {"drift", 1, 0, DRIFT},
-                                      {"outliers", 1, 0, OUTLIERS},
-                                      {"slow", 1, 0, SLOW},
-                                      {"noise", 1, 0, NOISE},
-                                      {"seeds", 1, 0, SEEDS},
-                                      {"json", 0, 0, JSON},
-                                      {"help", 0, 0, 'h'},
-                                      {0, 0, 0, 0}};
-
-static bool goal_option(const char *text, struct args *a)
+static bool take_goal(void *live, const char *text)
 {
     static const char *const name[] = {"decode", "prefill", "both"};
+    struct tune_live_args *a = live;
     for (int i = 0; i < 3; i++)
         if (strcmp(text, name[i]) == 0) {
-            a->live.goal = name[i];
-            a->live.live.goal = (enum live_goal)i;
+            a->goal = name[i];
+            a->live.goal = (enum live_goal)i;
             return true;
         }
     return false;
 }
 
-static bool backend_option(const char *text, struct args *a)
+static bool take_backend(void *replay, const char *text)
 {
+    struct tune_replay_args *a = replay;
     if (strncmp(text, "replay:", 7) == 0 && text[7] != '\0')
-        a->replay.path = text + 7;
-    return a->replay.path != NULL || strcmp(text, "live") == 0;
+        a->path = text + 7;
+    return a->path != NULL || strcmp(text, "live") == 0;
 }
 
-static bool take_option(int c, struct args *a)
+/* What changes a replayed machine has no meaning on this one. */
+static const char *only_for_replay(const struct tune_replay_args *r)
 {
-    struct live_opts *l = &a->live.live;
-    switch (c) {
-    case 'm':
-        l->engine.model_path = optarg;
-        return true;
-    case PROFILE:
-        a->live.profile = optarg;
-        return true;
-    case GOAL:
-        return goal_option(optarg, a);
-    case BUDGET:
-        return real_option(optarg, 1, 86400, &a->live.budget);
-    case SEED:
-        return cmd_number(optarg, 0, UINT32_MAX, &a->live.seed);
-    case BATCH:
-        return cmd_number(optarg, 1, 8, &l->batch);
-    case PROMPT:
-        return cmd_number(optarg, 2, 8192, &l->prefill);
-    case SAMPLE:
-        if (!real_option(optarg, 1, 10000, &l->sample_seconds))
-            return false;
-        l->sample_seconds *= 1e-3;
-        return true;
-    case QUANT:
-        l->engine.quant = optarg;
-        return true;
-    case QUANT_DENSE:
-        l->engine.quant_dense = optarg;
-        return true;
-    case KV:
-        l->engine.kv_type = optarg;
-        return true;
-    case RECORD:
-        a->live.record = optarg;
-        return true;
-    case STATE:
-        a->live.state = optarg;
-        return true;
-    case RESTART:
-        a->live.restart = true;
-        return true;
-    case BACKEND:
-        return backend_option(optarg, a);
-    case DRIFT:
-        return real_option(optarg, 0, 1, &a->replay.drift);
-    case OUTLIERS:
-        return real_option(optarg, 0, 1, &a->replay.outliers);
-    case SLOW:
-        return real_option(optarg, 1, 10, &a->replay.slow);
-    case NOISE:
-        return real_option(optarg, 0, 1, &a->replay.noise_cv);
-    case SEEDS:
-        return cmd_number(optarg, 1, 100000, &a->replay.seeds);
-    case JSON:
-        a->live.json = true;
-        return true;
-    default:
-        return false;
-    }
+    return r->drift > 0      ? "--drift"
+           : r->outliers > 0 ? "--outliers"
+           : r->slow > 0     ? "--slow"
+           : r->noise_cv > 0 ? "--noise"
+           : r->seeds > 0    ? "--seeds"
+                             : NULL;
 }
 
 static int parse(int argc, char **argv, struct args *a)
 {
-    int c;
     struct live_opts *l = &a->live.live;
+    struct tune_replay_args *r = &a->replay;
+    double sample_ms = 25;
+    const struct bench_opt table[] = {
+        OPT_TEXT("profile", &a->live.profile),
+        OPT_MODEL(&l->engine.model_path),
+        OPT_CALL("goal", &a->live, take_goal),
+        OPT_REAL("budget", &a->live.budget, 1, 86400),
+        OPT_SEED(&a->live.seed),
+        OPT_NUMBER("batch", &l->batch, 1, 8),
+        OPT_NUMBER("prompt", &l->prefill, 2, 8192),
+        OPT_REAL("sample", &sample_ms, 1, 10000),
+        OPT_QUANTS(&l->engine),
+        OPT_TEXT("kv-type", &l->engine.kv_type),
+        OPT_TEXT("record", &a->live.record),
+        OPT_TEXT("state", &a->live.state),
+        OPT_FLAG("restart", &a->live.restart),
+        OPT_CALL("backend", r, take_backend),
+        OPT_REAL("drift", &r->drift, 0, 1),
+        OPT_REAL("outliers", &r->outliers, 0, 1),
+        OPT_REAL("slow", &r->slow, 1, 10),
+        OPT_REAL("noise", &r->noise_cv, 0, 1),
+        OPT_NUMBER("seeds", &r->seeds, 1, 100000),
+        OPT_FLAG("json", &a->live.json),
+    };
+    struct bench_args args = {.command = "tune", .opt = table, .n = N_OPTS(table), .usage = usage};
     kt_engine_opts_init(&l->engine);
     a->live.goal = "decode";
     a->live.budget = 120;
@@ -210,22 +127,21 @@ static int parse(int argc, char **argv, struct args *a)
     l->batch = 1;
     l->prompt = 64;
     l->prefill = 512;
-    l->sample_seconds = 0.025;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "m:h", longs, NULL)) != -1) {
-        if (c == 'h')
-            return usage(stdout);
-        if (!take_option(c, a)) {
-            if (c != '?')
-                fprintf(stderr, "kttune tune: '%s' is not a value of its option\n", optarg);
-            return usage(stderr);
-        }
-    }
-    bool live = a->replay.path == NULL;
-    if (optind != argc || (live && l->engine.model_path == NULL) ||
-        (live && a->live.profile == NULL && a->live.record == NULL))
-        return usage(stderr);
+    int code = bench_args_read(&args, argc, argv);
+    if (code >= 0)
+        return code;
+    l->sample_seconds = sample_ms * 1e-3;
     l->seed = a->live.seed;
+    if (r->path != NULL)
+        return a->live.record == NULL
+                   ? -1
+                   : cmd_usage("tune", "--record times this machine, not a recorded table", NULL);
+    if (only_for_replay(r) != NULL)
+        return cmd_usage("tune", only_for_replay(r), " needs --backend replay:TABLE");
+    if (l->engine.model_path == NULL)
+        return bench_args_missing(&args, "--model");
+    if (a->live.profile == NULL && a->live.record == NULL)
+        return bench_args_missing(&args, "--profile");
     return -1;
 }
 

@@ -51,7 +51,7 @@ void tune_print(const struct tune_job *j, const struct search_out *r)
             continue;
         sb_clear(&t);
         space_text(j->space, f->config, false, &t);
-        printf("rival    %s: %+.1f %% slower (95 %%: %+.1f to %+.1f)\n",
+        printf("rival    %s: takes %+.1f %% of the time (95 %%: %+.1f to %+.1f)\n",
                t.data != NULL ? t.data : "", 100 * (exp(f->behind.median) - 1),
                100 * (exp(f->behind.lo) - 1), 100 * (exp(f->behind.hi) - 1));
     }

@@ -107,5 +107,8 @@ expect 4 'belongs to another host' -- "$kttune" probe --topology-only -o other.j
 cmp -s other.json kept.json || { echo "FAIL: a profile of another host was overwritten"; failed=1; }
 expect 0 'written to' -- "$kttune" probe --topology-only --force -o other.json
 expect 0 'fields match' -- "$kttune" verify --no-measure other.json
+expect 1 'no.*such an id' -- "$kttune" probe --only nosuch -o none.json
+[ ! -e none.json ] || { echo "FAIL: a probe of nothing wrote a profile"; failed=1; }
+expect 1 'not both' -- "$kttune" probe --quick --deep -o none.json
 expect 1 'no such file' -- "$kttune" probe --topology xml:/nonexistent.xml --json
 exit $failed

@@ -133,4 +133,14 @@ grep -q 'is not used: .*damaged' "$dir/err" || say "damaged notes must be refuse
 "$kttune" tune --profile "$f" >/dev/null 2>&1
 [ $? = 1 ] || say "a missing model is a usage error"
 [ $bad = 0 ] && echo "tune: entries, interruption, replay"
+refused() { # WORDS ARGUMENTS..
+    words=$1; shift
+    "$kttune" tune "$@" >"$dir/out" 2>"$dir/err"
+    { [ $? = 1 ] && grep -q -- "$words" "$dir/err"; } || { cat "$dir/err"; say "tune $*: not refused with '$words'"; }
+}
+refused 'from 1 to 8' --batch 9
+refused 'from 1 to 10' --backend replay:x --slow 0.5
+refused 'drift needs --backend' --profile "$f" -m x --drift 0.1
+refused 'profile is missing' -m x
+refused 'record times this machine' --backend replay:x --record y
 exit $bad
