@@ -179,14 +179,11 @@ static void options(const struct world *w, kt_moe_opts *o)
     o->max_tokens = 16;
 }
 
-static kt_moe *open_loaded(const struct world *w, const char *level, bool from_values)
+static kt_moe *loaded(const struct world *w, const kt_moe_opts *o, bool from_values)
 {
-    kt_moe_opts o;
     kt_moe *op;
     kt_err err = {0};
-    options(w, &o);
-    o.cpu_mask = level;
-    if (kt_moe_open(&o, &op, &err) != KT_OK)
+    if (kt_moe_open(o, &op, &err) != KT_OK)
         fail_msg("%s", err.msg);
     for (uint32_t e = 0; e < E; e++)
         for (int m = 0; m < 3; m++)
@@ -194,6 +191,14 @@ static kt_moe *open_loaded(const struct world *w, const char *level, bool from_v
                             from_values ? (void *)w->value[e][m] : w->file[e][m], &err) != KT_OK)
                 fail_msg("%s", err.msg);
     return op;
+}
+
+static kt_moe *open_loaded(const struct world *w, const char *level, bool from_values)
+{
+    kt_moe_opts o;
+    options(w, &o);
+    o.cpu_mask = level;
+    return loaded(w, &o, from_values);
 }
 
 static void compare(const struct world *w, kt_moe *op)
@@ -232,6 +237,47 @@ static void equals_its_definition(void **state)
                 compare(&w, op);
                 kt_moe_close(op);
             }
+        drop(&w);
+    }
+    pools_wanted = 1;
+}
+
+/* With activations rounded to BF16: near the definition, never equal to it, and the same bits over
+ * any pools. */
+static void fast_bf16_is_near_and_one_for_all_pools(void **state)
+{
+    static const uint32_t sizes[][2] = {{45, 37}, {160, 192}, {128, 33}};
+    static struct world w;
+    static float first[TOKENS * MOST], got[TOKENS * MOST];
+    (void)state;
+    if ((kern_isa_host() & KERN_ISA_AVX512BF16) == 0) {
+        puts("this CPU or this build has no AVX512-BF16");
+        skip();
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        make(&w, "bf16", "bf16", (uint32_t[2]){sizes[i][0], sizes[i][1]});
+        for (pools_wanted = 1; pools_wanted <= 4; pools_wanted++) {
+            const size_t n = (size_t)TOKENS * w.hidden;
+            double off = 0, all = 0;
+            kt_moe_opts o;
+            kt_err err = {0};
+            options(&w, &o);
+            o.fast_bf16 = true;
+            o.max_tokens = TOKENS;
+            kt_moe *op = loaded(&w, &o, false);
+            if (kt_moe_forward(op, w.x, w.id, w.weight, TOKENS, got, &err) != KT_OK)
+                fail_msg("%s", err.msg);
+            for (size_t j = 0; j < n; j++) {
+                off += pow((double)(got[j] - w.want[j]), 2);
+                all += pow((double)w.want[j], 2);
+            }
+            assert_true(off > 0 &&
+                        sqrt(off / all) < 0x1p-8); /* a rounding is off by 2^-9 at most */
+            if (pools_wanted == 1)
+                memcpy(first, got, n * sizeof *got);
+            assert_memory_equal(got, first, n * sizeof *got);
+            kt_moe_close(op);
+        }
         drop(&w);
     }
     pools_wanted = 1;
@@ -393,6 +439,7 @@ static void opening_survives_failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(equals_its_definition),
+                                       cmocka_unit_test(fast_bf16_is_near_and_one_for_all_pools),
                                        cmocka_unit_test(bad_options_are_refused),
                                        cmocka_unit_test(bad_calls_are_refused),
                                        cmocka_unit_test(a_bad_token_stays_alone),
