@@ -1,7 +1,7 @@
 /* pack_cache.c - see pack_cache.h.
  *
  * File: a header of 4096 bytes (struct header, zeros behind it), the checksums of all chunks, and
- * the arenas one after another, without gaps. A chunk is a megabyte of one arena. The header holds
+ * the arenas one after another, without gaps. A chunk is 256 KiB of one arena. The header holds
  * the digest of the checksums and its own, so a flipped bit anywhere is found: in the header and
  * the table by SHA-256, in the arenas by the chunk's checksum; the file's length must be exact.
  * Written by all workers into NAME.tmp under a lock, synced, renamed. Numbers are little endian.
@@ -32,10 +32,10 @@
 #include "pack_key.h"
 
 #define MAGIC "KTPACK\r\n"
-#define VERSION 1u
+#define VERSION 2u
 #define HEADER_BYTES 4096u
-#define CHUNK ((uint64_t)1 << 20)
-#define RUN_CHUNKS 4 /* of a claim: two workers in one fresh huge page would both zero it */
+#define CHUNK ((uint64_t)1 << 18) /* summed while a second-level cache holds it */
+#define RUN_CHUNKS 16 /* of a claim: two workers in one fresh huge page would both zero it */
 #define PROGRESS_NS 100000000u
 
 struct header {
