@@ -220,6 +220,17 @@ static void write_crossover(const char *id, int rows, json_t *tunings)
     profile_close(p);
 }
 
+/* The model with the profile of this test, small. */
+static void small_options(kt_engine_opts *o)
+{
+    kt_engine_opts_init(o);
+    o->model_path = model;
+    o->profile_path = file;
+    o->ctx_tokens = 64;
+    o->batch_tokens = 16;
+    o->quant = "q8_0";
+}
+
 static const char *plan_with_rows(uint32_t rows, bool from_file, uint32_t *tuned)
 {
     static char plan[8192];
@@ -227,12 +238,7 @@ static const char *plan_with_rows(uint32_t rows, bool from_file, uint32_t *tuned
     kt_engine_info info;
     kt_engine *e;
     kt_tuning t;
-    kt_engine_opts_init(&o);
-    o.model_path = model;
-    o.profile_path = file;
-    o.ctx_tokens = 64;
-    o.batch_tokens = 16;
-    o.quant = "q8_0";
+    small_options(&o);
     o.gemv_rows = rows;
     o.gemv_rows_yield = from_file;
     if (kt_engine_open(&o, &e, &err) != KT_OK)
@@ -357,12 +363,7 @@ static void each_value_has_its_own_reason(void **state)
     kt_engine *e;
     (void)state;
     write_profile(json_pack("[o]", entry("decode", 32, "q8_0", json_pack("{s:s}", "pages", "4k"))));
-    kt_engine_opts_init(&o);
-    o.model_path = model;
-    o.profile_path = file;
-    o.ctx_tokens = 64;
-    o.batch_tokens = 16;
-    o.quant = "q8_0";
+    small_options(&o);
     o.smt = "server";
     if (kt_engine_open(&o, &e, &err) != KT_OK)
         fail_msg("%s", err.msg);
