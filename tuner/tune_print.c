@@ -51,9 +51,9 @@ void tune_print(const struct tune_job *j, const struct search_out *r)
             continue;
         sb_clear(&t);
         space_text(j->space, f->config, false, &t);
-        printf("rival    %s: takes %+.1f %% of the time (95 %%: %+.1f to %+.1f)\n",
-               t.data != NULL ? t.data : "", 100 * (exp(f->behind.median) - 1),
-               100 * (exp(f->behind.lo) - 1), 100 * (exp(f->behind.hi) - 1));
+        printf("rival    %s: time %+.1f %% (95 %%: %+.1f to %+.1f)\n", t.data != NULL ? t.data : "",
+               100 * (exp(f->behind.median) - 1), 100 * (exp(f->behind.lo) - 1),
+               100 * (exp(f->behind.hi) - 1));
     }
     if (r->regret.n > 0)
         printf("regret   %.1f %%, at most %.1f %% (95 %%) against %u rivals\n",
